@@ -1,0 +1,79 @@
+# `make build` makes the virtual environment and the native core; everything else rests on it.
+# Nothing here needs root or Docker. PYTHON chooses the interpreter (3.11 or newer).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_FLAGS := --disable-pip-version-check -q
+RUST_SOURCES := $(shell find gateway -name '*.rs' -not -path '*/fuzz/*' -not -path '*/tests/*' -not -path '*/benches/*' 2>/dev/null) Cargo.toml Cargo.lock $(wildcard gateway/*/Cargo.toml)
+PYTEST := $(BIN)/python -m pytest
+LAB_FLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build lab lab-down test test-rust test-unit test-integration test-e2e lint format check bench lock clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: $(VENV)/.built ## Make .venv with all dependencies, build the native core, install fedctl
+
+$(VENV)/.venv-made:
+	@command -v cargo >/dev/null || { echo "make: no Rust toolchain found: install one (rustup, or your distribution's cargo >= 1.88), then run make again" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11: run make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.venv-made pyproject.toml constraints.txt $(RUST_SOURCES)
+	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt maturin
+	VIRTUAL_ENV=$(abspath $(VENV)) PIP_CONSTRAINT=$(abspath constraints.txt) \
+		$(BIN)/maturin develop --release --locked -q --extras lab,dev
+	@touch $@
+
+lab: build ## Start the lab (two regions on this machine) and show it live
+	$(BIN)/fedctl lab up $(LAB_FLAGS)
+
+lab-down: build ## Stop the lab
+	$(BIN)/fedctl lab down
+
+test: build ## Everything: Rust, unit, property, integration and end-to-end tests
+	cargo test --locked --workspace --exclude gateway-binding -q
+	$(PYTEST) -q
+
+test-rust: ## Tests of the native crates
+	cargo test --locked --workspace --exclude gateway-binding -q
+
+test-unit: build ## Tests without I/O
+	$(PYTEST) -q tests/unit tests/property tests/golden tests/simulation
+
+test-integration: build ## Tests with the real parts, one or two at a time
+	$(PYTEST) -q tests/contract tests/native tests/integration
+
+test-e2e: build ## Tests against the whole lab
+	$(PYTEST) -q tests/e2e
+
+lint: build ## ruff, mypy, import-linter, stubtest, cargo fmt, clippy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m mypy.stubtest gateway._native
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -q -- -D warnings
+
+format: build ## Format Python and Rust
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	cargo fmt --all
+
+check: lint test ## What CI runs
+
+bench: build ## Side-by-side figures against nghttpx and Envoy, and propagation through the lab
+	$(BIN)/python -m tests.bench
+
+lock: ## Renew constraints.txt and Cargo.lock from what is installed now
+	@(echo "# Exact versions for \`make build\`: the runtime, the lab and the development tools. Renew with \`make lock\`."; \
+		$(BIN)/pip freeze --exclude-editable | grep -viE '^(grpc-federation|pip|setuptools)|@') > constraints.txt
+	cargo update
+
+clean: ## Remove build results
+	rm -rf $(VENV) target dist

@@ -1,0 +1,147 @@
+"""Facts: what one agent observed about its own cluster and published for all.
+
+Decides: the shape and the invariants of published facts.
+Leaves to others: which objects they come from (``derive.exports``), where they are stored
+(``wire.etcd``), what follows from them (``derive.resolve``).
+Invariants: an agent writes facts about its own cluster only; endpoints never travel, counts do
+(headless exports excepted); a fact outlives the heartbeat of the agent that wrote it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from federation.model.base import ClusterId, Region, ServiceName, Value
+
+
+class ServiceType(StrEnum):
+    """Type of a clusterset service (KEP-1645)."""
+
+    CLUSTER_SET_IP = "ClusterSetIP"
+    HEADLESS = "Headless"
+
+
+class ServicePort(Value):
+    """One exported port. ``app_protocol`` is as in the Service; ``None`` means unset."""
+
+    name: str = ""
+    port: int = Field(ge=1, le=65535)
+    protocol: str = "TCP"
+    app_protocol: str | None = None
+
+
+class Member(Value):
+    """A cluster that joined: written once, compared by etcd create_revision when two claim one name.
+
+    ``instance`` identifies the owner of the name: the agent's persistent identity, kept in its state
+    directory, so that a restarted agent finds its own entry and a stranger is refused.
+    """
+
+    cluster: ClusterId
+    region: Region
+    instance: str
+
+
+class Heartbeat(Value):
+    """Liveness of a cluster's agent, under a lease; its end means ``Stale`` and moves no traffic.
+
+    ``seen_revision`` is the newest store revision the agent has consumed: a canary against an agent
+    that is connected but deaf.
+    """
+
+    cluster: ClusterId
+    instance: str
+    seen_revision: int
+    version: str
+    gateways_connected: int = 0
+
+
+class PeerGateway(Value):
+    """An east-west entrance of a cluster: ``address`` is ``host:port`` as peers reach it."""
+
+    name: str
+    address: str
+
+
+class ClusterGateways(Value):
+    """All east-west entrances of a cluster. Kept while gateways restart; empty is not believed."""
+
+    cluster: ClusterId
+    region: Region
+    gateways: tuple[PeerGateway, ...]
+
+
+class ExportFact(Value):
+    """One exported service of one cluster, as a summary.
+
+    ``ready`` and ``total`` count endpoints; ``capacity`` is the ready capacity used for weights
+    (default: ``ready``). ``create_revision`` is assigned by etcd when the fact is read back and
+    decides precedence between clusters; it is 0 in a fact that was not stored yet.
+    """
+
+    cluster: ClusterId
+    region: Region
+    service: ServiceName
+    type: ServiceType = ServiceType.CLUSTER_SET_IP
+    ports: tuple[ServicePort, ...]
+    ready: int = Field(ge=0)
+    total: int = Field(ge=0)
+    capacity: int = Field(ge=0)
+    session_affinity: str = "None"
+    exported_at: str | None = None
+    create_revision: int = 0
+
+
+class ClusterWeight(Value):
+    """A line of ``clusterBackends``: ``target`` names a cluster or a region."""
+
+    target: str
+    weight: int = Field(ge=0, le=1_000_000)
+
+
+class FailoverRule(Value):
+    """RegionFailover: traffic meant for ``source`` goes to ``target`` when ``source`` cannot take it."""
+
+    source: str
+    target: str
+
+
+class ServicePolicyFact(Value):
+    """What one cluster's objects ask of one import: weights (MultiClusterService) and failover.
+
+    ``service`` is the exported service that the import means in that cluster (E6). ``weights`` is
+    ``None`` where no MultiClusterService speaks; ``origin`` names the objects, for reasons.
+    """
+
+    cluster: ClusterId
+    service: ServiceName
+    import_name: str
+    weights: tuple[ClusterWeight, ...] | None = None
+    weights_origin: str = ""
+    failover: tuple[FailoverRule, ...] = ()
+    failover_origin: str = ""
+    create_revision: int = 0
+
+
+class Quarantine(Value):
+    """A shrink that was not believed: ``missing`` exports were in the store but not in the source."""
+
+    missing: tuple[ServiceName, ...]
+    reason: str
+    since: str
+
+
+class FactsManifest(Value):
+    """Seal over a cluster's exports: lets a reader see that its view is complete.
+
+    ``epoch`` rises with every publication by one agent identity; ``checksum`` is SHA-256 over the
+    sorted export keys and values, hexadecimal.
+    """
+
+    cluster: ClusterId
+    epoch: int
+    count: int
+    checksum: str
+    quarantine: Quarantine | None = None

@@ -1,0 +1,49 @@
+"""The federation as one reader sees it: all facts and all derived state at one store revision.
+
+Decides: what a complete view holds.
+Leaves to others: how it is read (``adapters.etcd``, ``wire.etcd``) and judged (``derive``).
+Invariants: a view is immutable; a view that is not ``synced`` is never acted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from federation.model.base import ClusterId, ServiceName
+from federation.model.drain import Drain, DrainState
+from federation.model.facts import (
+    ClusterGateways,
+    ExportFact,
+    FactsManifest,
+    Heartbeat,
+    Member,
+    ServicePolicyFact,
+)
+from federation.model.resolved import ResolvedManifest, ResolvedService
+
+
+
+@dataclass(frozen=True, slots=True)
+class FederationView:
+    """Everything the store says, keyed for look-up.
+
+    ``revision`` is the store's revision of this view. ``heartbeats`` holds live leases only: a member
+    without one is ``Stale``. ``stale_since`` maps a stale member to the Unix time (seconds, the
+    reader's clock, for display only) at which this reader saw its heartbeat end.
+    """
+
+    revision: int = 0
+    members: Mapping[ClusterId, Member] = field(default_factory=dict)
+    heartbeats: Mapping[ClusterId, Heartbeat] = field(default_factory=dict)
+    stale_since: Mapping[ClusterId, float] = field(default_factory=dict)
+    gateways: Mapping[ClusterId, ClusterGateways] = field(default_factory=dict)
+    exports: Mapping[ServiceName, Mapping[ClusterId, ExportFact]] = field(default_factory=dict)
+    policies: Mapping[ServiceName, Mapping[ClusterId, ServicePolicyFact]] = field(
+        default_factory=dict
+    )
+    manifests: Mapping[ClusterId, FactsManifest] = field(default_factory=dict)
+    drains: Mapping[str, Drain] = field(default_factory=dict)
+    drain_states: Mapping[str, DrainState] = field(default_factory=dict)
+    resolved: Mapping[ServiceName, ResolvedService] = field(default_factory=dict)
+    resolved_manifest: ResolvedManifest | None = None

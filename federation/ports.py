@@ -1,0 +1,202 @@
+"""Ports: what the services need from the outside, as Protocols; ``adapters`` implement them.
+
+Decides: the vocabulary between services and adapters, and what each call promises.
+Leaves to others: every implementation; ``cli`` alone chooses among them.
+Invariants: no foreign type or exception crosses a port; temporary and permanent failures are
+different exceptions; everything that waits can be cancelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from federation.model.objects import ObjectKey, ObjectSnapshot
+from federation.model.status import ObjectStatus
+
+
+class PortError(Exception):
+    """Base of what adapters raise."""
+
+
+class TemporaryError(PortError):
+    """The other side is away or busy; the same call may succeed later."""
+
+
+class StoreUnavailable(TemporaryError):
+    """The store cannot be reached or has no quorum; the message names its addresses."""
+
+
+class LeaseLost(PortError):
+    """The lease under a key ended before its owner did; what it guarded is no longer held."""
+
+
+class Clock(Protocol):
+    """Time, injected so that tests move it."""
+
+    def now(self) -> float:
+        """Unix time in seconds; for display and for drains' ramps, never for precedence."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that only grow; for time-outs and rates."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key of the store. Revisions are etcd's: store-wide, totally ordered, assigned by it."""
+
+    key: str
+    value: bytes
+    create_revision: int
+    mod_revision: int
+    leased: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A prefix at one store revision, sorted by key."""
+
+    revision: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write ``value`` at ``key``; under ``lease`` if given (a lease's id)."""
+
+    key: str
+    value: bytes
+    lease: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove ``key``; nothing happens if it is not there."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Guard of a transaction: ``key`` does not exist."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """Guard of a transaction: ``key`` is still at ``mod_revision``."""
+
+    key: str
+    mod_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedAt:
+    """Guard of a transaction: ``key`` exists and was created at ``create_revision`` (fencing)."""
+
+    key: str
+    create_revision: int
+
+
+Guard = Absent | Unchanged | CreatedAt
+Write = Put | Delete
+
+
+class Lease(Protocol):
+    """A lease that its adapter keeps alive until it is left or lost."""
+
+    @property
+    def id(self) -> int:
+        """The store's identifier, for ``Put.lease``."""
+        ...
+
+    async def lost(self) -> None:
+        """Return when the lease has ended against our will."""
+        ...
+
+
+class Leadership(Protocol):
+    """Leadership held in an election. ``term`` fences: it is the create_revision of ``key``."""
+
+    @property
+    def key(self) -> str:
+        """The election key held; guard writes with ``CreatedAt(key, term)``."""
+        ...
+
+    @property
+    def term(self) -> int:
+        """Grows with every new leader of the same election."""
+        ...
+
+    async def lost(self) -> None:
+        """Return when leadership has ended against our will."""
+        ...
+
+
+class Store(Protocol):
+    """A consistent key-value store with leases, watches and elections (etcd, or memory in tests)."""
+
+    async def get(self, key: str) -> Entry | None:
+        """The entry at ``key``. Raises ``StoreUnavailable``."""
+        ...
+
+    async def list(self, prefix: str) -> Listing:
+        """All entries under ``prefix`` at one revision. Raises ``StoreUnavailable``."""
+        ...
+
+    async def commit(self, writes: Sequence[Write], *, guards: Sequence[Guard] = ()) -> int | None:
+        """Apply all writes at once if all guards hold.
+
+        Returns the store revision of the write, or ``None`` if a guard failed and nothing was
+        written. At most 128 writes (etcd's limit for one transaction), else ``ValueError``.
+        Raises ``StoreUnavailable``; the outcome is then unknown and the caller reads back.
+        """
+        ...
+
+    def mirror(self, prefix: str) -> AsyncIterator[Listing]:
+        """The prefix now and after every change, as complete immutable listings, for ever.
+
+        Changes that arrive together come as one listing; a slow reader skips to the newest. The
+        adapter resumes from the last revision after a lost connection, lists anew after compaction
+        and periodically against lost events, and yields nothing while the store is away. A store
+        whose revision has gone backwards (restored from an old backup) is not believed: the mirror
+        keeps waiting and logs it.
+        """
+        ...
+
+    def lease(self, *, ttl_s: float) -> AbstractAsyncContextManager[Lease]:
+        """Hold a lease; leaving revokes it. Raises ``StoreUnavailable`` on entering."""
+        ...
+
+    def campaign(
+        self, election: str, *, identity: str, ttl_s: float
+    ) -> AbstractAsyncContextManager[Leadership]:
+        """Wait until we lead ``election``; leaving resigns. Raises ``StoreUnavailable``."""
+        ...
+
+
+class ObjectSource(Protocol):
+    """Where a cluster's objects come from: Kubernetes, universal (the store) or a folder."""
+
+    def snapshots(self) -> AsyncIterator[ObjectSnapshot]:
+        """Complete snapshots, newest first to a slow reader; the first one only when synced.
+
+        A bad object is reported inside the snapshot (``ObjectSnapshot.rejected``) and stops no other.
+        """
+        ...
+
+
+class StatusSink(Protocol):
+    """Where statuses of objects are written back."""
+
+    async def write(self, statuses: Mapping[ObjectKey, ObjectStatus]) -> None:
+        """Bring the stored statuses to ``statuses``; unchanged ones are not written.
+
+        Sets ``last_transition_time`` where a condition's status changed. Raises ``TemporaryError``.
+        """
+        ...
