@@ -1,0 +1,139 @@
+//! Clusters in the xDS sense: how to connect, balance, and judge the endpoints of one service.
+
+use serde::Deserialize;
+
+use super::Name;
+
+/// How the endpoints of one name are reached and balanced.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// Unique name.
+    pub name: Name,
+    /// Bound for TCP, TLS and the peer's first SETTINGS together. Default 5000.
+    #[serde(default = "default_connect_timeout_ms")]
+    pub connect_timeout_ms: u64,
+    /// How an endpoint is chosen among those of a locality. Default `least_request`.
+    #[serde(default)]
+    pub lb: LoadBalancing,
+    /// `None`: no PINGs.
+    #[serde(default)]
+    pub keepalive: Option<Keepalive>,
+    /// `None`: nothing is ejected.
+    #[serde(default)]
+    pub outlier: Option<Outlier>,
+    /// Connections for each worker and endpoint; `None`: as many as streams need.
+    #[serde(default)]
+    pub max_connections: Option<u32>,
+    /// Requests of a worker that may wait for a connection; the next one fails. Default 1024.
+    #[serde(default = "default_max_pending_requests")]
+    pub max_pending_requests: u32,
+    /// A connection is replaced after as many; `None`: never.
+    #[serde(default)]
+    pub max_requests_per_connection: Option<u32>,
+    /// Below this available share of a priority its health is ignored when all priorities together are short;
+    /// 0 refuses instead. Default 50.
+    #[serde(default = "default_panic_percent")]
+    pub panic_percent: u8,
+    /// How much of its share an endpoint can carry, in percent; 100 to 1000. Default 140.
+    #[serde(default = "default_overprovision_percent")]
+    pub overprovision_percent: u32,
+    /// For endpoints with `peer`; needed when there are any.
+    #[serde(default)]
+    pub peer_tls: Option<PeerTls>,
+    /// Whether active health checks run: what they report counts only then. An endpoint not checked yet is healthy.
+    #[serde(default)]
+    pub health_check: bool,
+}
+
+/// How an endpoint is chosen among those of a locality.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadBalancing {
+    /// Two at random by weight, then the one with fewer requests for its weight.
+    #[default]
+    LeastRequest,
+    /// In turn, by weight.
+    RoundRobin,
+}
+
+/// PING on a connection that has streams and is silent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keepalive {
+    /// Silence before a PING.
+    pub interval_ms: u64,
+    /// Silence after it before the connection counts as dead.
+    pub timeout_ms: u64,
+}
+
+/// Passive ejection by results (gRFC A50 in spirit, counted from trailers).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outlier {
+    /// Failures of any kind in a row that eject; `None`: not counted.
+    #[serde(default)]
+    pub consecutive_failures: Option<u32>,
+    /// Gateway failures (UNAVAILABLE, connect, reset, timeout) in a row that eject; `None`: not counted.
+    #[serde(default)]
+    pub consecutive_gateway_failures: Option<u32>,
+    /// An endpoint that stays in for this long is forgiven one earlier ejection. Default 10000.
+    #[serde(default = "default_interval_ms")]
+    pub interval_ms: u64,
+    /// Time out of service, times the number of ejections. Default 30000.
+    #[serde(default = "default_base_ejection_ms")]
+    pub base_ejection_ms: u64,
+    /// Bound of it; at least `base_ejection_ms`. Default 300000.
+    #[serde(default = "default_max_ejection_ms")]
+    pub max_ejection_ms: u64,
+    /// Share of the cluster's endpoints that may be out at once; one always may. Default 50.
+    #[serde(default = "default_max_ejection_percent")]
+    pub max_ejection_percent: u8,
+}
+
+/// Mutual TLS towards gateways of other clusters.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerTls {
+    /// Secret with this gateway's certificate and key.
+    pub secret: Name,
+    /// Secret whose `ca_pem` the peer must chain to.
+    pub ca: Name,
+    /// Server name to ask for.
+    pub sni: Name,
+    /// SPIFFE ids that the peer may have, see [`super::spiffe_allowed`].
+    #[serde(default)]
+    pub allowed_spiffe: Vec<Name>,
+}
+
+const fn default_connect_timeout_ms() -> u64 {
+    5_000
+}
+
+const fn default_max_pending_requests() -> u32 {
+    1_024
+}
+
+const fn default_panic_percent() -> u8 {
+    50
+}
+
+const fn default_overprovision_percent() -> u32 {
+    140
+}
+
+const fn default_interval_ms() -> u64 {
+    10_000
+}
+
+const fn default_base_ejection_ms() -> u64 {
+    30_000
+}
+
+const fn default_max_ejection_ms() -> u64 {
+    300_000
+}
+
+const fn default_max_ejection_percent() -> u8 {
+    50
+}

@@ -1,0 +1,93 @@
+//! Listeners and the secrets that they and the clusters refer to.
+
+use std::{fmt, net::IpAddr};
+
+use serde::Deserialize;
+
+use super::Name;
+
+/// One address to accept connections on.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Unique name; logs, events and the reply to an update use it.
+    pub name: Name,
+    /// IP address to bind.
+    pub address: IpAddr,
+    /// Port to bind; 0 lets the system choose.
+    pub port: u16,
+    /// Who connects here.
+    pub kind: ListenerKind,
+    /// `None`: HTTP/2 in clear text with prior knowledge.
+    #[serde(default)]
+    pub tls: Option<ListenerTls>,
+    /// The route table of every call on this listener.
+    pub route_table: Name,
+}
+
+/// Who connects to a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListenerKind {
+    /// Clients.
+    Ingress,
+    /// Gateways of other clusters; answers made here are marked so that the caller can tell them from the service's.
+    EastWest,
+}
+
+/// Termination of TLS on a listener.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerTls {
+    /// Secrets with the certificates to serve, chosen by SNI; the first is served when none fits. Not empty.
+    pub certificates: Vec<Name>,
+    /// Secret whose `ca_pem` client certificates must chain to; `None` asks for no client certificate.
+    #[serde(default)]
+    pub client_ca: Option<Name>,
+    /// SPIFFE ids that clients may have, see [`spiffe_allowed`]; empty accepts every id that `client_ca` signed.
+    #[serde(default)]
+    pub allowed_spiffe: Vec<Name>,
+}
+
+/// Certificate material. `Debug` prints which parts are there, never their text.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secret {
+    /// Unique name.
+    pub name: Name,
+    /// Certificate chain, leaf first.
+    #[serde(default)]
+    pub certificate_pem: Option<String>,
+    /// Private key of the leaf.
+    #[serde(default)]
+    pub private_key_pem: Option<String>,
+    /// Certificates to trust.
+    #[serde(default)]
+    pub ca_pem: Option<String>,
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let redacted = |part: &Option<String>| part.as_ref().map(|_| "<redacted>");
+        f.debug_struct("Secret")
+            .field("name", &self.name)
+            .field("certificate_pem", &redacted(&self.certificate_pem))
+            .field("private_key_pem", &redacted(&self.private_key_pem))
+            .field("ca_pem", &redacted(&self.ca_pem))
+            .finish()
+    }
+}
+
+/// Whether `id` is one of `patterns`: the id itself, or a prefix of it when the pattern ends with `*`.
+///
+/// No patterns allow every id (the certificate's chain was checked before).
+#[must_use]
+pub fn spiffe_allowed(patterns: &[Name], id: &str) -> bool {
+    patterns.is_empty()
+        || patterns
+            .iter()
+            .any(|pattern| match pattern.strip_suffix('*') {
+                Some(prefix) => id.starts_with(prefix),
+                None => id == &**pattern,
+            })
+}
