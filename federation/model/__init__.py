@@ -1,0 +1,1 @@
+"""What the federation is about: frozen values with their invariants."""

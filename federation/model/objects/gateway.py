@@ -1,0 +1,271 @@
+"""Gateway and GatewayClass (Gateway API v1).
+
+Decides: their fields, the closed sets of their values, and what is wrong in one object by itself.
+Leaves to others: whether listeners conflict or can be served (``derive.compile``).
+Invariants: ``selectorLabels`` of the documents is read as ``selector.matchLabels`` (E6).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from federation.model.objects.metadata import ApiObject, Name, Namespace_, Part, Port
+
+GATEWAY_GROUP = "gateway.networking.k8s.io"
+"""API group of Gateway API kinds and of the documents' own kinds."""
+
+_HOSTNAME = re.compile(
+    r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII
+)
+_ADDRESS = re.compile(r"\d+(\.\d+){3}", re.ASCII)
+
+
+def _check_hostname(text: str) -> str:
+    if not 1 <= len(text) <= 253 or not _HOSTNAME.fullmatch(text) or _ADDRESS.fullmatch(text):
+        raise ValueError(
+            "must be a lower-case DNS name, with `*.` in front at most (no port, no address), "
+            f"got {text!r}"
+        )
+    return text
+
+
+Hostname = Annotated[str, AfterValidator(_check_hostname)]
+"""A precise hostname, or one with a wildcard as its first label."""
+
+
+class ListenerProtocol(StrEnum):
+    """Protocols of listeners in the Gateway API; which are served is the compiler's business."""
+
+    HTTP = "HTTP"
+    HTTPS = "HTTPS"
+    TLS = "TLS"
+    TCP = "TCP"
+    UDP = "UDP"
+
+
+class TlsMode(StrEnum):
+    """What a listener does with TLS."""
+
+    TERMINATE = "Terminate"
+    PASSTHROUGH = "Passthrough"
+
+
+class FromNamespaces(StrEnum):
+    """Which namespaces' routes a listener takes."""
+
+    ALL = "All"
+    SAME = "Same"
+    SELECTOR = "Selector"
+    NONE = "None"
+
+
+class SecretObjectReference(Part):
+    """A certificate: a Secret, in the Gateway's namespace if ``namespace`` is ``None``."""
+
+    group: str = ""
+    kind: str = "Secret"
+    name: Name
+    namespace: Namespace_ | None = None
+
+
+class ObjectReference(Part):
+    """Any object by group, kind and name."""
+
+    group: str = ""
+    kind: str
+    name: Name
+    namespace: Namespace_ | None = None
+
+
+class FrontendTlsValidation(Part):
+    """Where the authorities stand that client certificates are checked against."""
+
+    ca_certificate_refs: tuple[ObjectReference, ...]
+
+
+class ListenerTls(Part):
+    """TLS of a listener."""
+
+    mode: TlsMode = TlsMode.TERMINATE
+    certificate_refs: tuple[SecretObjectReference, ...] = ()
+    frontend_validation: FrontendTlsValidation | None = None
+    options: Mapping[str, str] | None = None
+
+
+class LabelSelectorOperator(StrEnum):
+    """Operators of label selectors."""
+
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+
+
+class LabelSelectorRequirement(Part):
+    """One expression of a label selector."""
+
+    key: str
+    operator: LabelSelectorOperator
+    values: tuple[str, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether ``labels`` satisfy this expression (Kubernetes' rules for absent keys)."""
+        match self.operator:
+            case LabelSelectorOperator.IN:
+                return labels.get(self.key) in self.values
+            case LabelSelectorOperator.NOT_IN:
+                return labels.get(self.key) not in self.values
+            case LabelSelectorOperator.EXISTS:
+                return self.key in labels
+            case LabelSelectorOperator.DOES_NOT_EXIST:
+                return self.key not in labels
+
+
+class LabelSelector(Part):
+    """A selection by labels; an empty one selects everything."""
+
+    match_labels: Mapping[str, str] | None = None
+    match_expressions: tuple[LabelSelectorRequirement, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with ``labels`` is selected."""
+        wanted = self.match_labels or {}
+        return all(labels.get(name) == value for name, value in wanted.items()) and all(
+            expression.matches(labels) for expression in self.match_expressions
+        )
+
+
+class RouteNamespaces(Part):
+    """Namespaces whose routes a listener takes; ``selector`` counts only for ``Selector``."""
+
+    from_: FromNamespaces = Field(default=FromNamespaces.SAME, alias="from")
+    selector: LabelSelector | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_selector_labels(cls, raw: object) -> object:
+        if not isinstance(raw, Mapping):
+            return raw
+        if isinstance(raw.get("selector"), Mapping) and "selectorLabels" in raw["selector"]:
+            return {**raw, "selector": _with_match_labels(raw["selector"])}
+        if "selectorLabels" in raw and "selector" not in raw:
+            rest = {name: value for name, value in raw.items() if name != "selectorLabels"}
+            return {**rest, "selector": {"matchLabels": raw["selectorLabels"]}}
+        return raw
+
+    @model_validator(mode="after")
+    def _selector_present(self) -> RouteNamespaces:
+        if self.from_ is FromNamespaces.SELECTOR and self.selector is None:
+            raise ValueError("`from: Selector` needs a selector")
+        return self
+
+
+def _with_match_labels(selector: Mapping[str, Any]) -> dict[str, Any]:
+    rest = {name: value for name, value in selector.items() if name != "selectorLabels"}
+    return {"matchLabels": selector["selectorLabels"], **rest}
+
+
+class AllowedRouteKind(Part):
+    """A kind of route that may attach."""
+
+    group: str = GATEWAY_GROUP
+    kind: str
+
+
+class AllowedRoutes(Part):
+    """Which routes may attach; no ``kinds`` means all that fit the listener's protocol."""
+
+    namespaces: RouteNamespaces = RouteNamespaces()
+    kinds: tuple[AllowedRouteKind, ...] = ()
+
+
+class Listener(Part):
+    """One listener of a Gateway; ``hostname`` ``None`` takes every host."""
+
+    name: Name
+    hostname: Hostname | None = None
+    port: Port
+    protocol: ListenerProtocol
+    tls: ListenerTls | None = None
+    allowed_routes: AllowedRoutes = AllowedRoutes()
+
+
+class GatewayAddress(Part):
+    """An address asked for."""
+
+    type: str = "IPAddress"
+    value: str | None = None
+
+
+class ParametersReference(Part):
+    """Parameters of a class or gateway: an object of the implementation."""
+
+    group: str
+    kind: str
+    name: str
+    namespace: str | None = None
+
+
+class GatewayInfrastructure(Part):
+    """What is put on generated infrastructure."""
+
+    labels: Mapping[str, str] | None = None
+    annotations: Mapping[str, str] | None = None
+    parameters_ref: ParametersReference | None = None
+
+
+class GatewaySpec(Part):
+    """What a Gateway asks for."""
+
+    gateway_class_name: Name
+    listeners: tuple[Listener, ...] = Field(min_length=1, max_length=64)
+    addresses: tuple[GatewayAddress, ...] = ()
+    infrastructure: GatewayInfrastructure | None = None
+
+    @field_validator("listeners")
+    @classmethod
+    def _names_unique(cls, listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
+        seen: set[str] = set()
+        for listener in listeners:
+            if listener.name in seen:
+                raise ValueError(f"listener name {listener.name!r} stands twice")
+            seen.add(listener.name)
+        return listeners
+
+
+class Gateway(ApiObject):
+    """A Gateway: where traffic enters."""
+
+    GROUP: ClassVar[str] = GATEWAY_GROUP
+    KIND: ClassVar[str] = "Gateway"
+    VERSIONS: ClassVar[tuple[str, ...]] = ("v1", "v1beta1")
+
+    api_version: str = f"{GATEWAY_GROUP}/v1"
+    kind: str = "Gateway"
+    spec: GatewaySpec
+
+
+class GatewayClassSpec(Part):
+    """Which controller serves the class."""
+
+    controller_name: str
+    parameters_ref: ParametersReference | None = None
+    description: str | None = None
+
+
+class GatewayClass(ApiObject):
+    """A class of Gateways."""
+
+    GROUP: ClassVar[str] = GATEWAY_GROUP
+    KIND: ClassVar[str] = "GatewayClass"
+    VERSIONS: ClassVar[tuple[str, ...]] = ("v1", "v1beta1")
+    NAMESPACED: ClassVar[bool] = False
+
+    api_version: str = f"{GATEWAY_GROUP}/v1"
+    kind: str = "GatewayClass"
+    spec: GatewayClassSpec

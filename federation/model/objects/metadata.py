@@ -1,0 +1,150 @@
+"""What every API object has: kind, name, age, and its form outside.
+
+Decides: identity (``ObjectKey``), order of age, the JSON form of objects and of their parts.
+Leaves to others: fields of single kinds (siblings), which kinds there are (``registry``), reading
+and reporting errors (``wire.manifests``), generations (whoever stores objects).
+Invariants: objects are frozen; the JSON form leaves out what is absent or empty and spells out
+defaults, as an API server does, so that a patch can point at them.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+from federation.model.base import Value
+
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+def _check_name(text: str) -> str:
+    if not 1 <= len(text) <= 253 or not _SUBDOMAIN.fullmatch(text):
+        raise ValueError(
+            "must be a DNS name of at most 253 lower-case letters, digits, '-' and '.', "
+            f"got {text!r}"
+        )
+    return text
+
+
+def _check_namespace(text: str) -> str:
+    if text and (len(text) > 63 or not _LABEL.fullmatch(text)):
+        raise ValueError(
+            f"must be a DNS label of at most 63 lower-case letters, digits and '-', got {text!r}"
+        )
+    return text
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+"""A name of an object (RFC 1123 subdomain)."""
+
+Namespace_ = Annotated[str, AfterValidator(_check_namespace)]
+"""A name of a namespace (RFC 1123 label); empty for cluster-scoped objects."""
+
+OptionalText = Annotated[str, Field(exclude_if=operator.not_)]
+"""Text whose empty value is left out of the JSON form; its default is empty."""
+
+OptionalNamespace = Annotated[Namespace_, Field(exclude_if=operator.not_)]
+"""A namespace that cluster-scoped objects do not have."""
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+"""A TCP port."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ObjectKey:
+    """Identity of an object inside one cluster, whatever version it was written in."""
+
+    group: str
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.qualified_name}"
+
+    @property
+    def qualified_name(self) -> str:
+        """``NAMESPACE/NAME``, or the name alone for cluster-scoped objects."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+class Part(Value):
+    """A part of an object. Its JSON form leaves out ``None`` and empty lists and maps."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in handler(self).items()
+            if value is not None and value not in ([], ())
+        }
+
+
+class ObjectMeta(Part):
+    """Metadata as API servers keep it; fields that only they use are dropped on reading."""
+
+    name: Name
+    namespace: OptionalNamespace = ""
+    labels: Mapping[str, str] | None = None
+    annotations: Mapping[str, str] | None = None
+    generation: int = Field(default=1, ge=0)
+    creation_timestamp: str | None = None
+    resource_version: str | None = None
+    uid: str | None = None
+
+
+class ApiObject(Part):
+    """An object of any kind; subclasses say their group, kind, versions and scope."""
+
+    GROUP: ClassVar[str]
+    KIND: ClassVar[str]
+    VERSIONS: ClassVar[tuple[str, ...]]
+    NAMESPACED: ClassVar[bool] = True
+
+    api_version: str
+    kind: str
+    metadata: ObjectMeta
+
+    _creation_order: int = PrivateAttr(default=0)
+
+    @property
+    def key(self) -> ObjectKey:
+        """Identity inside the cluster."""
+        return ObjectKey(self.GROUP, self.KIND, self.metadata.namespace, self.metadata.name)
+
+    @property
+    def creation_order(self) -> int:
+        """Position in the total order of age of one source; never part of the JSON form."""
+        return self._creation_order
+
+    @property
+    def age(self) -> tuple[int, str, str]:
+        """Sort key: the older object is the smaller (E2: then alphabetical by namespace/name)."""
+        return (self._creation_order, self.metadata.namespace, self.metadata.name)
+
+    def with_creation_order(self, creation_order: int) -> Self:
+        """This object with its place in the order of age, as its source knows it."""
+        placed = self.model_copy()
+        placed._creation_order = creation_order  # noqa: SLF001 - our own class
+        return placed
+
+    def with_metadata(self, **changes: object) -> Self:
+        """This object with fields of its metadata replaced (snake_case names)."""
+        metadata = self.metadata.model_copy(update=changes)
+        return self.model_copy(update={"metadata": metadata})
+
+    def to_document(self) -> dict[str, Any]:
+        """The JSON form: camelCase, defaults spelled out, absent and empty fields left out."""
+        return self.model_dump(mode="json", by_alias=True)
