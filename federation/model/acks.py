@@ -1,0 +1,44 @@
+"""What the cluster's gateways have said about the snapshots served to them.
+
+Decides: the shape of that knowledge.
+Leaves to others: how it is gathered (``discovery``) and which condition it makes (``derive``).
+Invariants: sorted, so equal knowledge compares equal; a resource that was refused and has since been
+accepted, changed away or removed is not listed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedResource:
+    """A resource that a node refused (NACK). ``kind`` is listeners, routes, clusters, endpoints or secrets."""
+
+    kind: str
+    name: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAcks:
+    """One connected node.
+
+    ``generation`` is the newest publication of which it has answered everything (0: none yet); what it
+    refused of it stands in ``refused``, the rest is in force there. ``kind`` is gateway or envoy.
+    ``eastwest_address`` is where peers reach it, ``None`` when it takes no east-west calls.
+    """
+
+    node: str
+    kind: str
+    generation: int
+    eastwest_address: str | None = None
+    refused: tuple[RefusedResource, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AckView:
+    """All connected nodes and the generation of the newest publication (0 before the first)."""
+
+    generation: int = 0
+    nodes: tuple[NodeAcks, ...] = ()
