@@ -1,0 +1,1 @@
+"""Pure decisions: functions of plain values, without clock, network or store."""

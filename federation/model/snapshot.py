@@ -1,0 +1,303 @@
+"""The routing snapshot of one cluster: everything its gateways need, in our words, free of xDS.
+
+Decides: the shape of compiled routing: listeners, route tables, upstreams, endpoints, secrets.
+Leaves to others: how it follows from objects (``derive.compile``) and how it is spelled for the
+gateways (``wire.xds``); a member cluster is called cluster, what Envoy calls a cluster is an
+``Upstream``.
+Invariants: immutable and self-consistent (every name that is referred to is there); sorted, so that
+equal inputs give equal snapshots; routes stand in order of precedence, first match wins; priorities
+of an endpoint set start at 0 and have no gaps; private keys never show in ``repr``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from federation.model.base import ClusterId, Region
+
+MAX_WEIGHT = 1_000_000
+"""Largest weight of one weighted destination (the Gateway API's bound of a backendRef's weight)."""
+
+
+class ListenerKind(StrEnum):
+    """Whom a listener serves: clients, or the gateways of other clusters."""
+
+    INGRESS = "ingress"
+    EAST_WEST = "east_west"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsTermination:
+    """The gateway's side of TLS: ``certificates`` are names of secrets in the snapshot."""
+
+    certificates: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerTls:
+    """Mutual TLS between gateways with the gateway's own identity.
+
+    ``allowed_spiffe`` are the identities accepted from the other side; ``sni`` is what a calling
+    gateway asks for (empty on a listener).
+    """
+
+    allowed_spiffe: tuple[str, ...]
+    sni: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterChain:
+    """One entrance of a listener, chosen by TLS server name; no ``hostnames``: any name or none."""
+
+    name: str
+    hostnames: tuple[str, ...] = ()
+    tls: TlsTermination | PeerTls | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A port that gateways open. All chains share one route table, named ``route_table``."""
+
+    name: str
+    kind: ListenerKind
+    port: int
+    chains: tuple[FilterChain, ...]
+    route_table: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderChanges:
+    """Changes of headers: ``set`` overwrites, ``add`` appends, ``remove`` drops; lower-case names."""
+
+    set: tuple[tuple[str, str], ...] = ()
+    add: tuple[tuple[str, str], ...] = ()
+    remove: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to change."""
+        return bool(self.set or self.add or self.remove)
+
+
+class MatchKind(StrEnum):
+    """How a text is compared; ``REGEX`` is RE2 and matches the whole text."""
+
+    EXACT = "exact"
+    PREFIX = "prefix"
+    REGEX = "regex"
+
+
+@dataclass(frozen=True, slots=True)
+class PathMatch:
+    """Match of the request path, ``/package.Service/Method``."""
+
+    kind: MatchKind
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderMatch:
+    """Match of one header, its name in lower case."""
+
+    name: str
+    kind: MatchKind
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouteMatch:
+    """What a route takes: path and all ``headers``; ``grpc`` asks for gRPC's content type."""
+
+    path: PathMatch
+    headers: tuple[HeaderMatch, ...] = ()
+    grpc: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """A destination with its weight; weight 0 takes no new request but keeps open streams alive."""
+
+    upstream: str
+    weight: int
+    request_headers: HeaderChanges = HeaderChanges()
+    response_headers: HeaderChanges = HeaderChanges()
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Send the request to one of ``destinations`` by weight; the weights' sum is above 0."""
+
+    destinations: tuple[Weighted, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer UNAVAILABLE at once; ``message`` says which rule and why."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When and how often to try again; ``attempts`` counts tries after the first."""
+
+    on: tuple[str, ...]
+    attempts: int
+    base_ms: int
+    max_ms: int
+    http_codes: tuple[int, ...] = ()
+    grpc_codes: tuple[int, ...] = ()
+    per_try_timeout_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits of one call; ``None`` sets none. The caller's own deadline always holds."""
+
+    request_ms: int | None = None
+    max_stream_ms: int | None = None
+    idle_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One match of one rule with its action. ``rule`` names the rule for people and access logs.
+
+    ``reason`` is not empty where a part of the rule's requests is answered UNAVAILABLE because of
+    an invalid reference; it says which and why.
+    """
+
+    name: str
+    rule: str
+    match: RouteMatch
+    action: Forward | Refuse
+    request_headers: HeaderChanges = HeaderChanges()
+    response_headers: HeaderChanges = HeaderChanges()
+    timeouts: Timeouts = Timeouts()
+    retry: Retry | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualHost:
+    """Routes of a host name: exact, ``*.suffix`` (one label or more), or ``*`` for all others."""
+
+    hostname: str
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """Virtual hosts of one listener, of distinct host names."""
+
+    name: str
+    virtual_hosts: tuple[VirtualHost, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierDetection:
+    """Passive ejection; a ``None`` count switches that detector off."""
+
+    consecutive_failures: int | None = 5
+    consecutive_gateway_failures: int | None = 5
+    interval_ms: int = 10_000
+    base_ejection_ms: int = 30_000
+    max_ejection_ms: int = 300_000
+    max_ejection_percent: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds towards one upstream; ``None`` leaves the gateway's own bound."""
+
+    max_connections: int | None = None
+    max_pending_requests: int | None = None
+    max_requests_per_connection: int | None = None
+    max_requests: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """Active gRPC health check; an empty ``service`` asks for the server as a whole."""
+
+    interval_ms: int
+    timeout_ms: int
+    unhealthy_threshold: int
+    healthy_threshold: int
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """Liveness of a connection: a PING every ``interval_ms``, dead ``timeout_ms`` without answer."""
+
+    interval_ms: int
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A group of endpoints under one set of rules. ``peer_tls`` is for endpoints with ``peer``."""
+
+    name: str
+    connect_timeout_ms: int
+    outlier: OutlierDetection | None = None
+    limits: ConnectionLimits = ConnectionLimits()
+    health_check: HealthCheck | None = None
+    keepalive: Keepalive | None = None
+    peer_tls: PeerTls | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address that serves; a ``peer`` is a gateway of another cluster, reached by mutual TLS.
+
+    A ``draining`` endpoint gets no new call; its open streams end ``drain_grace_ms`` after the
+    gateway learns of it (``None``: they may go on).
+    """
+
+    host: str
+    port: int
+    peer: bool = False
+    draining: bool = False
+    drain_grace_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalityEndpoints:
+    """Endpoints of one member cluster at one priority, ``weight`` relative to the same priority."""
+
+    cluster: ClusterId
+    region: Region
+    priority: int
+    weight: int
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSet:
+    """The endpoints of the upstream of the same name."""
+
+    upstream: str
+    localities: tuple[LocalityEndpoints, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSecret:
+    """A certificate chain with its key, in PEM; never printed."""
+
+    name: str
+    certificate_pem: bytes = field(repr=False)
+    private_key_pem: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything the gateways of ``cluster`` route by, each part sorted by name."""
+
+    cluster: ClusterId
+    listeners: tuple[Listener, ...] = ()
+    route_tables: tuple[RouteTable, ...] = ()
+    upstreams: tuple[Upstream, ...] = ()
+    endpoint_sets: tuple[EndpointSet, ...] = ()
+    secrets: tuple[TlsSecret, ...] = ()

@@ -1,0 +1,1 @@
+"""Pure translation between the model and foreign forms, one file per form."""

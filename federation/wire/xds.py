@@ -1,0 +1,60 @@
+"""The routing snapshot as Envoy v3 resources, what the agent serves over delta ADS.
+
+Decides: which resources a snapshot becomes and what their names refer to. Per resource type:
+``xds_listeners``, ``xds_routes``, ``xds_clusters``, ``xds_endpoints``.
+Leaves to others: what is routed where (``derive.compile``), versions and streams (``discovery``),
+reading it back (the gateway, or a stock Envoy).
+Invariants: plain Envoy v3 messages that a stock Envoy takes; one resource of each name; equal
+snapshots and nodes give equal bytes; only listeners depend on the node.
+Names: a listener and its route table share one name; an ``Upstream`` is a cluster and the endpoint
+set of the same name; a node's own identity and trust bundle are the static secrets
+``federation/identity`` and ``federation/trust-bundle`` of that node, never sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+
+from federation.model.snapshot import Snapshot, TlsSecret
+from federation.wire.xds_clusters import upstream_cluster
+from federation.wire.xds_endpoints import load_assignment
+from federation.wire.xds_listeners import NodeView, listener
+from federation.wire.xds_routes import route_configuration
+
+__all__ = ["NodeView", "XdsResources", "to_resources"]
+
+
+@dataclass(frozen=True, slots=True)
+class XdsResources:
+    """The resources of one node by name."""
+
+    listeners: Mapping[str, listener_pb2.Listener]
+    routes: Mapping[str, route_pb2.RouteConfiguration]
+    clusters: Mapping[str, cluster_pb2.Cluster]
+    endpoints: Mapping[str, endpoint_pb2.ClusterLoadAssignment]
+    secrets: Mapping[str, secret_pb2.Secret]
+
+
+def to_resources(snapshot: Snapshot, node: NodeView) -> XdsResources:
+    """The resources that make a gateway at ``node`` route as ``snapshot`` says."""
+    return XdsResources(
+        listeners={entry.name: listener(entry, node) for entry in snapshot.listeners},
+        routes={entry.name: route_configuration(entry) for entry in snapshot.route_tables},
+        clusters={entry.name: upstream_cluster(entry) for entry in snapshot.upstreams},
+        endpoints={entry.upstream: load_assignment(entry) for entry in snapshot.endpoint_sets},
+        secrets={entry.name: _secret(entry) for entry in snapshot.secrets},
+    )
+
+
+def _secret(secret: TlsSecret) -> secret_pb2.Secret:
+    message = secret_pb2.Secret(name=secret.name)
+    message.tls_certificate.certificate_chain.inline_bytes = secret.certificate_pem
+    message.tls_certificate.private_key.inline_bytes = secret.private_key_pem
+    return message

@@ -1,0 +1,137 @@
+"""Listeners (LDS).
+
+Decides: how a snapshot's listener becomes filter chains, TLS and an HTTP connection manager.
+Leaves to others: routes (``xds_routes``), which listeners there are (``derive.compile``).
+Invariants: HTTP/2 is the codec; routes and certificates come over the same ADS stream; streams have
+no idle or duration limit here, routes set theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from envoy.config.core.v3 import address_pb2, base_pb2, protocol_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2,
+)
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
+from google.protobuf import wrappers_pb2
+
+from federation.model.snapshot import FilterChain, Listener, PeerTls, TlsTermination
+from federation.wire.xds_values import ads, duration, metadata, packed, peer_tls_context
+
+MAX_CONCURRENT_STREAMS = 1000
+"""Streams per client connection; beyond it clients open another or wait."""
+
+STREAM_WINDOW_BYTES = 1 << 20
+"""Receive window per stream, Envoy's own guidance for edges is 64 KiB to 1 MiB; streams of large
+messages over long paths need the upper end."""
+
+CONNECTION_WINDOW_BYTES = 4 << 20
+"""Receive window per connection: a few busy streams at full window."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """Where a node listens: ``address`` to bind, and what it adds to every port."""
+
+    address: str = "0.0.0.0"  # noqa: S104 - gateways take traffic from everywhere
+    port_offset: int = 0
+
+
+def listener(source: Listener, node: NodeView) -> listener_pb2.Listener:
+    """The listener as ``node`` opens it."""
+    message = listener_pb2.Listener(
+        name=source.name,
+        address=_address(node, source.port),
+        filter_chains=[_chain(chain, source) for chain in source.chains],
+        metadata=metadata({"kind": source.kind.value}),
+        enable_reuse_port=wrappers_pb2.BoolValue(value=True),
+    )
+    if any(chain.tls is not None for chain in source.chains):
+        message.listener_filters.add(
+            name="envoy.filters.listener.tls_inspector",
+            typed_config=packed(tls_inspector_pb2.TlsInspector()),
+        )
+    return message
+
+
+def _address(node: NodeView, port: int) -> address_pb2.Address:
+    return address_pb2.Address(
+        socket_address=address_pb2.SocketAddress(
+            address=node.address, port_value=port + node.port_offset
+        )
+    )
+
+
+def _chain(chain: FilterChain, source: Listener) -> listener_components_pb2.FilterChain:
+    message = listener_components_pb2.FilterChain(
+        name=chain.name,
+        filters=[
+            listener_components_pb2.Filter(
+                name="envoy.filters.network.http_connection_manager",
+                typed_config=packed(_connection_manager(source)),
+            )
+        ],
+    )
+    if chain.hostnames:
+        message.filter_chain_match.server_names.extend(chain.hostnames)
+    if chain.tls is not None:
+        message.transport_socket.CopyFrom(_transport_socket(chain.tls))
+    return message
+
+
+def _connection_manager(
+    source: Listener,
+) -> http_connection_manager_pb2.HttpConnectionManager:
+    return http_connection_manager_pb2.HttpConnectionManager(
+        stat_prefix=source.name.replace("/", "_"),
+        codec_type=http_connection_manager_pb2.HttpConnectionManager.HTTP2,
+        rds=http_connection_manager_pb2.Rds(
+            config_source=ads(), route_config_name=source.route_table
+        ),
+        http_filters=[
+            http_connection_manager_pb2.HttpFilter(
+                name="envoy.filters.http.router", typed_config=packed(router_pb2.Router())
+            )
+        ],
+        http2_protocol_options=protocol_pb2.Http2ProtocolOptions(
+            max_concurrent_streams=wrappers_pb2.UInt32Value(value=MAX_CONCURRENT_STREAMS),
+            initial_stream_window_size=wrappers_pb2.UInt32Value(value=STREAM_WINDOW_BYTES),
+            initial_connection_window_size=wrappers_pb2.UInt32Value(value=CONNECTION_WINDOW_BYTES),
+        ),
+        stream_idle_timeout=duration(0),
+        strip_any_host_port=True,
+        # A method's path is compared as sent: gRPC knows no dot segments, no escapes.
+        normalize_path=wrappers_pb2.BoolValue(value=False),
+        use_remote_address=wrappers_pb2.BoolValue(value=True),
+    )
+
+
+def _transport_socket(tls: TlsTermination | PeerTls) -> base_pb2.TransportSocket:
+    context = _peer_side(tls) if isinstance(tls, PeerTls) else _termination(tls)
+    return base_pb2.TransportSocket(
+        name="envoy.transport_sockets.tls", typed_config=packed(context)
+    )
+
+
+def _termination(tls: TlsTermination) -> tls_pb2.DownstreamTlsContext:
+    # HTTP/1.1 is offered so that a client without HTTP/2 gets an answer it can read.
+    return tls_pb2.DownstreamTlsContext(
+        common_tls_context=tls_pb2.CommonTlsContext(
+            alpn_protocols=["h2", "http/1.1"],
+            tls_certificate_sds_secret_configs=[
+                secret_pb2.SdsSecretConfig(name=name, sds_config=ads()) for name in tls.certificates
+            ],
+        )
+    )
+
+
+def _peer_side(tls: PeerTls) -> tls_pb2.DownstreamTlsContext:
+    return tls_pb2.DownstreamTlsContext(
+        require_client_certificate=wrappers_pb2.BoolValue(value=True),
+        common_tls_context=peer_tls_context(tls),
+    )
