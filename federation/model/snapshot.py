@@ -68,7 +68,7 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class HeaderChanges:
-    """Changes of headers: ``set`` overwrites, ``add`` appends, ``remove`` drops; lower-case names."""
+    """Changes of headers: ``set`` overwrites, ``add`` appends, ``remove`` drops (lower case)."""
 
     set: tuple[tuple[str, str], ...] = ()
     add: tuple[tuple[str, str], ...] = ()
@@ -229,7 +229,7 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class Keepalive:
-    """Liveness of a connection: a PING every ``interval_ms``, dead ``timeout_ms`` without answer."""
+    """Liveness of a connection: a PING every ``interval_ms``, dead ``timeout_ms`` without one."""
 
     interval_ms: int
     timeout_ms: int

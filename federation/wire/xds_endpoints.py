@@ -3,7 +3,8 @@
 Decides: how localities, priorities, draining and peers are spelled.
 Leaves to others: which endpoints there are (``derive.compile``); health beyond draining is the
 gateway's own finding.
-Invariants: an Envoy locality is one member cluster (``region``, its name as ``zone``); a peer's endpoint always carries the mark that selects mutual TLS.
+Invariants: an Envoy locality is one member cluster (``region``, its name as ``zone``); a
+peer's endpoint always carries the mark that selects mutual TLS.
 """
 
 from __future__ import annotations
