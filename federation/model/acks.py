@@ -2,8 +2,8 @@
 
 Decides: the shape of that knowledge.
 Leaves to others: how it is gathered (``discovery``) and which condition it makes (``derive``).
-Invariants: sorted, so equal knowledge compares equal; a resource that was refused and has since been
-accepted, changed away or removed is not listed.
+Invariants: sorted, so equal knowledge compares equal; a resource that was refused and has since
+been accepted, changed away or removed is not listed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RefusedResource:
-    """A resource that a node refused (NACK). ``kind`` is listeners, routes, clusters, endpoints or secrets."""
+    """A resource that a node refused (NACK).
+
+    ``kind`` is listeners, routes, clusters, endpoints or secrets.
+    """
 
     kind: str
     name: str
@@ -24,8 +27,8 @@ class RefusedResource:
 class NodeAcks:
     """One connected node.
 
-    ``generation`` is the newest publication of which it has answered everything (0: none yet); what it
-    refused of it stands in ``refused``, the rest is in force there. ``kind`` is gateway or envoy.
+    ``generation`` is the newest publication of which it has answered everything (0: none yet); what
+    it refused of it stands in ``refused``, the rest is in force. ``kind`` is gateway or envoy.
     ``eastwest_address`` is where peers reach it, ``None`` when it takes no east-west calls.
     """
 

@@ -1,0 +1,269 @@
+"""The xDS server: delta ADS for the gateways (and stock Envoys) of one cluster.
+
+Decides: how a publication reaches every stream: the newest one wakes all streams, each sends what
+its client lacks; nothing queues between publisher and streams.
+Leaves to others: the order and content of responses (``stream``), how a snapshot becomes resources
+(``render``, by default ``wire.xds``), what the answers mean for conditions (readers of ``acks``).
+Invariants: before the first publication streams are open and silent, since an agent that has not
+synced must not be believed to say "nothing"; one misbehaving client ends its own stream only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import grpc
+from envoy.service.discovery.v3 import discovery_pb2
+
+from federation.aio import Latest
+from federation.discovery.catalog import Catalog, seal
+from federation.discovery.node import NodeIdentity, read_node
+from federation.discovery.settings import DiscoverySettings, TlsFiles
+from federation.discovery.stream import Stream
+from federation.discovery.subscription import SubscriptionError
+from federation.model.acks import AckView, NodeAcks, RefusedResource
+from federation.wire.xds import NodeView, XdsResources
+
+log = logging.getLogger("federation.discovery")
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+METHOD = "DeltaAggregatedResources"
+
+S = TypeVar("S")
+_Request = discovery_pb2.DeltaDiscoveryRequest
+_Context = grpc.aio.ServicerContext[
+    discovery_pb2.DeltaDiscoveryRequest, discovery_pb2.DeltaDiscoveryResponse
+]
+_CLIENT_LEFT = (grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError)
+"""What grpcio raises when writing to a call whose client is gone."""
+
+
+class DiscoveryError(Exception):
+    """The server could not do what was asked; the message says what, where and why."""
+
+
+@dataclass(slots=True, eq=False)
+class _Client:
+    """A connected stream: its state and the means to wake its writer."""
+
+    stream: Stream
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    node: NodeIdentity | None = None
+
+
+class DiscoveryServer(Generic[S]):
+    """Serves the newest published snapshot to every connected node.
+
+    ``publish`` and ``acks`` belong to the event loop that ``start`` ran on.
+    """
+
+    def __init__(
+        self,
+        settings: DiscoverySettings,
+        *,
+        render: Callable[[S, NodeView], XdsResources],
+    ) -> None:
+        self._settings = settings
+        self._render = render
+        self._generation = 0
+        self._snapshot: S | None = None
+        self._catalogs: dict[NodeView, Catalog] = {}
+        self._clients: list[_Client] = []
+        self._streams_opened = 0
+        self._acks: Latest[AckView] = Latest(AckView())
+        self._server: grpc.aio.Server | None = None
+        self._address = settings.address
+
+    def __repr__(self) -> str:
+        return (
+            f"DiscoveryServer({self._address}, generation={self._generation}, "
+            f"streams={len(self._clients)})"
+        )
+
+    @property
+    def address(self) -> str:
+        """``HOST:PORT`` the server listens on; the real port once started."""
+        return self._address
+
+    @property
+    def acks(self) -> Latest[AckView]:
+        """What the connected nodes have answered."""
+        return self._acks
+
+    async def start(self) -> None:
+        """Listen. Raises ``DiscoveryError`` when the address cannot be had."""
+        settings = self._settings
+        server = grpc.aio.server(options=_options(settings))
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._serve,
+            request_deserializer=_Request.FromString,
+            response_serializer=discovery_pb2.DeltaDiscoveryResponse.SerializeToString,
+        )
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),)
+        )
+        host = settings.address.rpartition(":")[0]
+        try:
+            port = (
+                server.add_insecure_port(settings.address)
+                if settings.tls is None
+                else server.add_secure_port(settings.address, _credentials(settings.tls))
+            )
+        except RuntimeError as failure:
+            raise DiscoveryError(
+                f"cannot serve xDS on {settings.address}: {failure}; "
+                "is the port taken by another process?"
+            ) from failure
+        await server.start()
+        self._server = server
+        self._address = f"{host}:{port}"
+        log.info("xds server started", extra={"address": self._address})
+
+    async def stop(self, *, grace_s: float = 0.2) -> None:
+        """End all streams; clients go on with what they have."""
+        if self._server is not None:
+            server, self._server = self._server, None
+            await server.stop(grace_s)
+
+    def publish(self, snapshot: S) -> int:
+        """Serve ``snapshot`` from now on; returns its generation. An equal one changes nothing."""
+        if self._generation and snapshot == self._snapshot:
+            return self._generation
+        self._snapshot = snapshot
+        self._generation += 1
+        self._catalogs.clear()
+        for client in self._clients:
+            client.wake.set()
+        self._tell_acks()
+        return self._generation
+
+    # One stream.
+
+    async def _serve(self, _requests: object, context: _Context) -> None:
+        if len(self._clients) >= self._settings.streams_max:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{len(self._clients)} xDS streams are open, the most this agent serves",
+            )
+        self._streams_opened += 1
+        client = _Client(
+            Stream(str(self._streams_opened), response_bytes=self._settings.response_bytes_max)
+        )
+        self._clients.append(client)
+        refused: SubscriptionError | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                writer = group.create_task(self._write(client, context))
+                refused = await self._read(client, context)
+                writer.cancel()
+        finally:
+            self._clients.remove(client)
+            self._tell_acks()
+            log.info("xds stream ended", extra={"node": client.node and client.node.name})
+        if refused is not None:
+            log.warning("xds stream refused", extra={"peer": context.peer(), "why": str(refused)})
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(refused))
+
+    async def _read(self, client: _Client, context: _Context) -> SubscriptionError | None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            request = await context.read()
+            if request is grpc.aio.EOF:
+                return None
+            assert isinstance(request, _Request)
+            try:
+                if client.node is None:
+                    client.node = read_node(request.node, cluster=self._settings.cluster)
+                    log.info("xds stream opened", extra={"node": client.node.name})
+                error = client.stream.receive(request, now_s=clock())
+            except SubscriptionError as refused:
+                return refused
+            if error is not None:
+                log.warning(
+                    "resources refused by a gateway",
+                    extra={"node": client.node.name, "type": request.type_url, "why": error},
+                )
+            client.wake.set()
+
+    async def _write(self, client: _Client, context: _Context) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            client.wake.clear()
+            catalog = self._catalog(client.node)
+            while catalog is not None:
+                response = client.stream.next_response(catalog, now_s=clock())
+                if response is None:
+                    break
+                try:
+                    await context.write(response)
+                except _CLIENT_LEFT:
+                    return
+                catalog = self._catalog(client.node)
+            self._tell_acks()
+            wait_s = client.stream.retry_at_s() - clock()
+            try:
+                async with asyncio.timeout(wait_s if wait_s > 0 else None):
+                    await client.wake.wait()
+            except TimeoutError:
+                continue
+
+    def _catalog(self, node: NodeIdentity | None) -> Catalog | None:
+        if node is None or self._snapshot is None:
+            return None
+        view = NodeView(address=node.address, port_offset=node.port_offset)
+        catalog = self._catalogs.get(view)
+        if catalog is None:
+            # As many as there are streams at most: views of nodes that left go with a publication.
+            catalog = seal(self._render(self._snapshot, view), generation=self._generation)
+            if len(self._catalogs) >= self._settings.streams_max:
+                self._catalogs.clear()
+            self._catalogs[view] = catalog
+        return catalog
+
+    def _tell_acks(self) -> None:
+        nodes = {c.node.name: _node_acks(c.node, c.stream) for c in self._clients if c.node}
+        self._acks.set(
+            AckView(generation=self._generation, nodes=tuple(nodes[n] for n in sorted(nodes)))
+        )
+
+
+def _node_acks(node: NodeIdentity, stream: Stream) -> NodeAcks:
+    return NodeAcks(
+        node=node.name,
+        kind=node.kind,
+        generation=stream.generation(),
+        eastwest_address=node.eastwest_address,
+        refused=tuple(
+            RefusedResource(kind=resource_type.word, name=name, message=refusals[name].message)
+            for resource_type, refusals in stream.refusals()
+            for name in sorted(refusals)
+        ),
+    )
+
+
+def _options(settings: DiscoverySettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),  # a taken port is an error, not a shared port
+        ("grpc.max_receive_message_length", settings.request_bytes_max),
+        ("grpc.max_send_message_length", -1),  # a single resource may exceed response_bytes_max
+        ("grpc.keepalive_time_ms", int(settings.keepalive_interval_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ]
+
+
+def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+    try:
+        return grpc.ssl_server_credentials(
+            [(tls.private_key.read_bytes(), tls.certificate.read_bytes())],
+            root_certificates=tls.client_ca.read_bytes(),
+            require_client_auth=True,
+        )
+    except OSError as failure:
+        raise DiscoveryError(f"cannot read the xDS server's TLS files: {failure}") from failure
