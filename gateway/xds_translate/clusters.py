@@ -1,0 +1,331 @@
+"""Clusters: ``envoy.config.cluster.v3.Cluster`` of type EDS, speaking HTTP/2.
+
+Decides: which settings of a cluster this gateway acts on, and the defaults where xDS has its own.
+Leaves to others: endpoints (``endpoints``), the active checks themselves (``gateway.health``).
+Invariants: TLS is spoken to peers only (transport socket match ``{peer: true}``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envoy.config.cluster.v3 import cluster_pb2, outlier_detection_pb2
+from envoy.config.core.v3 import health_check_pb2
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+
+from gateway.xds_translate.fields import (
+    UnsupportedFieldError,
+    join,
+    only,
+    optional_ms,
+    optional_value,
+    unpack,
+)
+from gateway.xds_translate.piece import HealthPlan, Kind, Piece, PieceId
+from gateway.xds_translate.tls import read_common
+
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+PANIC_PERCENT = 50
+CONNECT_TIMEOUT_MS = 5_000
+PENDING_REQUESTS_MAX = 1_024
+_NO_BOUND = 2**32 - 1
+"""What control planes write for "no bound" in a circuit breaker."""
+
+_POLICIES = {
+    cluster_pb2.Cluster.ROUND_ROBIN: "round_robin",
+    cluster_pb2.Cluster.LEAST_REQUEST: "least_request",
+}
+
+
+def translate_cluster(cluster: cluster_pb2.Cluster) -> Piece:
+    """One cluster without its endpoints."""
+    only(
+        cluster,
+        "",
+        reads=(
+            "name",
+            "type",
+            "eds_cluster_config",
+            "connect_timeout",
+            "lb_policy",
+            "typed_extension_protocol_options",
+            "outlier_detection",
+            "circuit_breakers",
+            "health_checks",
+            "common_lb_config",
+            "transport_socket_matches",
+        ),
+        ignores=(
+            "alt_stat_name",
+            "metadata",
+            "ignore_health_on_host_removal",
+            "least_request_lb_config",
+        ),
+    )
+    _check_source(cluster)
+    if cluster.lb_policy not in _POLICIES:
+        raise UnsupportedFieldError("lb_policy", "must be LEAST_REQUEST or ROUND_ROBIN")
+    keepalive, per_connection = _http(cluster)
+    connections, pending = _limits(cluster)
+    peer_tls = _peer_tls(cluster)
+    plan = _health_plan(cluster)
+    needs = (
+        set()
+        if peer_tls is None
+        else {PieceId(Kind.SECRETS, peer_tls["secret"]), PieceId(Kind.SECRETS, peer_tls["ca"])}
+    )
+    connect_ms = optional_ms(cluster, "connect_timeout")
+    return Piece(
+        PieceId(Kind.CLUSTERS, cluster.name),
+        {
+            "name": cluster.name,
+            "connect_timeout_ms": CONNECT_TIMEOUT_MS if connect_ms is None else connect_ms,
+            "lb": _POLICIES[cluster.lb_policy],
+            "keepalive": keepalive,
+            "outlier": _outlier(cluster),
+            "max_connections": connections,
+            "max_pending_requests": pending,
+            "max_requests_per_connection": per_connection,
+            "panic_percent": _panic_percent(cluster),
+            "peer_tls": peer_tls,
+            "health_check": plan is not None,
+        },
+        needs=frozenset(needs),
+        health=plan,
+    )
+
+
+def _check_source(cluster: cluster_pb2.Cluster) -> None:
+    if cluster.type != cluster_pb2.Cluster.EDS:
+        raise UnsupportedFieldError("type", "must be EDS")
+    service = cluster.eds_cluster_config.service_name
+    if service not in ("", cluster.name):
+        raise UnsupportedFieldError(
+            "eds_cluster_config.service_name",
+            f"must be empty or the cluster's name, got {service!r}",
+        )
+
+
+def _http(cluster: cluster_pb2.Cluster) -> tuple[dict[str, int] | None, int | None]:
+    path = "typed_extension_protocol_options"
+    for name in cluster.typed_extension_protocol_options:
+        if name != HTTP_OPTIONS:
+            raise UnsupportedFieldError(f"{path}[{name}]", "not supported by this gateway")
+    if HTTP_OPTIONS not in cluster.typed_extension_protocol_options:
+        raise UnsupportedFieldError(
+            path, "must ask for HTTP/2: this gateway speaks nothing else upstream"
+        )
+    path = f"{path}[{HTTP_OPTIONS}]"
+    options = unpack(
+        cluster.typed_extension_protocol_options[HTTP_OPTIONS],
+        http_protocol_options_pb2.HttpProtocolOptions,
+        path,
+    )
+    only(options, path, reads=("explicit_http_config", "common_http_protocol_options"))
+    if not options.explicit_http_config.HasField("http2_protocol_options"):
+        raise UnsupportedFieldError(
+            join(path, "explicit_http_config"), "must be http2_protocol_options"
+        )
+    common = options.common_http_protocol_options
+    only(
+        common,
+        join(path, "common_http_protocol_options"),
+        reads=("max_requests_per_connection",),
+        ignores=("idle_timeout",),
+    )
+    http2 = options.explicit_http_config.http2_protocol_options
+    keepalive = None
+    if http2.HasField("connection_keepalive"):
+        pings = http2.connection_keepalive
+        where = join(path, "explicit_http_config.http2_protocol_options.connection_keepalive")
+        only(
+            pings,
+            where,
+            reads=("interval", "timeout"),
+            ignores=("interval_jitter", "connection_idle_interval"),
+        )
+        interval, timeout = optional_ms(pings, "interval"), optional_ms(pings, "timeout")
+        if not interval or not timeout:
+            raise UnsupportedFieldError(where, "interval and timeout must both be given")
+        keepalive = {"interval_ms": interval, "timeout_ms": timeout}
+    return keepalive, optional_value(common, "max_requests_per_connection")
+
+
+def _limits(cluster: cluster_pb2.Cluster) -> tuple[int | None, int]:
+    only(cluster.circuit_breakers, "circuit_breakers", reads=("thresholds",))
+    connections, pending = None, PENDING_REQUESTS_MAX
+    for index, entry in enumerate(cluster.circuit_breakers.thresholds):
+        path = f"circuit_breakers.thresholds[{index}]"
+        # max_requests and max_retries bound what an HTTP/2 gateway bounds by streams and attempts.
+        only(
+            entry,
+            path,
+            reads=("max_connections", "max_pending_requests", "priority"),
+            ignores=("max_requests", "max_retries", "track_remaining"),
+        )
+        if entry.priority == 0:
+            asked = optional_value(entry, "max_connections")
+            connections = None if asked == _NO_BOUND else asked
+            asked = optional_value(entry, "max_pending_requests")
+            pending = PENDING_REQUESTS_MAX if asked is None else asked
+    return connections, pending
+
+
+def _outlier(cluster: cluster_pb2.Cluster) -> dict[str, int | None] | None:
+    if not cluster.HasField("outlier_detection"):
+        return None
+    path, outlier = "outlier_detection", cluster.outlier_detection
+    only(
+        outlier,
+        path,
+        reads=(
+            "consecutive_5xx",
+            "consecutive_gateway_failure",
+            "interval",
+            "base_ejection_time",
+            "max_ejection_time",
+            "max_ejection_percent",
+            "enforcing_consecutive_5xx",
+            "enforcing_consecutive_gateway_failure",
+            "enforcing_success_rate",
+            "enforcing_failure_percentage",
+        ),
+        # Local failures (connect, reset) are told apart by the core in any case.
+        ignores=(
+            "split_external_local_origin_errors",
+            "consecutive_local_origin_failure",
+            "enforcing_consecutive_local_origin_failure",
+            "enforcing_local_origin_success_rate",
+            "enforcing_failure_percentage_local_origin",
+            "always_eject_one_host",
+            "max_ejection_time_jitter",
+        ),
+    )
+    base = optional_ms(outlier, "base_ejection_time") or 30_000
+    longest = optional_ms(outlier, "max_ejection_time") or 300_000
+    percent = optional_value(outlier, "max_ejection_percent")
+    return {
+        "consecutive_failures": _detector(outlier, "consecutive_5xx", on_by_default=True),
+        "consecutive_gateway_failures": _detector(
+            outlier, "consecutive_gateway_failure", on_by_default=False
+        ),
+        "interval_ms": optional_ms(outlier, "interval") or 10_000,
+        "base_ejection_ms": base,
+        "max_ejection_ms": max(base, longest),
+        "max_ejection_percent": 10 if percent is None else percent,
+    }
+
+
+def _detector(
+    outlier: outlier_detection_pb2.OutlierDetection, name: str, *, on_by_default: bool
+) -> int | None:
+    """A detector's count, or ``None`` when it is switched off (enforced on 0 % of ejections)."""
+    enforced = optional_value(outlier, f"enforcing_{name}")
+    if enforced is None:
+        enforced = 100 if on_by_default else 0
+    if enforced not in (0, 100):
+        raise UnsupportedFieldError(
+            f"outlier_detection.enforcing_{name}", f"must be 0 or 100, got {enforced}"
+        )
+    count = optional_value(outlier, name)
+    count = 5 if count is None else count
+    return count if enforced and count else None
+
+
+def _panic_percent(cluster: cluster_pb2.Cluster) -> int:
+    common = cluster.common_lb_config
+    only(
+        common,
+        "common_lb_config",
+        reads=("healthy_panic_threshold", "locality_weighted_lb_config"),
+        ignores=("update_merge_window", "close_connections_on_host_set_change"),
+    )
+    if not common.HasField("healthy_panic_threshold"):
+        return PANIC_PERCENT
+    return int(round(common.healthy_panic_threshold.value))
+
+
+def _peer_tls(cluster: cluster_pb2.Cluster) -> dict[str, Any] | None:
+    peer_tls = None
+    for index, entry in enumerate(cluster.transport_socket_matches):
+        path = f"transport_socket_matches[{index}]"
+        only(entry, path, reads=("name", "match", "transport_socket"))
+        socket = entry.transport_socket
+        config_path = join(path, "transport_socket.typed_config")
+        if socket.typed_config.Is(tls_pb2.UpstreamTlsContext.DESCRIPTOR):
+            if dict(entry.match.items()) != {"peer": True}:
+                raise UnsupportedFieldError(join(path, "match"), "TLS is for {peer: true} only")
+            context = unpack(socket.typed_config, tls_pb2.UpstreamTlsContext, config_path)
+            peer_tls = _peer(context, config_path)
+        elif not socket.typed_config.type_url.endswith(".RawBuffer"):
+            raise UnsupportedFieldError(config_path, "must be an UpstreamTlsContext or a RawBuffer")
+    return peer_tls
+
+
+def _peer(context: tls_pb2.UpstreamTlsContext, path: str) -> dict[str, Any]:
+    only(context, path, reads=("common_tls_context", "sni"), ignores=("auto_host_sni",))
+    names = read_common(context.common_tls_context, join(path, "common_tls_context"))
+    if len(names.certificates) != 1 or names.ca is None:
+        raise UnsupportedFieldError(
+            join(path, "common_tls_context"), "must name one certificate and a trust bundle"
+        )
+    return {
+        "secret": names.certificates[0],
+        "ca": names.ca,
+        "sni": context.sni,
+        "allowed_spiffe": list(names.allowed_spiffe),
+    }
+
+
+def _health_plan(cluster: cluster_pb2.Cluster) -> HealthPlan | None:
+    if not cluster.health_checks:
+        return None
+    if len(cluster.health_checks) > 1:
+        raise UnsupportedFieldError("health_checks", "at most one check is supported")
+    path, check = "health_checks[0]", cluster.health_checks[0]
+    only(
+        check,
+        path,
+        reads=(
+            "timeout",
+            "interval",
+            "unhealthy_threshold",
+            "healthy_threshold",
+            "grpc_health_check",
+        ),
+        ignores=(
+            "transport_socket_match_criteria",
+            "no_traffic_interval",
+            "initial_jitter",
+            "interval_jitter",
+            "interval_jitter_percent",
+            "reuse_connection",
+            "unhealthy_interval",
+            "no_traffic_healthy_interval",
+            "healthy_edge_interval",
+            "unhealthy_edge_interval",
+        ),
+    )
+    if not check.HasField("grpc_health_check"):
+        raise UnsupportedFieldError(path, "must be a grpc_health_check")
+    return _plan(check, path)
+
+
+def _plan(check: health_check_pb2.HealthCheck, path: str) -> HealthPlan:
+    only(
+        check.grpc_health_check,
+        join(path, "grpc_health_check"),
+        reads=("service_name",),
+        ignores=("authority",),
+    )
+    interval, timeout = optional_ms(check, "interval"), optional_ms(check, "timeout")
+    if not interval or not timeout:
+        raise UnsupportedFieldError(path, "interval and timeout must both be above zero")
+    return HealthPlan(
+        interval_ms=interval,
+        timeout_ms=timeout,
+        unhealthy_threshold=optional_value(check, "unhealthy_threshold") or 3,
+        healthy_threshold=optional_value(check, "healthy_threshold") or 1,
+        service=check.grpc_health_check.service_name,
+    )

@@ -1,0 +1,128 @@
+"""Endpoints: ``envoy.config.endpoint.v3.ClusterLoadAssignment``.
+
+Decides: how a locality of xDS is a member cluster here: the endpoints' own metadata names it, else
+the locality's zone does.
+Leaves to others: balancing (the core).
+Invariants: addresses are IP addresses with ports; a locality without endpoints is left out.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from envoy.config.core.v3 import address_pb2, health_check_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+
+from gateway.xds_translate.fields import (
+    UnsupportedFieldError,
+    join,
+    only,
+    optional_value,
+    own_metadata,
+    whole,
+)
+from gateway.xds_translate.piece import Kind, Piece, PieceId
+
+OVERPROVISION_PERCENT = 140
+"""The only overprovisioning factor taken: it is the protocol's default and the core's."""
+
+_HEALTH = {
+    health_check_pb2.UNKNOWN: "healthy",
+    health_check_pb2.HEALTHY: "healthy",
+    health_check_pb2.DEGRADED: "healthy",
+    health_check_pb2.DRAINING: "draining",
+    health_check_pb2.UNHEALTHY: "unhealthy",
+    health_check_pb2.TIMEOUT: "unhealthy",
+}
+
+
+def translate_endpoints(assignment: endpoint_pb2.ClusterLoadAssignment) -> Piece:
+    """All localities of one cluster."""
+    only(assignment, "", reads=("cluster_name", "endpoints", "policy"))
+    only(assignment.policy, "policy", reads=("overprovisioning_factor",))
+    factor = optional_value(assignment.policy, "overprovisioning_factor")
+    if factor not in (None, OVERPROVISION_PERCENT):
+        raise UnsupportedFieldError(
+            "policy.overprovisioning_factor", f"must be {OVERPROVISION_PERCENT}, got {factor}"
+        )
+    localities = [
+        _locality(locality, f"endpoints[{index}]")
+        for index, locality in enumerate(assignment.endpoints)
+        if locality.lb_endpoints
+    ]
+    return Piece(
+        PieceId(Kind.ENDPOINTS, assignment.cluster_name),
+        {"cluster": assignment.cluster_name, "localities": localities},
+        needs=frozenset({PieceId(Kind.CLUSTERS, assignment.cluster_name)}),
+    )
+
+
+def _locality(locality: endpoint_components_pb2.LocalityLbEndpoints, path: str) -> dict[str, Any]:
+    only(
+        locality,
+        path,
+        reads=("locality", "lb_endpoints", "load_balancing_weight", "priority"),
+        ignores=("metadata",),
+    )
+    place = locality.locality
+    clusters = {
+        str(own_metadata(entry).get("cluster_id", place.zone or place.region))
+        for entry in locality.lb_endpoints
+    }
+    if len(clusters) != 1:
+        raise UnsupportedFieldError(
+            join(path, "lb_endpoints"),
+            f"one locality holds endpoints of several clusters: {', '.join(sorted(clusters))}",
+        )
+    weight = optional_value(locality, "load_balancing_weight")
+    return {
+        "cluster_id": clusters.pop(),
+        "region": place.region,
+        "priority": locality.priority,
+        "weight": 1 if weight is None else weight,
+        "endpoints": [
+            _endpoint(entry, f"{path}.lb_endpoints[{index}]")
+            for index, entry in enumerate(locality.lb_endpoints)
+        ],
+    }
+
+
+def _endpoint(entry: endpoint_components_pb2.LbEndpoint, path: str) -> dict[str, Any]:
+    only(entry, path, reads=("endpoint", "health_status", "metadata", "load_balancing_weight"))
+    only(entry.endpoint, join(path, "endpoint"), reads=("address",), ignores=("hostname",))
+    own = own_metadata(entry)
+    weight = optional_value(entry, "load_balancing_weight")
+    grace = own.get("drain_grace_ms")
+    return {
+        "address": ip_and_port(entry.endpoint.address, join(path, "endpoint.address")),
+        "weight": 1 if weight is None else weight,
+        "health": _HEALTH[entry.health_status],
+        "peer": own.get("peer") is True,
+        "drain_grace_ms": None
+        if grace is None
+        else whole(grace, join(path, "metadata.federation.gateway.drain_grace_ms")),
+    }
+
+
+def ip_and_port(address: address_pb2.Address, path: str) -> str:
+    """``IP:PORT`` or ``[IP]:PORT`` of a socket address."""
+    host, port = ip_port(address, path)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def ip_port(address: address_pb2.Address, path: str) -> tuple[str, int]:
+    """IP and port of a socket address; a host name is refused, since resolving is not done here."""
+    only(address, path, reads=("socket_address",))
+    path = join(path, "socket_address")
+    socket = address.socket_address
+    only(socket, path, reads=("address", "port_value", "protocol"))
+    if socket.protocol != address_pb2.SocketAddress.TCP:
+        raise UnsupportedFieldError(join(path, "protocol"), "must be TCP")
+    try:
+        host = ipaddress.ip_address(socket.address)
+    except ValueError:
+        raise UnsupportedFieldError(
+            join(path, "address"), f"must be an IP address, got {socket.address!r}"
+        ) from None
+    return str(host), int(socket.port_value)

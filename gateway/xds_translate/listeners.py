@@ -1,0 +1,180 @@
+"""Listeners: ``envoy.config.listener.v3.Listener`` with an HTTP connection manager in each chain.
+
+Decides: which listeners this gateway can open. All filter chains of a listener share one route
+table and are all TLS or all plain; the certificate is chosen by the names in the certificates.
+Leaves to others: routes (``routes``), TLS (``tls``), opening the port (the core).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2,
+)
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
+
+from gateway.xds_translate.endpoints import ip_port
+from gateway.xds_translate.fields import (
+    UnsupportedFieldError,
+    join,
+    only,
+    optional_value,
+    own_metadata,
+    unpack,
+)
+from gateway.xds_translate.piece import Kind, Piece, PieceId
+from gateway.xds_translate.tls import TlsNames, read_common
+
+_TLS_INSPECTOR = "envoy.filters.listener.tls_inspector"
+_ROUTER = "envoy.filters.http.router"
+_KINDS = ("ingress", "east_west")
+
+T = TypeVar("T")
+
+
+def translate_listener(listener: listener_pb2.Listener) -> Piece:
+    """One port with its TLS and its route table."""
+    only(
+        listener,
+        "",
+        reads=("name", "address", "filter_chains", "listener_filters", "metadata"),
+        # This gateway shares ports among its workers in any case.
+        ignores=("enable_reuse_port", "stat_prefix", "traffic_direction", "tcp_backlog_size"),
+    )
+    for index, entry in enumerate(listener.listener_filters):
+        if entry.name != _TLS_INSPECTOR:
+            raise UnsupportedFieldError(f"listener_filters[{index}]", f"must be {_TLS_INSPECTOR}")
+    if not listener.filter_chains:
+        raise UnsupportedFieldError("filter_chains", "is empty")
+    chains = [
+        _chain(chain, f"filter_chains[{index}]")
+        for index, chain in enumerate(listener.filter_chains)
+    ]
+    table = _same([name for name, _ in chains], "filter_chains", "route table")
+    tls = _tls([context for _, context in chains])
+    host, port = ip_port(listener.address, "address")
+    kind = own_metadata(listener).get("kind", _KINDS[0])
+    if kind not in _KINDS:
+        raise UnsupportedFieldError("metadata.federation.gateway.kind", f"must be one of {_KINDS}")
+    return Piece(
+        PieceId(Kind.LISTENERS, listener.name),
+        {
+            "name": listener.name,
+            "address": host,
+            "port": port,
+            "kind": kind,
+            "tls": tls,
+            "route_table": table,
+        },
+        needs=frozenset({PieceId(Kind.ROUTE_TABLES, table), *_secrets(tls)}),
+    )
+
+
+def _chain(chain: listener_components_pb2.FilterChain, path: str) -> tuple[str, TlsNames | None]:
+    """Route table and TLS of one chain."""
+    only(
+        chain,
+        path,
+        reads=("filter_chain_match", "filters", "transport_socket"),
+        ignores=("name", "metadata", "transport_socket_connect_timeout"),
+    )
+    only(
+        chain.filter_chain_match,
+        join(path, "filter_chain_match"),
+        reads=("server_names",),
+        ignores=("transport_protocol", "application_protocols"),
+    )
+    if len(chain.filters) != 1:
+        raise UnsupportedFieldError(join(path, "filters"), "must be one HTTP connection manager")
+    manager = unpack(
+        chain.filters[0].typed_config,
+        http_connection_manager_pb2.HttpConnectionManager,
+        f"{path}.filters[0].typed_config",
+    )
+    table = _route_table(manager, f"{path}.filters[0].typed_config")
+    if not chain.HasField("transport_socket"):
+        return table, None
+    where = join(path, "transport_socket.typed_config")
+    context = unpack(chain.transport_socket.typed_config, tls_pb2.DownstreamTlsContext, where)
+    return table, _downstream(context, where)
+
+
+def _route_table(manager: http_connection_manager_pb2.HttpConnectionManager, path: str) -> str:
+    only(
+        manager,
+        path,
+        reads=("codec_type", "rds", "http_filters"),
+        # Limits of streams and windows are the gateway's own settings; the rest concerns HTTP/1 and
+        # headers that this gateway does not touch.
+        ignores=(
+            "stat_prefix",
+            "http2_protocol_options",
+            "stream_idle_timeout",
+            "common_http_protocol_options",
+            "strip_any_host_port",
+            "normalize_path",
+            "use_remote_address",
+            "skip_xff_append",
+            "generate_request_id",
+            "server_header_transformation",
+            "request_headers_timeout",
+        ),
+    )
+    if manager.codec_type not in (
+        http_connection_manager_pb2.HttpConnectionManager.AUTO,
+        http_connection_manager_pb2.HttpConnectionManager.HTTP2,
+    ):
+        raise UnsupportedFieldError(join(path, "codec_type"), "must be HTTP2")
+    for index, entry in enumerate(manager.http_filters):
+        if entry.name != _ROUTER:
+            raise UnsupportedFieldError(f"{path}.http_filters[{index}]", f"must be {_ROUTER}")
+    if not manager.rds.route_config_name:
+        raise UnsupportedFieldError(join(path, "rds.route_config_name"), "is empty")
+    return str(manager.rds.route_config_name)
+
+
+def _downstream(context: tls_pb2.DownstreamTlsContext, path: str) -> TlsNames:
+    only(context, path, reads=("common_tls_context", "require_client_certificate"))
+    names = read_common(context.common_tls_context, join(path, "common_tls_context"))
+    if not names.certificates:
+        raise UnsupportedFieldError(
+            join(path, "common_tls_context.tls_certificate_sds_secret_configs"), "is empty"
+        )
+    required = bool(optional_value(context, "require_client_certificate"))
+    if required != (names.ca is not None):
+        raise UnsupportedFieldError(
+            join(path, "require_client_certificate"),
+            "must go with a trust bundle: client certificates are required and checked, or neither",
+        )
+    return names
+
+
+def _tls(contexts: list[TlsNames | None]) -> dict[str, Any] | None:
+    present = [context for context in contexts if context is not None]
+    if not present:
+        return None
+    if len(present) != len(contexts):
+        raise UnsupportedFieldError("filter_chains", "some chains are TLS and some are plain text")
+    certificates = [name for context in present for name in context.certificates]
+    return {
+        "certificates": list(dict.fromkeys(certificates)),
+        "client_ca": _same([c.ca for c in present], "filter_chains", "trust bundle"),
+        "allowed_spiffe": list(
+            _same([c.allowed_spiffe for c in present], "filter_chains", "allowed identities")
+        ),
+    }
+
+
+def _secrets(tls: dict[str, Any] | None) -> list[PieceId]:
+    if tls is None:
+        return []
+    names = [*tls["certificates"], tls["client_ca"]]
+    return [PieceId(Kind.SECRETS, name) for name in names if name is not None]
+
+
+def _same(values: list[T], path: str, what: str) -> T:
+    if any(value != values[0] for value in values):
+        raise UnsupportedFieldError(path, f"all chains must have the same {what}")
+    return values[0]

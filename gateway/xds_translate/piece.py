@@ -1,0 +1,55 @@
+"""One translated resource: a piece of the core's configuration and what it refers to.
+
+Decides: the kinds of pieces and the shape of one.
+Leaves to others: which pieces go together into an update (``gateway.assembly``).
+Invariants: a piece never changes; its ``body`` is what the core reads (see the core's own
+documentation of its configuration); its text form shows no key material.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """Kinds of pieces; the values are the names of the update's lists."""
+
+    SECRETS = "secrets"
+    CLUSTERS = "clusters"
+    ENDPOINTS = "endpoints"
+    ROUTE_TABLES = "route_tables"
+    LISTENERS = "listeners"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PieceId:
+    """Kind and name; an endpoint set goes by its cluster's name."""
+
+    kind: Kind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthPlan:
+    """How the endpoints of a cluster are actively checked by gRPC health."""
+
+    interval_ms: int
+    timeout_ms: int
+    unhealthy_threshold: int
+    healthy_threshold: int
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A translated resource. ``needs`` must be in force before it can be."""
+
+    id: PieceId
+    body: dict[str, Any] = field(repr=False)
+    needs: frozenset[PieceId] = frozenset()
+    health: HealthPlan | None = None
