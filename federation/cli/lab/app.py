@@ -1,0 +1,255 @@
+"""``fedctl lab``: start, look at, break and stop the lab.
+
+Decides: the commands' words, defaults and exit codes.
+Leaves to others: everything they do (``lifecycle``, ``faults``, ``report``, ``view``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from federation.cli.exit_codes import ExitCode
+from rich.console import Console
+
+from federation.model.duration import parse_duration
+
+app = typer.Typer(
+    name="lab",
+    no_args_is_help=True,
+    help="A federation on this machine: real etcd, resolvers, agents, gateways and demo services, "
+    "with faults on demand.\n\nExample: fedctl lab up --detach && fedctl lab kill us-east-1",
+)
+NameArgument = Annotated[
+    str, typer.Argument(help="A region, or a process as `fedctl lab status` names it.")
+]
+_console = Console(stderr=True, highlight=False)
+
+DEFAULT_REGIONS = "us-west-1,us-east-1"
+RegionArgument = Annotated[str, typer.Argument(help="A region of the lab, such as us-east-1.")]
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Turn what the lab's parts raise into one sentence and an exit code."""
+    from federation.cli.lab.processes import LabError
+
+    try:
+        yield
+    except KeyError as error:
+        _console.print(f"error: {error.args[0]}")
+        raise typer.Exit(ExitCode.NOT_FOUND) from error
+    except (LabError, OSError) as error:
+        _console.print(f"error: {error}", markup=False)
+        raise typer.Exit(ExitCode.FAILED) from error
+    except ValueError as error:
+        _console.print(f"error: {error}", markup=False)
+        raise typer.Exit(ExitCode.USAGE) from error
+
+
+@app.command()
+def up(
+    regions: Annotated[str, typer.Option(help="Regions, separated by commas.")] = DEFAULT_REGIONS,
+    region_latency: Annotated[
+        str, typer.Option(help="Added to every round trip between regions, such as 40ms.")
+    ] = "0ms",
+    rate: Annotated[
+        int, typer.Option(help="Calls a second of each region's own client; 0 starts none.")
+    ] = 50,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave the lab running and return.")
+    ] = False,
+) -> None:
+    """Start the lab and show it live; leaving the view stops the lab.
+
+    Example: fedctl lab up --detach --regions us-west-1,us-east-1,eu-west-1 --region-latency 40ms
+    """
+    from federation.cli.lab.view import show
+
+    from federation.cli.lab.lifecycle import bring_up, lab_directory, load, take_down
+    from federation.cli.lab.plan import make_plan
+    from federation.cli.lab.processes import LabError, Processes
+
+    with _plain_errors():
+        directory = lab_directory()
+        if (directory / "lab.json").exists():
+            earlier = load(directory)
+            if any(Processes(earlier).is_alive(process.name) for process in earlier.processes):
+                raise LabError(
+                    f"a lab is up already in {directory}; stop it first (fedctl lab down), or set "
+                    "FEDERATION_LAB_DIR to run another beside it"
+                )
+            take_down(earlier)
+        plan = make_plan(
+            directory=directory,
+            regions=tuple(name.strip() for name in regions.split(",") if name.strip()),
+            latency_ms=parse_duration(region_latency),
+            calls_per_second=rate,
+        )
+        bring_up(plan, lambda step: _console.print(f"lab: {step}"))
+        for cluster in plan.clusters:
+            for gateway in cluster.gateways:
+                _console.print(
+                    f"lab: {gateway.name}: listener port 443 is {gateway.listener(443)} "
+                    f"(offset {gateway.port_offset}), admin http://{gateway.admin}"
+                )
+        _console.print(f"lab: ready; certificate authority: {plan.ca}")
+        if detach:
+            _console.print(
+                "lab: try `fedctl lab status`, `fedctl lab view`, `fedctl apply -f FILE`, "
+                "`fedctl lab down`"
+            )
+            return
+        try:
+            show(plan)
+        finally:
+            _console.print("lab: stopping")
+            take_down(plan)
+
+
+@app.command()
+def down() -> None:
+    """Stop the lab and remove what it wrote; nothing of it keeps running.
+
+    Example: fedctl lab down
+    """
+    from federation.cli.lab.lifecycle import lab_directory, load, take_down
+    from federation.cli.lab.processes import LabError
+
+    with _plain_errors():
+        try:
+            plan = load(lab_directory())
+        except LabError:
+            _console.print("lab: none is up")
+            return
+        take_down(plan)
+        _console.print("lab: stopped")
+
+
+@app.command()
+def view() -> None:
+    """Show the running lab live: calls, errors, latency, weights, drains, ejections.
+
+    Example: fedctl lab view
+    """
+    from federation.cli.lab.view import show
+
+    from federation.cli.lab.lifecycle import lab_directory, load
+
+    with _plain_errors():
+        show(load(lab_directory()))
+
+
+@app.command()
+def status(
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="`json` for scripts, else a table.")
+    ] = "table",
+) -> None:
+    """Print the lab's processes, addresses and pids.
+
+    Example: fedctl lab status -o json | jq -r '.clusters[0].gateways[0].listeners.grpc'
+    """
+    from federation.cli.lab.lifecycle import lab_directory, load
+    from federation.cli.lab.report import status as report
+    from federation.cli.lab.report import table
+
+    with _plain_errors():
+        found = report(load(lab_directory()))
+        if output == "json":
+            typer.echo(json.dumps(found, indent=2))
+        elif output == "table":
+            Console().print(table(found))
+        else:
+            raise ValueError(f'-o takes json or table, got "{output}"')
+
+
+@app.command()
+def kill(name: NameArgument) -> None:
+    """SIGKILL everything in a region (agent, gateways, demo services, client), or one process.
+
+    Example: fedctl lab kill us-east-1
+    """
+    from federation.cli.lab import faults
+    from federation.cli.lab.lifecycle import lab_directory, load
+
+    with _plain_errors():
+        count = faults.kill(load(lab_directory()), name)
+        _console.print(f"lab: killed {name} ({count} processes and what they had forked)")
+
+
+@app.command()
+def restore(name: NameArgument) -> None:
+    """Start again what was killed of a region, or one process, on the same ports.
+
+    Example: fedctl lab restore us-east-1
+    """
+    from federation.cli.lab import faults
+    from federation.cli.lab.lifecycle import lab_directory, load
+
+    with _plain_errors():
+        faults.restore(load(lab_directory()), name)
+        _console.print(f"lab: {name} is back")
+
+
+@app.command()
+def partition(region: RegionArgument) -> None:
+    """Black-hole traffic between REGION and the others and etcd: bytes vanish, nothing is refused.
+
+    Example: fedctl lab partition us-east-1
+    """
+    from federation.cli.lab import faults
+    from federation.cli.lab.lifecycle import lab_directory, load
+
+    with _plain_errors():
+        faults.partition(load(lab_directory()), region)
+        _console.print(f"lab: {region} is cut off")
+
+
+@app.command()
+def heal(
+    region: Annotated[
+        str | None, typer.Argument(help="The region to connect again; all of them if left out.")
+    ] = None,
+) -> None:
+    """End a partition.
+
+    Example: fedctl lab heal
+    """
+    from federation.cli.lab import faults
+    from federation.cli.lab.lifecycle import lab_directory, load
+
+    with _plain_errors():
+        faults.heal(load(lab_directory()), region)
+        _console.print(f"lab: {region or 'every region'} is connected")
+
+
+@app.command("kill-etcd")
+def kill_etcd() -> None:
+    """SIGKILL etcd; its data stay on disk.
+
+    Example: fedctl lab kill-etcd
+    """
+    from federation.cli.lab import faults
+    from federation.cli.lab.lifecycle import lab_directory, load
+
+    with _plain_errors():
+        faults.kill_etcd(load(lab_directory()))
+        _console.print("lab: etcd is gone")
+
+
+@app.command("start-etcd")
+def start_etcd() -> None:
+    """Start etcd again on its old data.
+
+    Example: fedctl lab start-etcd
+    """
+    from federation.cli.lab import faults
+    from federation.cli.lab.lifecycle import lab_directory, load
+
+    with _plain_errors():
+        faults.revive_etcd(load(lab_directory()))
+        _console.print("lab: etcd is back")

@@ -1,0 +1,277 @@
+"""The plan of a lab: which clusters, processes, ports and paths there are.
+
+Decides: names, ports and command lines of everything the lab runs, before anything runs.
+Leaves to others: starting and killing (``processes``), certificates (``authority``), the objects
+that each cluster begins with (``objects``).
+Invariants: a plan is complete and frozen once the lab is up and is written to ``lab.json``; a
+restored region runs the very same command lines on the very same ports.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import sys
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import Field
+
+from federation.model.base import ClusterId, Region, Value
+
+LOOPBACK = "127.0.0.1"
+EASTWEST_PORT = 15444
+LISTENER_PORTS = (80, 443, 8080, 8443, 9090, 15443, EASTWEST_PORT)
+"""Gateway ports that manifests commonly name; each must be free at a gateway's offset."""
+REGIONS_MAX = 8
+
+SERVICES = {
+    "user-service": 3,
+    "order-service": 2,
+    "user-service-v1": 2,
+    "user-service-v2": 2,
+    "user-service-staging": 2,
+    "user-read-service": 2,
+    "user-read-service-v2": 2,
+    "user-write-service": 2,
+    "user-service-primary": 2,
+    "user-service-secondary": 2,
+}
+"""Demo services (namespace ``app``, port 9090) and how many endpoints each has in each cluster."""
+
+
+class Role(StrEnum):
+    """What a process of the lab is."""
+
+    ETCD = "etcd"
+    RESOLVER = "resolver"
+    AGENT = "agent"
+    GATEWAY = "gateway"
+    DEMO = "demo"
+    RELAY = "relay"
+    CLIENT = "client"
+
+
+class ProcessPlan(Value):
+    """One process: ``cluster`` is ``None`` for what belongs to no cluster."""
+
+    name: str
+    role: Role
+    cluster: ClusterId | None = None
+    command: tuple[str, ...]
+
+
+class DemoEndpoint(Value):
+    """One demo endpoint at ``address`` (``host:port``)."""
+
+    namespace: str
+    service: str
+    address: str
+
+
+class DemoPlan(Value):
+    """All demo endpoints of one cluster."""
+
+    cluster: ClusterId
+    endpoints: tuple[DemoEndpoint, ...]
+
+
+class GatewayPlan(Value):
+    """One gateway; its listeners' ports are the manifests' plus ``port_offset``."""
+
+    name: str
+    admin: str
+    port_offset: int
+
+    def listener(self, port: int) -> str:
+        """Where the listener that manifests put on ``port`` really is."""
+        return f"{LOOPBACK}:{port + self.port_offset}"
+
+    @property
+    def eastwest(self) -> str:
+        """The east-west entrance as its own region reaches it."""
+        return self.listener(EASTWEST_PORT)
+
+
+class RelayRoute(Value):
+    """A path that a relay carries: ``listen`` forwards to ``target``, which stands in ``region``.
+
+    ``region`` is ``None`` for the path to etcd.
+    """
+
+    listen: str
+    target: str
+    region: Region | None = None
+
+
+class RelayPlan(Value):
+    """The relay that carries everything a region sends out, with its control address."""
+
+    region: Region
+    control: str
+    routes: tuple[RelayRoute, ...]
+
+    def etcd(self) -> str:
+        """Where the region's processes reach etcd."""
+        return next(route.listen for route in self.routes if route.region is None)
+
+
+class ClusterPlan(Value):
+    """One cluster; in the lab each region has one cluster of the same name."""
+
+    name: ClusterId
+    region: Region
+    xds: str
+    dns: str
+    gateways: tuple[GatewayPlan, ...]
+    demo: DemoPlan
+    relay: RelayPlan
+
+
+class LabPlan(Value):
+    """The whole lab. ``latency_ms`` is added to a round trip between regions."""
+
+    directory: Path
+    etcd: str
+    etcd_peer: str
+    latency_ms: int = Field(ge=0, le=10_000)
+    calls_per_second: int = Field(ge=0, le=10_000)
+    clusters: tuple[ClusterPlan, ...]
+    processes: tuple[ProcessPlan, ...]
+
+    @property
+    def ca(self) -> Path:
+        """The lab's certificate authority, which signed everything."""
+        return self.directory / "pki" / "ca.pem"
+
+    def cluster(self, region: str) -> ClusterPlan:
+        """The cluster of ``region``; raises ``KeyError`` naming the regions there are."""
+        for cluster in self.clusters:
+            if region in (cluster.region, cluster.name):
+                return cluster
+        known = ", ".join(cluster.region for cluster in self.clusters)
+        raise KeyError(f'the lab has nothing called "{region}"; its regions: {known}')
+
+
+class _Ports:
+    """Hands out free loopback ports, bound until the plan is made so that none comes twice."""
+
+    def __init__(self, held: ExitStack) -> None:
+        self._held = held
+
+    def address(self) -> str:
+        sock = self._held.enter_context(socket.socket())
+        sock.bind((LOOPBACK, 0))
+        return f"{LOOPBACK}:{sock.getsockname()[1]}"
+
+    def offset(self) -> int:
+        """An offset at which all of ``LISTENER_PORTS`` are free."""
+        for candidate in random.sample(range(2_000, 16_000), 200):
+            with ExitStack() as attempt:
+                try:
+                    for port in LISTENER_PORTS:
+                        sock = attempt.enter_context(socket.socket())
+                        sock.bind((LOOPBACK, port + candidate))
+                except OSError:
+                    continue
+                self._held.push(attempt.pop_all())
+                return candidate
+        raise OSError(
+            "no port offset between 2000 and 16000 leaves the gateway ports free on 127.0.0.1; "
+            "end what listens there, or a lab that runs already (`fedctl lab down`)"
+        )
+
+
+def make_plan(
+    *, directory: Path, regions: tuple[str, ...], latency_ms: int, calls_per_second: int
+) -> LabPlan:
+    """Plan a lab of one cluster for each of ``regions``; ports are chosen free by the system.
+
+    Raises ``ValueError`` for fewer than one, more than eight or repeated regions, ``OSError``
+    when no ports can be had.
+    """
+    if not 1 <= len(regions) <= REGIONS_MAX or len(set(regions)) != len(regions):
+        raise ValueError(f"--regions wants 1 to {REGIONS_MAX} different names, got {regions}")
+    with ExitStack() as held:
+        ports = _Ports(held)
+        etcd, etcd_peer = ports.address(), ports.address()
+        gateways = {
+            region: tuple(
+                GatewayPlan(
+                    name=f"gateway-{region}-{number}",
+                    admin=ports.address(),
+                    port_offset=ports.offset(),
+                )
+                for number in (1, 2)
+            )
+            for region in regions
+        }
+        clusters = tuple(
+            ClusterPlan(
+                name=ClusterId(region),
+                region=Region(region),
+                xds=ports.address(),
+                dns=ports.address(),
+                gateways=gateways[region],
+                demo=_demo(region, ports),
+                relay=_relay(region, etcd, gateways, ports),
+            )
+            for region in regions
+        )
+    plan = LabPlan(
+        directory=directory,
+        etcd=etcd,
+        etcd_peer=etcd_peer,
+        latency_ms=latency_ms,
+        calls_per_second=calls_per_second,
+        clusters=clusters,
+        processes=(),
+    )
+    return plan.model_copy(update={"processes": tuple(_processes(plan))})
+
+
+def _demo(region: str, ports: _Ports) -> DemoPlan:
+    return DemoPlan(
+        cluster=ClusterId(region),
+        endpoints=tuple(
+            DemoEndpoint(namespace="app", service=service, address=ports.address())
+            for service, count in SERVICES.items()
+            for _ in range(count)
+        ),
+    )
+
+
+def _relay(
+    region: str, etcd: str, gateways: dict[str, tuple[GatewayPlan, ...]], ports: _Ports
+) -> RelayPlan:
+    routes = [RelayRoute(listen=ports.address(), target=etcd)]
+    routes.extend(
+        RelayRoute(listen=ports.address(), target=gateway.eastwest, region=Region(other))
+        for other, there in gateways.items()
+        if other != region
+        for gateway in there
+    )
+    return RelayPlan(region=Region(region), control=ports.address(), routes=tuple(routes))
+
+
+def _processes(plan: LabPlan) -> list[ProcessPlan]:
+    from federation.cli.lab.commands import cluster_commands, etcd_command, resolver_command
+
+    found = [ProcessPlan(name="etcd", role=Role.ETCD, command=etcd_command(plan))]
+    for cluster in plan.clusters:
+        found.extend(cluster_commands(plan, cluster))
+    found.extend(
+        ProcessPlan(
+            name=f"resolver-{number}",
+            role=Role.RESOLVER,
+            command=resolver_command(plan, name=f"resolver-{number}"),
+        )
+        for number in (1, 2)
+    )
+    return found
+
+
+def fedctl(*arguments: str) -> tuple[str, ...]:
+    """The command line that runs ``fedctl`` with this interpreter."""
+    return (sys.executable, "-m", "federation.cli.main", *arguments)

@@ -1,0 +1,172 @@
+"""The lab's processes: starting them, knowing them by pid, ending exactly those.
+
+Decides: how a process is started, recognised and ended.
+Leaves to others: which processes there are (``plan``).
+Invariants: a pid is acted on only if the process that has it now was started when ours was: a pid
+that the system gave to a stranger is never signalled. Nothing restarts a process by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import psutil
+from pydantic import TypeAdapter
+
+from federation.cli.lab.plan import LabPlan, ProcessPlan, Role
+from federation.model.base import Value
+
+LOG_TAIL_LINES = 15
+START_TIME_SLACK_S = 1.0
+
+
+class LabError(Exception):
+    """Something about the lab failed; the message says what, where to look and what to do."""
+
+
+class Running(Value):
+    """A started process: ``started`` is the system's start time of ``pid``, Unix seconds."""
+
+    name: str
+    pid: int
+    started: float
+
+    def process(self) -> psutil.Process | None:
+        """The live process, or ``None`` when it has ended."""
+        try:
+            process = psutil.Process(self.pid)
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return None
+            same = abs(process.create_time() - self.started) < START_TIME_SLACK_S
+        except psutil.NoSuchProcess:
+            return None
+        return process if same else None
+
+
+_RUNNING = TypeAdapter(dict[str, Running])
+
+
+class Processes:
+    """All processes of one lab, remembered in ``processes.json`` of its directory."""
+
+    def __init__(self, plan: LabPlan) -> None:
+        self._plan = plan
+        self._path = plan.directory / "processes.json"
+
+    def running(self) -> dict[str, Running]:
+        """The last known process of each name, dead ones included."""
+        try:
+            return _RUNNING.validate_json(self._path.read_bytes())
+        except FileNotFoundError:
+            return {}
+
+    def is_alive(self, name: str) -> bool:
+        """True while the process of ``name`` runs."""
+        known = self.running().get(name)
+        return known is not None and known.process() is not None
+
+    def start(self, process: ProcessPlan) -> None:
+        """Start ``process`` in a session of its own; its output goes to ``logs/NAME.log``."""
+        if self.is_alive(process.name):
+            return
+        if process.role is Role.DEMO:
+            self._demo_pids_path(process).unlink(missing_ok=True)
+        log_path = self.log_path(process.name)
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with log_path.open("ab") as log:
+            child = subprocess.Popen(
+                process.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=self._plan.directory,
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"},
+            )
+        started = psutil.Process(child.pid).create_time()
+        known = self.running() | {
+            process.name: Running(name=process.name, pid=child.pid, started=started)
+        }
+        temporary = self._path.with_suffix(".new")
+        temporary.write_bytes(_RUNNING.dump_json(known))
+        temporary.replace(self._path)
+        # Popen warns about children it has not waited for; these outlive this command on purpose.
+        child.returncode = 0
+
+    def end(self, processes: Iterable[ProcessPlan], *, number: signal.Signals) -> None:
+        """Signal ``processes`` and the demo endpoints under them, then wait until they are gone.
+
+        After ten seconds what is left of them is killed.
+        """
+        ending = [live for process in processes for live in self._live(process)]
+        for process in ending:
+            _signal(process, number)
+        _, left = psutil.wait_procs(ending, timeout=10)
+        for process in left:
+            _signal(process, signal.SIGKILL)
+        psutil.wait_procs(left, timeout=5)
+
+    def demo_pids(self, process: ProcessPlan) -> dict[str, int]:
+        """Pids of the demo endpoints that ``process`` forked, by address."""
+        try:
+            found = json.loads(self._demo_pids_path(process).read_text())
+        except FileNotFoundError:
+            return {}
+        return {str(address): int(pid) for address, pid in found.items()}
+
+    def _live(self, process: ProcessPlan) -> Iterator[psutil.Process]:
+        known = self.running().get(process.name)
+        if process.role is Role.DEMO:
+            for pid in self.demo_pids(process).values():
+                try:
+                    child = psutil.Process(pid)
+                    ours = known is not None and child.create_time() >= known.started - 1
+                    if ours and child.cmdline() == list(process.command):
+                        yield child
+                except psutil.NoSuchProcess:
+                    continue
+        if known is not None and (live := known.process()) is not None:
+            yield live
+
+    def _demo_pids_path(self, process: ProcessPlan) -> Path:
+        return Path(process.command[-1])
+
+    def log_path(self, name: str) -> Path:
+        """Where the process of ``name`` writes."""
+        return self._plan.directory / "logs" / f"{name}.log"
+
+    def wait_for(
+        self, ready: Callable[[], bool], *, of: ProcessPlan, what: str, timeout_s: float
+    ) -> None:
+        """Wait until ``ready`` says so. Raises ``LabError`` with the log's end if it never does."""
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            dead = not self.is_alive(of.name)
+            if dead or time.monotonic() > deadline:
+                why = "ended" if dead else f"was not {what} after {timeout_s:.0f} s"
+                tail = "\n".join(f"  | {line}" for line in self.log_tail(of.name))
+                raise LabError(
+                    f"{of.role} {of.name} {why}; the end of {self.log_path(of.name)}:\n{tail}"
+                )
+            time.sleep(0.05)
+
+    def log_tail(self, name: str) -> list[str]:
+        """The last lines that ``name`` wrote."""
+        try:
+            text = self.log_path(name).read_text(errors="replace")
+        except FileNotFoundError:
+            return []
+        return text.splitlines()[-LOG_TAIL_LINES:]
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return

@@ -1,0 +1,1 @@
+"""Messages of the demo services, generated from `user_service.proto` by ``make protos``."""

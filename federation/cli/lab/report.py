@@ -1,0 +1,100 @@
+"""What the lab is, as one JSON document that scripts rely on.
+
+Decides: the shape of ``fedctl lab status -o json``.
+Leaves to others: live figures (``view``) and the federation's own status (``fedctl status``).
+Invariants: fields are only ever added.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from federation.cli.lab.faults import partitioned
+from federation.cli.lab.plan import ClusterPlan, LabPlan, Role
+from federation.cli.lab.processes import Processes
+
+
+def status(plan: LabPlan) -> dict[str, Any]:
+    """All processes, addresses and pids of the lab. ``alive`` is false for what was killed."""
+    processes = Processes(plan)
+    running = processes.running()
+    alive = {name: entry.process() is not None for name, entry in running.items()}
+    return {
+        "directory": str(plan.directory),
+        "ca": str(plan.ca),
+        "etcd": plan.etcd,
+        "partitioned": partitioned(plan),
+        "processes": [
+            {
+                "name": process.name,
+                "role": process.role.value,
+                "cluster": process.cluster,
+                "pid": running[process.name].pid,
+                "alive": alive[process.name],
+            }
+            for process in plan.processes
+            if process.name in running
+        ],
+        "clusters": [_cluster(plan, cluster, processes) for cluster in plan.clusters],
+    }
+
+
+def _cluster(plan: LabPlan, cluster: ClusterPlan, processes: Processes) -> dict[str, Any]:
+    running = processes.running()
+    pids = {name: entry.pid for name, entry in running.items()}
+    demo = next(p for p in plan.processes if p.role is Role.DEMO and p.cluster == cluster.name)
+    demo_pids = processes.demo_pids(demo)
+    return {
+        "name": cluster.name,
+        "region": cluster.region,
+        "gateways": [
+            {
+                "name": gateway.name,
+                "pid": pids.get(gateway.name),
+                "admin": gateway.admin,
+                "portOffset": gateway.port_offset,
+                "eastWest": gateway.eastwest,
+                "listeners": {"grpc": gateway.listener(443)},
+            }
+            for gateway in cluster.gateways
+        ],
+        "agent": {
+            "pid": pids.get(f"agent-{cluster.name}"),
+            "xds": cluster.xds,
+            "dns": cluster.dns,
+            "etcd": cluster.relay.etcd(),
+        },
+        "endpoints": [
+            {
+                "namespace": endpoint.namespace,
+                "service": endpoint.service,
+                "address": endpoint.address,
+                "pid": demo_pids.get(endpoint.address),
+            }
+            for endpoint in cluster.demo.endpoints
+        ],
+    }
+
+
+def table(found: dict[str, Any]) -> Table:
+    """The processes of a status document, for people."""
+    shown = Table("NAME", "ROLE", "CLUSTER", "PID", "STATE", "ADDRESS", box=None, header_style="")
+    addresses = {"etcd": found["etcd"]}
+    for cluster in found["clusters"]:
+        addresses[f"agent-{cluster['name']}"] = f"xds {cluster['agent']['xds']}"
+        for gateway in cluster["gateways"]:
+            addresses[gateway["name"]] = (
+                f"grpc {gateway['listeners']['grpc']}  admin {gateway['admin']}"
+            )
+    for process in found["processes"]:
+        shown.add_row(
+            process["name"],
+            process["role"],
+            process["cluster"] or "-",
+            str(process["pid"]),
+            "running" if process["alive"] else "dead",
+            addresses.get(process["name"], "-"),
+        )
+    return shown

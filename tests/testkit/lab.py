@@ -1,0 +1,86 @@
+"""The lab as tests drive it: through ``fedctl`` alone, as a user or a script would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FEDCTL = Path(sys.executable).with_name("fedctl")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one ``fedctl`` call ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Lab:
+    """A lab in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def fedctl(self, *arguments: str, check: bool = True, timeout_s: float = 120.0) -> Result:
+        """Run ``fedctl``; with ``check`` a non-zero exit fails the test with what it printed."""
+        done = subprocess.run(
+            [str(FEDCTL), *arguments],
+            env=os.environ | {"FEDERATION_LAB_DIR": str(self.directory)},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        result = Result(done.returncode, done.stdout, done.stderr)
+        if check and result.code != 0:
+            raise AssertionError(
+                f"fedctl {' '.join(arguments)} exited {result.code}\n{result.out}\n{result.err}"
+            )
+        return result
+
+    def status(self) -> dict[str, Any]:
+        found = json.loads(self.fedctl("lab", "status", "-o", "json").out)
+        assert isinstance(found, dict)
+        return found
+
+    def cluster(self, name: str) -> dict[str, Any]:
+        return next(c for c in self.status()["clusters"] if c["name"] == name)
+
+    def gateway(self, cluster: str, number: int = 0) -> str:
+        """Where the ``grpc`` listener of a gateway of ``cluster`` is."""
+        return str(self.cluster(cluster)["gateways"][number]["listeners"]["grpc"])
+
+    def ca(self) -> bytes:
+        return Path(self.status()["ca"]).read_bytes()
+
+    def pids(self, role: str) -> dict[str, int]:
+        """Live processes of a role, by name."""
+        return {
+            p["name"]: p["pid"]
+            for p in self.status()["processes"]
+            if p["role"] == role and p["alive"]
+        }
+
+    def federation(self) -> dict[str, Any]:
+        """``fedctl status -o json``."""
+        found = json.loads(self.fedctl("status", "-o", "json").out)
+        assert isinstance(found, dict)
+        return found
+
+    def wait(self, condition: Any, *, timeout_s: float, what: str) -> float:
+        """Poll ``condition`` until it holds; returns how long it took."""
+        started = time.monotonic()
+        while True:
+            if condition():
+                return time.monotonic() - started
+            if time.monotonic() - started > timeout_s:
+                raise AssertionError(f"{what}: not within {timeout_s} s")
+            time.sleep(0.1)

@@ -1,0 +1,92 @@
+"""The lab's plan and certificates: complete, without collisions, readable again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from federation.cli.lab.authority import Authority, gateway_identity
+from federation.cli.lab.plan import LISTENER_PORTS, SERVICES, LabPlan, Role, make_plan
+
+
+def plan_of(*regions: str) -> LabPlan:
+    return make_plan(
+        directory=Path("/nowhere"), regions=regions, latency_ms=40, calls_per_second=10
+    )
+
+
+def addresses(plan: LabPlan) -> list[str]:
+    found = [plan.etcd, plan.etcd_peer]
+    for cluster in plan.clusters:
+        found += [cluster.xds, cluster.dns, cluster.relay.control]
+        found += [route.listen for route in cluster.relay.routes]
+        found += [endpoint.address for endpoint in cluster.demo.endpoints]
+        for gateway in cluster.gateways:
+            found.append(gateway.admin)
+            found += [gateway.listener(port) for port in LISTENER_PORTS]
+    return found
+
+
+def test_no_address_is_planned_twice() -> None:
+    found = addresses(plan_of("a", "b", "c"))
+    assert len(found) == len(set(found))
+
+
+def test_every_region_has_its_processes() -> None:
+    plan = plan_of("a", "b")
+    for region in ("a", "b"):
+        roles = [p.role for p in plan.processes if p.cluster == region]
+        assert sorted(roles) == sorted(
+            [Role.RELAY, Role.DEMO, Role.AGENT, Role.GATEWAY, Role.GATEWAY, Role.CLIENT]
+        )
+    assert [p.role for p in plan.processes if p.cluster is None] == [
+        Role.ETCD,
+        Role.RESOLVER,
+        Role.RESOLVER,
+    ]
+
+
+def test_relays_reach_etcd_and_every_gateway_of_the_other_regions() -> None:
+    plan = plan_of("a", "b", "c")
+    relay = plan.cluster("a").relay
+    targets = {route.target for route in relay.routes}
+    others = {g.eastwest for name in ("b", "c") for g in plan.cluster(name).gateways}
+    assert targets == {plan.etcd} | others
+    assert relay.etcd() in {route.listen for route in relay.routes}
+
+
+def test_demo_services_have_several_endpoints_each() -> None:
+    endpoints = plan_of("a").cluster("a").demo.endpoints
+    assert {e.service for e in endpoints} == set(SERVICES)
+    for service in SERVICES:
+        assert sum(1 for e in endpoints if e.service == service) >= 2
+
+
+def test_a_plan_reads_back_as_it_was_written() -> None:
+    plan = plan_of("a", "b")
+    assert LabPlan.model_validate_json(plan.model_dump_json(by_alias=True)) == plan
+
+
+@pytest.mark.parametrize("regions", [(), ("a", "a"), tuple("abcdefghi")])
+def test_regions_are_one_to_eight_different_names(regions: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="--regions wants 1 to 8 different names"):
+        plan_of(*regions)
+
+
+def test_unknown_names_are_answered_with_the_known_ones() -> None:
+    with pytest.raises(KeyError, match='nothing called "mars"; its regions: a, b'):
+        plan_of("a", "b").cluster("mars")
+
+
+def test_a_gateway_certificate_names_its_cluster_and_is_signed_by_the_authority() -> None:
+    authority = Authority("test")
+    pair = authority.issue_gateway("gateway-1", cluster="us-east-1")
+    certificate = x509.load_pem_x509_certificate(pair.certificate_pem)
+    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.certificate_pem))
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [
+        gateway_identity("us-east-1")
+    ]
+    assert "PRIVATE" not in repr(pair)
