@@ -12,7 +12,7 @@ import re
 from fractions import Fraction
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer, ValidationInfo
 
 DURATION_MS_MAX = 99_999 * 3_600_000
 """GEP-2257 allows five digits before each unit; `99999h` is its largest value."""
@@ -30,19 +30,17 @@ _PART = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)(ms|us|µs|ns|h|m|s)", re.ASCII)
 _WHOLE = re.compile(rf"(?:{_PART.pattern}){{1,8}}", re.ASCII)
 
 
-def parse_duration(text: object) -> int:
+def parse_duration(text: str) -> int:
     """The milliseconds that ``text`` means. Raises ``ValueError`` with what to write instead."""
-    if not isinstance(text, str):
-        raise ValueError(f"a duration is text with a unit such as 30s or 100ms, got {text!r}")  # noqa: TRY004 - pydantic reports ValueError only
     if not _WHOLE.fullmatch(text):
-        raise ValueError(f"not a duration: {text!r}; write it like 100ms, 30s or 1h30m")
+        raise ValueError(f'not a duration: "{text}"; write it like 100ms, 30s or 1h30m')
     total = sum(
         (Fraction(number) * _MS_PER_UNIT[unit] for number, unit in _PART.findall(text)), Fraction()
     )
     if total.denominator != 1:
-        raise ValueError(f"{text!r} is finer than a millisecond")
+        raise ValueError(f'"{text}" is finer than a millisecond')
     if total > DURATION_MS_MAX:
-        raise ValueError(f"{text!r} is longer than 99999h")
+        raise ValueError(f'"{text}" is longer than 99999h')
     return int(total)
 
 
@@ -59,10 +57,13 @@ def format_duration(duration_ms: int) -> str:
     return "".join(parts) or "0s"
 
 
-def _to_ms(value: object) -> int:
-    # Python code builds objects from milliseconds; only text comes from outside.
-    if type(value) is int and value >= 0:
+def _to_ms(value: object, info: ValidationInfo) -> int:
+    # Our own code builds objects from milliseconds; what comes from outside has a unit.
+    if info.mode == "python" and type(value) is int and value >= 0:
         return value
+    if not isinstance(value, str):
+        # ValueError, since pydantic reports no other.
+        raise ValueError(f"needs a unit, like 100ms, 30s or 1h30m, got {value}")  # noqa: TRY004
     return parse_duration(value)
 
 

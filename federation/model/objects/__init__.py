@@ -95,6 +95,7 @@ from federation.model.objects.policy import (
     Timeout,
 )
 from federation.model.objects.registry import (
+    KINDS,
     WITHOUT_EFFECT,
     find_kind,
     find_kind_by_name,
@@ -128,6 +129,7 @@ from federation.model.objects.snapshot import (
 )
 
 __all__ = [
+    "KINDS",
     "MCS_GROUP",
     "WITHOUT_EFFECT",
     "ActiveHealthCheck",

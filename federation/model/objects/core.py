@@ -153,7 +153,8 @@ def _from_base64(value: object) -> SecretBytes:
     if isinstance(value, bytes):
         return SecretBytes(value)
     if not isinstance(value, str):
-        raise ValueError("must be base64 text")  # noqa: TRY004 - pydantic reports ValueError only
+        # ValueError, since pydantic reports no other.
+        raise ValueError("must be base64 text")  # noqa: TRY004
     try:
         return SecretBytes(base64.b64decode("".join(value.split()), validate=True))
     except (binascii.Error, ValueError):

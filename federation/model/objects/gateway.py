@@ -29,7 +29,7 @@ def _check_hostname(text: str) -> str:
     if not 1 <= len(text) <= 253 or not _HOSTNAME.fullmatch(text) or _ADDRESS.fullmatch(text):
         raise ValueError(
             "must be a lower-case DNS name, with `*.` in front at most (no port, no address), "
-            f"got {text!r}"
+            f'got "{text}"'
         )
     return text
 
@@ -233,7 +233,7 @@ class GatewaySpec(Part):
         seen: set[str] = set()
         for listener in listeners:
             if listener.name in seen:
-                raise ValueError(f"listener name {listener.name!r} stands twice")
+                raise ValueError(f'listener name "{listener.name}" stands twice')
             seen.add(listener.name)
         return listeners
 

@@ -33,7 +33,7 @@ def _check_name(text: str) -> str:
     if not 1 <= len(text) <= 253 or not _SUBDOMAIN.fullmatch(text):
         raise ValueError(
             "must be a DNS name of at most 253 lower-case letters, digits, '-' and '.', "
-            f"got {text!r}"
+            f'got "{text}"'
         )
     return text
 
@@ -41,7 +41,7 @@ def _check_name(text: str) -> str:
 def _check_namespace(text: str) -> str:
     if text and (len(text) > 63 or not _LABEL.fullmatch(text)):
         raise ValueError(
-            f"must be a DNS label of at most 63 lower-case letters, digits and '-', got {text!r}"
+            f"must be a DNS label of at most 63 lower-case letters, digits and '-', got \"{text}\""
         )
     return text
 

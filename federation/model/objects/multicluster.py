@@ -98,7 +98,7 @@ class FederatedServiceImportSpec(Part):
     def _dns_only(cls, resolution: str) -> str:
         if resolution != "DNS":
             raise ValueError(
-                f"must be DNS (clients find the import in svc.clusterset.local), got {resolution!r}"
+                f'must be DNS (clients find the import in svc.clusterset.local), got "{resolution}"'
             )
         return resolution
 
@@ -143,7 +143,7 @@ class MultiClusterServiceSpec(Part):
         names = [backend.cluster for backend in backends]
         for position, name in enumerate(names):
             if name in names[:position]:
-                raise ValueError(f"cluster {name!r} stands twice")
+                raise ValueError(f'cluster "{name}" stands twice')
         if not any(backend.weight for backend in backends):
             raise ValueError("weight sum is zero")
         return backends

@@ -163,7 +163,7 @@ class RegionFailover(Part):
     def _elsewhere(self) -> RegionFailover:
         if self.source == self.target:
             raise ValueError(
-                f"from and to are both {self.source!r}; a region cannot fail over to itself"
+                f'from and to are both "{self.source}"; a region cannot fail over to itself'
             )
         return self
 

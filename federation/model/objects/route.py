@@ -213,7 +213,7 @@ class GRPCRouteSpec(Part):
         names = [rule.name for rule in rules if rule.name is not None]
         for position, name in enumerate(names):
             if name in names[:position]:
-                raise ValueError(f"rule name {name!r} stands twice")
+                raise ValueError(f'rule name "{name}" stands twice')
         return rules
 
 
