@@ -1,0 +1,1 @@
+"""Figures: CPU per call beside peers, and propagation through the lab."""

@@ -1,0 +1,264 @@
+"""The proxies that are measured: how each is started for the same path to the same backend."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+HOST = "127.0.0.1"
+AUTHORITY = "bench.example.com"
+METHOD = "/com.example.api.UserService/GetUser"
+GRPC_BODY = b"\x00\x00\x00\x00\x08" + b"\x0a\x06user-1"
+READY_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A running proxy: its name in the table, where it listens, whose time counts."""
+
+    name: str
+    port: int
+    process: psutil.Process
+
+    def cpu_s(self) -> float:
+        """User and system time of the process and its children so far."""
+        times = [p.cpu_times() for p in (self.process, *self.process.children(recursive=True))]
+        return sum(each.user + each.system for each in times)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        return int(sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(command: list[str], *, port: int, log: Path) -> Iterator[psutil.Process]:
+    """A process that is ready once it accepts on ``port``; ended with the block."""
+    with log.open("wb") as output:
+        child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        _await_accepting(port, child, log)
+        yield psutil.Process(child.pid)
+    finally:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _await_accepting(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline and child.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"{child.args!r} did not listen on {port}:\n{log.read_text()[-2000:]}")
+
+
+@contextlib.contextmanager
+def backend(directory: Path) -> Iterator[int]:
+    """nghttpd answering the method's path with a gRPC message and a status trailer."""
+    root = directory / "htdocs"
+    page = root / METHOD.lstrip("/")
+    page.parent.mkdir(parents=True)
+    page.write_bytes(GRPC_BODY)
+    port = free_port()
+    command = ["nghttpd", "--no-tls", f"--address={HOST}", f"--htdocs={root}"]
+    command += ["--trailer=grpc-status: 0", "--no-content-length", str(port)]
+    with running(command, port=port, log=directory / "nghttpd.log"):
+        yield port
+
+
+@contextlib.contextmanager
+def gateway(directory: Path, backend_port: int) -> Iterator[Proxy]:
+    """Our gateway, standalone, from manifests."""
+    manifests = directory / "manifests"
+    manifests.mkdir()
+    port = free_port()
+    (manifests / "bench.yaml").write_text(_manifests(port, backend_port))
+    command = [str(Path(sys.executable).with_name("fedctl")), "standalone"]
+    command += [f"--manifests={manifests}", f"--address={HOST}", "--workers=1"]
+    command += [f"--admin={HOST}:{free_port()}", "--cluster=bench"]
+    with running(command, port=port, log=directory / "gateway.log") as process:
+        yield Proxy("gateway", port, process)
+
+
+@contextlib.contextmanager
+def nghttpx(directory: Path, backend_port: int) -> Iterator[Proxy]:
+    """nghttpx with one worker."""
+    port = free_port()
+    command = ["nghttpx", f"--frontend={HOST},{port};no-tls", "--workers=1"]
+    command += [f"--backend={HOST},{backend_port};;proto=h2", "--no-location-rewrite"]
+    command += ["--accesslog-file=/dev/null", f"--errorlog-file={directory / 'nghttpx-error.log'}"]
+    with running(command, port=port, log=directory / "nghttpx.log") as process:
+        yield Proxy("nghttpx", port, process)
+
+
+@contextlib.contextmanager
+def envoy(directory: Path, backend_port: int) -> Iterator[Proxy]:
+    """Envoy with one worker and the same route as static configuration."""
+    port = free_port()
+    config = directory / "envoy.json"
+    config.write_text(json.dumps(_envoy_config(port, backend_port)))
+    command = [str(Path(sys.executable).with_name("envoy")), "-c", str(config), "--concurrency", "1"]
+    command += ["--log-level", "error", "--disable-hot-restart"]
+    with running(command, port=port, log=directory / "envoy.log") as process:
+        yield Proxy("envoy", port, process)
+
+
+PEERS = {"nghttpx": nghttpx, "envoy": envoy}
+
+
+def missing_programs() -> list[str]:
+    """Programs of the harness itself that are not installed."""
+    return [name for name in ("h2load", "nghttpd") if shutil.which(name) is None]
+
+
+def _manifests(port: int, backend_port: int) -> str:
+    objects = [
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "GatewayClass",
+            "metadata": {"name": "federation"},
+            "spec": {"controllerName": "federation.dev/gateway-controller"},
+        },
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
+            "metadata": {"name": "bench", "namespace": "app"},
+            "spec": {
+                "gatewayClassName": "federation",
+                "listeners": [{"name": "grpc", "port": port, "protocol": "HTTP"}],
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "users", "namespace": "app"},
+            "spec": {"ports": [{"name": "grpc", "port": 9090}]},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": "users-1",
+                "namespace": "app",
+                "labels": {"kubernetes.io/service-name": "users"},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "grpc", "port": backend_port}],
+            "endpoints": [{"addresses": [HOST]}],
+        },
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "GRPCRoute",
+            "metadata": {"name": "users", "namespace": "app"},
+            "spec": {
+                "parentRefs": [{"name": "bench"}],
+                "hostnames": [AUTHORITY],
+                "rules": [
+                    {
+                        "matches": [
+                            {
+                                "method": {
+                                    "service": "com.example.api.UserService",
+                                    "method": "GetUser",
+                                }
+                            }
+                        ],
+                        "backendRefs": [
+                            {"name": "users", "port": 9090, "weight": 80},
+                            {"name": "users", "port": 9090, "weight": 20},
+                        ],
+                    }
+                ],
+            },
+        },
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1alpha3",
+            "kind": "BackendTrafficPolicy",
+            "metadata": {"name": "users", "namespace": "app"},
+            "spec": {
+                "targetRef": {
+                    "group": "gateway.networking.k8s.io",
+                    "kind": "GRPCRoute",
+                    "name": "users",
+                },
+                "retry": {
+                    "retryOn": ["5xx", "connect-failure"],
+                    "attempts": 2,
+                    "backoff": {"defaultDuration": "100ms", "maxDuration": "1s"},
+                },
+            },
+        },
+    ]
+    return "\n---\n".join(json.dumps(each) for each in objects)
+
+
+def _envoy_config(port: int, backend_port: int) -> dict[str, object]:
+    http2 = {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }
+    }
+
+    def cluster(name: str) -> dict[str, object]:
+        address = {"socket_address": {"address": HOST, "port_value": backend_port}}
+        return {
+            "name": name,
+            "type": "STATIC",
+            "lb_policy": "LEAST_REQUEST",
+            "typed_extension_protocol_options": http2,
+            "load_assignment": {
+                "cluster_name": name,
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+            },
+        }
+
+    route = {
+        "match": {"path": METHOD, "grpc": {}},
+        "route": {
+            "timeout": "0s",
+            "retry_policy": {"retry_on": "5xx,connect-failure", "num_retries": 2},
+            "weighted_clusters": {
+                "clusters": [{"name": "a", "weight": 80}, {"name": "b", "weight": 20}]
+            },
+        },
+    }
+    manager = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network."
+        "http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "bench",
+        "codec_type": "HTTP2",
+        "route_config": {
+            "virtual_hosts": [{"name": "bench", "domains": [AUTHORITY], "routes": [route]}]
+        },
+        "http_filters": [
+            {
+                "name": "router",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+                },
+            }
+        ],
+    }
+    listener = {
+        "address": {"socket_address": {"address": HOST, "port_value": port}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+    return {"static_resources": {"listeners": [listener], "clusters": [cluster("a"), cluster("b")]}}
