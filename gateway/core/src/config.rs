@@ -118,7 +118,8 @@ pub struct Removed {
     pub secrets: Vec<Name>,
 }
 
-/// Reads an update and checks every object by itself.
+/// Reads an update and checks every object by itself (regular expressions are left to
+/// [`Snapshot::apply`](crate::Snapshot::apply), which compiles them).
 ///
 /// # Errors
 /// With the path of the first field that is unknown, missing, of the wrong type or out of its range.

@@ -22,4 +22,13 @@ impl ConfigError {
             message: message.to_string(),
         }
     }
+
+    /// The same error seen from one level up; an empty path means the parent itself.
+    pub(crate) fn under(self, parent: &str) -> Self {
+        let dot = if self.path.is_empty() { "" } else { "." };
+        Self {
+            path: format!("{parent}{dot}{}", self.path),
+            ..self
+        }
+    }
 }

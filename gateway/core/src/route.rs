@@ -1,9 +1,28 @@
 //! Route tables: from host, path and headers to a route, and from a route to a cluster.
+//!
+//! Decides which virtual host a hostname has (exact, then the longest wildcard, then `*`), which of its routes is first
+//! to match, and which part of a split a call takes. Leaves the order of routes to whoever wrote the configuration
+//! (Gateway API's rules of precedence), and what to answer when nothing matches to `gateway-proxy`.
+//!
+//! Invariants: a lookup gives what trying every route in order would give; it allocates nothing, and its cost does not
+//! grow with the number of routes that have an exact path or a `/service/` prefix.
+
+mod host;
+mod index;
+mod matcher;
+mod split;
 
 use std::sync::Arc;
 
-use crate::config::{HeaderOps, Reply, WeightedCluster};
-use crate::{Name, RetryPolicy};
+use self::host::HostMap;
+use self::index::PathIndex;
+use self::matcher::{HeaderMatcher, PathMatcher};
+use self::split::Split;
+use crate::config::{
+    Action, HeaderOps, Name, Reply, RouteConfig, RouteTableConfig, VirtualHostConfig,
+    WeightedCluster,
+};
+use crate::{ConfigError, RetryPolicy};
 
 /// A request's header fields.
 pub trait HeaderLookup {
@@ -36,75 +55,170 @@ pub enum Target<'a> {
 /// A compiled route.
 #[derive(Debug)]
 pub struct Route {
-    name: Name,
-}
-
-impl Route {
-    /// For logs, metrics and messages.
-    #[must_use]
-    pub const fn name(&self) -> &Name {
-        &self.name
-    }
-
-    /// Chooses by weight; `random` uniform over all of `u64`.
-    #[must_use]
-    pub fn pick(&self, random: u64) -> Target<'_> {
-        let _ = random;
-        unimplemented!()
-    }
-
-    /// Changes to request headers.
-    #[must_use]
-    pub fn request_headers(&self) -> Option<&HeaderOps> {
-        unimplemented!()
-    }
-
-    /// Changes to response headers.
-    #[must_use]
-    pub fn response_headers(&self) -> Option<&HeaderOps> {
-        unimplemented!()
-    }
-
-    /// The route's own deadline.
-    #[must_use]
-    pub fn timeout_ms(&self) -> Option<u64> {
-        unimplemented!()
-    }
-
-    /// Longest life of a stream.
-    #[must_use]
-    pub fn max_stream_ms(&self) -> Option<u64> {
-        unimplemented!()
-    }
-
-    /// Longest silence on a stream.
-    #[must_use]
-    pub fn idle_timeout_ms(&self) -> Option<u64> {
-        unimplemented!()
-    }
-
-    /// `None`: no retries.
-    #[must_use]
-    pub fn retry(&self) -> Option<&RetryPolicy> {
-        unimplemented!()
-    }
+    config: RouteConfig,
+    path: PathMatcher,
+    headers: Vec<HeaderMatcher>,
+    split: Split,
+    retry: Option<RetryPolicy>,
 }
 
 /// A compiled route table.
 #[derive(Debug)]
 pub struct RouteTable {
     name: Name,
+    hosts: HostMap,
+    virtual_hosts: Vec<VirtualHost>,
 }
 
+#[derive(Debug)]
+struct VirtualHost {
+    name: Name,
+    hostnames: Vec<Name>,
+    routes: Vec<Arc<Route>>,
+    index: PathIndex,
+}
+
+// === impl Route ===
+
+impl Route {
+    /// `ConfigError::path` is relative to the route's `match`.
+    fn compile(config: RouteConfig) -> Result<Self, ConfigError> {
+        let path =
+            PathMatcher::compile(&config.matches.path).map_err(|error| error.under("path"))?;
+        let headers = config
+            .matches
+            .headers
+            .iter()
+            .enumerate()
+            .map(|(position, header)| {
+                HeaderMatcher::compile(header)
+                    .map_err(|error| error.under(&format!("headers[{position}]")))
+            });
+        let headers = headers.collect::<Result<_, _>>()?;
+        let split = match &config.action {
+            Action::Weighted(parts) => Split::new(parts.iter().map(|part| part.weight)),
+            Action::Reply(_) => Split::new(std::iter::empty()),
+        };
+        let retry = config.retry.clone().map(RetryPolicy::new);
+        Ok(Self {
+            path,
+            headers,
+            split,
+            retry,
+            config,
+        })
+    }
+
+    fn matches(&self, path: &[u8], headers: &impl HeaderLookup, is_grpc: bool) -> bool {
+        (is_grpc || !self.config.matches.grpc)
+            && self.path.matches(path)
+            && self.headers.iter().all(|header| header.matches(headers))
+    }
+
+    /// For logs, metrics and messages.
+    #[must_use]
+    pub const fn name(&self) -> &Name {
+        &self.config.name
+    }
+
+    /// As configured.
+    #[must_use]
+    pub const fn config(&self) -> &RouteConfig {
+        &self.config
+    }
+
+    /// Chooses by weight; `random` uniform over all of `u64`.
+    #[must_use]
+    pub fn pick(&self, random: u64) -> Target<'_> {
+        match &self.config.action {
+            Action::Weighted(parts) => self
+                .split
+                .pick(random)
+                .map_or(Target::NoWeight, |at| Target::Cluster(&parts[at])),
+            Action::Reply(reply) => Target::Reply(reply),
+        }
+    }
+
+    /// Changes to request headers.
+    #[must_use]
+    pub const fn request_headers(&self) -> Option<&HeaderOps> {
+        self.config.request_headers.as_ref()
+    }
+
+    /// Changes to response headers.
+    #[must_use]
+    pub const fn response_headers(&self) -> Option<&HeaderOps> {
+        self.config.response_headers.as_ref()
+    }
+
+    /// The route's own deadline.
+    #[must_use]
+    pub const fn timeout_ms(&self) -> Option<u64> {
+        self.config.timeout_ms
+    }
+
+    /// Longest life of a stream.
+    #[must_use]
+    pub const fn max_stream_ms(&self) -> Option<u64> {
+        self.config.max_stream_ms
+    }
+
+    /// Longest silence on a stream.
+    #[must_use]
+    pub const fn idle_timeout_ms(&self) -> Option<u64> {
+        self.config.idle_timeout_ms
+    }
+
+    /// `None`: no retries.
+    #[must_use]
+    pub const fn retry(&self) -> Option<&RetryPolicy> {
+        self.retry.as_ref()
+    }
+}
+
+// === impl RouteTable ===
+
 impl RouteTable {
+    /// Compiles a checked table; `ConfigError::path` is relative to it.
+    pub(crate) fn compile(config: RouteTableConfig) -> Result<Self, ConfigError> {
+        let mut virtual_hosts = Vec::with_capacity(config.virtual_hosts.len());
+        for (position, host) in config.virtual_hosts.into_iter().enumerate() {
+            let host = VirtualHost::compile(host)
+                .map_err(|error| error.under(&format!("virtual_hosts[{position}]")));
+            virtual_hosts.push(host?);
+        }
+        let hosts = HostMap::new(virtual_hosts.iter().map(|host| &host.hostnames[..]));
+        Ok(Self {
+            name: config.name,
+            hosts,
+            virtual_hosts,
+        })
+    }
+
+    /// Whether compiling `config` would give this table again.
+    pub(crate) fn is_of(&self, config: &RouteTableConfig) -> bool {
+        self.name == config.name
+            && self.virtual_hosts.len() == config.virtual_hosts.len()
+            && self
+                .virtual_hosts
+                .iter()
+                .zip(&config.virtual_hosts)
+                .all(|(host, config)| host.is_of(config))
+    }
+
     /// As configured.
     #[must_use]
     pub const fn name(&self) -> &Name {
         &self.name
     }
 
-    /// The first route that takes a call. `host` is `:authority` (case and port do not matter), `path` is `:path`
-    /// (a query does not matter), `is_grpc` says whether content-type begins with `application/grpc`.
+    /// Every route, by virtual host and then in order of precedence.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.virtual_hosts.iter().flat_map(|host| &host.routes)
+    }
+
+    /// The first route that takes a call. `host` is `:authority` (case, port and a final dot do not matter), `path` is
+    /// `:path` (a query does not matter), `is_grpc` says whether content-type begins with `application/grpc`.
     ///
     /// # Errors
     /// When no route takes it.
@@ -115,7 +229,46 @@ impl RouteTable {
         headers: &impl HeaderLookup,
         is_grpc: bool,
     ) -> Result<&Arc<Route>, NoRoute> {
-        let _ = (host, path, headers, is_grpc);
-        unimplemented!()
+        let position = self.hosts.find(host).ok_or(NoRoute::NoHost)?;
+        let host = &self.virtual_hosts[position];
+        let path = path.split(|byte| *byte == b'?').next().unwrap_or(path);
+        let mut candidates = host.index.candidates(path).map(|at| &host.routes[at]);
+        candidates
+            .find(|route| route.matches(path, headers, is_grpc))
+            .ok_or(NoRoute::NoRule)
     }
 }
+
+// === impl VirtualHost ===
+
+impl VirtualHost {
+    fn compile(config: VirtualHostConfig) -> Result<Self, ConfigError> {
+        let mut routes = Vec::with_capacity(config.routes.len());
+        for (position, route) in config.routes.into_iter().enumerate() {
+            let route = Route::compile(route)
+                .map_err(|error| error.under(&format!("routes[{position}].match")));
+            routes.push(Arc::new(route?));
+        }
+        let index = PathIndex::new(routes.iter().map(|route| &route.config.matches.path));
+        Ok(Self {
+            name: config.name,
+            hostnames: config.hostnames,
+            routes,
+            index,
+        })
+    }
+
+    fn is_of(&self, config: &VirtualHostConfig) -> bool {
+        self.name == config.name
+            && self.hostnames == config.hostnames
+            && self.routes.len() == config.routes.len()
+            && self
+                .routes
+                .iter()
+                .zip(&config.routes)
+                .all(|(route, config)| route.config == *config)
+    }
+}
+
+#[cfg(test)]
+mod tests;

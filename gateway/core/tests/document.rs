@@ -1,12 +1,268 @@
-//! The example document reads, and errors name the field's path.
+//! The example document reads, and every refusal names the field's path.
 
+use gateway_core::config::{Action, Health, LoadBalancing, RetryOn};
 use gateway_core::parse_update;
+use serde_json::{Value, json};
 
 const DOCUMENT: &str = include_str!("data/update.json");
+
+/// The message for the document with one place changed.
+fn refusal(pointer: &str, value: Value) -> String {
+    let mut document: Value = serde_json::from_str(DOCUMENT).expect("JSON");
+    *document.pointer_mut(pointer).expect("the place exists") = value;
+    parse_update(document.to_string().as_bytes())
+        .expect_err("refused")
+        .to_string()
+}
 
 #[test]
 fn the_example_document_is_accepted() {
     let update = parse_update(DOCUMENT.as_bytes()).expect("accepted");
-    assert_eq!(update.version, "42");
-    assert_eq!(update.route_tables[0].virtual_hosts[0].routes.len(), 3);
+    assert_eq!((update.version.as_str(), update.full), ("42", true));
+    assert_eq!(update.listeners[2].tls, None);
+    let routes = &update.route_tables[0].virtual_hosts[0].routes;
+    assert_eq!(
+        routes[0].retry.as_ref().map(|retry| retry.on[0]),
+        Some(RetryOn::ServerError)
+    );
+    assert!(matches!(&routes[2].action, Action::Reply(reply) if reply.grpc_status == 14));
+    assert_eq!(update.clusters[1].lb, LoadBalancing::RoundRobin);
+    let drained = &update.endpoints[0].localities[0].endpoints[1];
+    assert_eq!(
+        (drained.health, drained.drain_grace_ms),
+        (Health::Draining, Some(30_000))
+    );
+}
+
+#[test]
+fn fields_with_defaults_may_be_absent() {
+    let minimal = r#"{"version": "1", "full": false, "clusters": [{"name": "a"}], "endpoints": [{"cluster": "a",
+        "localities": [{"cluster_id": "c", "region": "r", "priority": 0, "weight": 1, "endpoints": [{"address": "[::1]:1"}]}]}]}"#;
+    let update = parse_update(minimal.as_bytes()).expect("accepted");
+    let cluster = &update.clusters[0];
+    assert_eq!(
+        (
+            cluster.connect_timeout_ms,
+            cluster.panic_percent,
+            cluster.overprovision_percent
+        ),
+        (5_000, 50, 140)
+    );
+    assert_eq!(update.endpoints[0].localities[0].endpoints[0].weight, 1);
+}
+
+#[test]
+fn types_and_names_are_refused_with_their_path() {
+    let table = [
+        (
+            "/clusters/0/outlier/max_ejection_percent",
+            json!("half"),
+            "clusters[0].outlier.max_ejection_percent: ",
+        ),
+        (
+            "/clusters/0/outlier/max_ejection_percent",
+            json!(-1),
+            "clusters[0].outlier.max_ejection_percent: ",
+        ),
+        (
+            "/listeners/0/kind",
+            json!("egress"),
+            "listeners[0].kind: unknown variant `egress`",
+        ),
+        (
+            "/listeners/0/address",
+            json!("localhost"),
+            "listeners[0].address: ",
+        ),
+        (
+            "/listeners/0/tls",
+            json!({"certs": []}),
+            "listeners[0].tls.certs: unknown field `certs`",
+        ),
+        (
+            "/endpoints/0/localities/0/endpoints/0/address",
+            json!("pod:80"),
+            "endpoints[0].localities[0].endpoints[0].address: ",
+        ),
+        (
+            "/route_tables/0/virtual_hosts/0/routes/0/action",
+            json!({"mirror": []}),
+            "route_tables[0].virtual_hosts[0].routes[0].action",
+        ),
+        (
+            "/route_tables/0/virtual_hosts/0/routes/0/retry/on/0",
+            json!("4xx"),
+            "route_tables[0].virtual_hosts[0].routes[0].retry.on[0]: ",
+        ),
+        (
+            "/clusters/1",
+            json!({}),
+            "clusters[1]: missing field `name`",
+        ),
+    ];
+    for (pointer, value, message) in table {
+        let refusal = refusal(pointer, value);
+        assert!(refusal.starts_with(message), "{pointer}: {refusal}");
+    }
+}
+
+#[test]
+fn values_are_refused_with_their_path() {
+    const ROUTE: &str = "/route_tables/0/virtual_hosts/0/routes/0";
+    let route = |rest: &str| format!("{ROUTE}{rest}");
+    let table = [
+        (
+            "/clusters/0/outlier/max_ejection_percent".into(),
+            json!(101),
+            "clusters[0].outlier.max_ejection_percent: must be 0 to 100; it is 101",
+        ),
+        (
+            "/clusters/0/overprovision_percent".into(),
+            json!(99),
+            "clusters[0].overprovision_percent: must be 100 to 1000; it is 99",
+        ),
+        (
+            "/clusters/0/max_connections".into(),
+            json!(0),
+            "clusters[0].max_connections: must be above 0",
+        ),
+        (
+            "/clusters/1/name".into(),
+            json!("users"),
+            "clusters[1].name: `users` is in this update twice",
+        ),
+        (
+            "/clusters/0/peer_tls/allowed_spiffe/0".into(),
+            json!("spiffe://*/x"),
+            "clusters[0].peer_tls.allowed_spiffe[0]: must be a SPIFFE id",
+        ),
+        (
+            "/listeners/0/tls/certificates".into(),
+            json!([]),
+            "listeners[0].tls.certificates: needs at least one secret",
+        ),
+        (
+            "/listeners/1/tls/client_ca".into(),
+            json!(null),
+            "listeners[1].tls.allowed_spiffe: needs `client_ca`",
+        ),
+        (
+            "/secrets/0/private_key_pem".into(),
+            json!(null),
+            "secrets[0].private_key_pem: ",
+        ),
+        (
+            "/removed/secrets".into(),
+            json!(["old"]),
+            "removed.secrets[0]: must not be in a full update",
+        ),
+        (
+            "/endpoints/0/localities/1/endpoints/0/address".into(),
+            json!("10.0.0.7:50051"),
+            "endpoints[0].localities[1].endpoints[0].address: `10.0.0.7:50051` is in this set twice",
+        ),
+        (
+            "/endpoints/0/localities/0/endpoints/0/weight".into(),
+            json!(0),
+            "endpoints[0].localities[0].endpoints[0].weight: must be 1 to 1000000; it is 0",
+        ),
+        (
+            "/route_tables/0/virtual_hosts/1/hostnames/0".into(),
+            json!("*.example.com"),
+            "route_tables[0].virtual_hosts[1].hostnames[0]: `*.example.com` is in this table twice",
+        ),
+        (
+            "/route_tables/0/virtual_hosts/1/hostnames/0".into(),
+            json!("Example.com"),
+            "route_tables[0].virtual_hosts[1].hostnames[0]: must be",
+        ),
+        (
+            route("/match/path"),
+            json!({"exact": "x"}),
+            "route_tables[0].virtual_hosts[0].routes[0].match.path.exact: must begin with `/`",
+        ),
+        (
+            route("/match/headers/0"),
+            json!({"name": "a", "exact": "1", "present": true}),
+            "route_tables[0].virtual_hosts[0].routes[0].match.headers[0]: needs exactly one of",
+        ),
+        (
+            route("/match/headers/0/name"),
+            json!("Version"),
+            "route_tables[0].virtual_hosts[0].routes[0].match.headers[0].name: must be a lower-case",
+        ),
+        (
+            route("/action/weighted/1/weight"),
+            json!(1_000_001),
+            "route_tables[0].virtual_hosts[0].routes[0].action.weighted[1].weight: must be 0 to 1000000",
+        ),
+        (
+            route("/action/weighted/1/request_headers/set/0/0"),
+            json!(":path"),
+            "route_tables[0].virtual_hosts[0].routes[0].action.weighted[1].request_headers.set[0][0]: must be",
+        ),
+        (
+            route("/request_headers/add/0/0"),
+            json!("te"),
+            "route_tables[0].virtual_hosts[0].routes[0].request_headers.add[0][0]: `te` belongs",
+        ),
+        (
+            route("/request_headers/add/0/1"),
+            json!("a\nb"),
+            "route_tables[0].virtual_hosts[0].routes[0].request_headers.add[0][1]: must not contain",
+        ),
+        (
+            route("/retry/attempts"),
+            json!(17),
+            "route_tables[0].virtual_hosts[0].routes[0].retry.attempts: must be 0 to 16; it is 17",
+        ),
+        (
+            route("/retry/max_ms"),
+            json!(1),
+            "route_tables[0].virtual_hosts[0].routes[0].retry.max_ms: must be at least `base_ms`, 200",
+        ),
+        (
+            route("/timeout_ms"),
+            json!(0),
+            "route_tables[0].virtual_hosts[0].routes[0].timeout_ms: must be above 0",
+        ),
+    ];
+    for (pointer, value, message) in table {
+        let refusal = refusal(&pointer, value);
+        assert!(refusal.starts_with(message), "{pointer}: {refusal}");
+    }
+}
+
+#[test]
+fn what_is_no_document_is_refused() {
+    for document in [
+        "",
+        "{",
+        "[]",
+        "{} {}",
+        r#"{"version": "1", "full": true} x"#,
+        r#"{"version": "1", "full": true, "extra": 1}"#,
+    ] {
+        assert!(parse_update(document.as_bytes()).is_err(), "{document}");
+    }
+}
+
+#[test]
+fn a_name_is_sent_or_removed_but_not_both() {
+    let document = r#"{"version": "1", "full": false, "clusters": [{"name": "a"}], "removed": {"clusters": ["b", "a"]}}"#;
+    let refusal = parse_update(document.as_bytes())
+        .expect_err("refused")
+        .to_string();
+    assert_eq!(
+        refusal,
+        "removed.clusters[1]: `a` is in `clusters` of this update too"
+    );
+}
+
+#[test]
+fn secrets_print_redacted() {
+    let update = parse_update(DOCUMENT.as_bytes()).expect("accepted");
+    let printed = format!("{:?}", update.secrets);
+    assert!(printed.contains("<redacted>") && printed.contains("web"));
+    assert!(!printed.contains("BEGIN"));
 }
