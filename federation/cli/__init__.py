@@ -1,0 +1,1 @@
+"""The composition root: ``fedctl`` parses, builds settings, wires ports to adapters, and runs."""

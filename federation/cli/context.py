@@ -1,0 +1,120 @@
+"""What every command needs: where the store is, how to open it, how to end with an error.
+
+Decides: which etcd is meant (option, environment, running lab, localhost), the wording and exit
+code of failures that all commands share.
+Leaves to others: the store (``adapters.etcd``), what commands do.
+Invariants: nothing heavy is imported before a store is opened, so that ``--help`` stays quick; an
+error is one sentence on stderr, never a traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from federation.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from federation.ports import Store
+
+DEFAULT_ETCD = "http://127.0.0.1:2379"
+"""Where etcd listens when nobody says otherwise."""
+
+DEFAULT_PREFIX = "/federation/v1/"
+"""Keys of the federation stand below this."""
+
+
+class CommandError(Exception):
+    """A command cannot go on: the sentence for people and the code for scripts."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where commands act. ``etcd`` holds one or more addresses, ``prefix`` ends with a slash."""
+
+    etcd: tuple[str, ...]
+    prefix: str
+
+    @asynccontextmanager
+    async def open_store(self) -> AsyncIterator[Store]:
+        """The store, closed on leaving; it dials on first use."""
+        from federation.adapters.etcd import EtcdSettings, EtcdStore
+
+        store = EtcdStore(EtcdSettings(endpoints=self.etcd))
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+def make_context(etcd: str | None, prefix: str) -> Context:
+    """The context for the global options; ``etcd`` is addresses with commas between, if given."""
+    chosen = etcd or etcd_of_lab(os.environ) or DEFAULT_ETCD
+    addresses = tuple(part.strip() for part in chosen.split(",") if part.strip())
+    return Context(addresses, f"/{prefix.strip('/')}/")
+
+
+def current(ctx: typer.Context) -> Context:
+    """The context that ``main`` put in place for all commands."""
+    found = ctx.find_object(Context)
+    return found if found is not None else make_context(None, DEFAULT_PREFIX)
+
+
+def lab_state_path(environ: Mapping[str, str]) -> Path:
+    """Where a running lab writes its state file."""
+    if explicit := environ.get("FEDERATION_LAB_DIR"):
+        return Path(explicit) / "lab.json"
+    state = environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "federation" / "lab" / "lab.json"
+
+
+def etcd_of_lab(environ: Mapping[str, str]) -> str | None:
+    """The address of the lab's etcd, or ``None`` when no lab has written a readable state file."""
+    try:
+        state = json.loads(lab_state_path(environ).read_bytes())
+    except (OSError, ValueError):
+        return None
+    address = state.get("etcd") if isinstance(state, dict) else None
+    return address if isinstance(address, str) and address else None
+
+
+def run(work: Coroutine[Any, Any, ExitCode | None]) -> None:
+    """Run a command's coroutine; its failures end the process as this module's rules say."""
+    from federation.ports import PortError, StoreUnavailable
+
+    try:
+        code = asyncio.run(work)
+    except CommandError as error:
+        fail(str(error), error.code)
+    except StoreUnavailable as error:
+        fail(f"etcd is away: {error}", ExitCode.STORE_AWAY)
+    except PortError as error:
+        fail(str(error), ExitCode.FAILED)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if code:
+        raise typer.Exit(code)
+
+
+def fail(message: str, code: ExitCode) -> NoReturn:
+    """End the command with ``error: MESSAGE`` on stderr."""
+    complain(f"error: {message}")
+    raise typer.Exit(code)
+
+
+def complain(message: str) -> None:
+    """Print a line to stderr as it is."""
+    sys.stderr.write(f"{message}\n")
