@@ -2,6 +2,11 @@
 //!
 //! Decides defaults and their reasons; enforcing them is the business of `connection` and `abuse`.
 
+use crate::frame::{DEFAULT_MAX_FRAME_SIZE, DEFAULT_WINDOW, MAX_FRAME_SIZE, WINDOW_MAX};
+
+/// A decoding table is never larger; the memory of a connection is to be small.
+const HEADER_TABLE_MAX: u32 = 64 << 10;
+
 /// Which end of the connection we are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
@@ -11,7 +16,7 @@ pub enum Role {
     Client,
 }
 
-/// Sizes and limits of one connection; fixed for its life.
+/// Sizes and limits of one connection; fixed for its life. Values out of bounds are moved into them.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Which end we are.
@@ -27,7 +32,7 @@ pub struct Config {
     pub max_frame_size: u32,
     /// Largest decoded header list, bytes, counted as in RFC 9113 section 6.5.2 (32 more per field).
     pub max_header_list_size: u32,
-    /// Largest dynamic table the peer's encoder may use, bytes.
+    /// Largest dynamic table the peer's encoder may use, bytes; at most 64 KiB.
     pub header_table_size: u32,
     /// With this many bytes in the output, `send_data` queues in the stream instead.
     pub output_high_water: usize,
@@ -55,11 +60,11 @@ pub struct AbuseLimits {
     pub settings: u32,
     /// DATA frames per tick that carry nothing and end nothing.
     pub empty_data: u32,
-    /// WINDOW_UPDATE frames per tick; each frame that we send earns some back.
+    /// `WINDOW_UPDATE` frames per tick; each frame that we send earns some back.
     pub window_updates: u32,
     /// PRIORITY frames, and frames of unknown types, per tick.
     pub ignored: u32,
-    /// Bytes of answers (PING and SETTINGS acknowledgements, RST_STREAM, WINDOW_UPDATE) that may wait
+    /// Bytes of answers (PING and SETTINGS acknowledgements, `RST_STREAM`, `WINDOW_UPDATE`) that may wait
     /// in the output for a peer that does not read.
     pub unread_answers: usize,
 }
@@ -91,6 +96,21 @@ impl Config {
             output_high_water: 64 << 10,
             stream_queue_max: 1 << 20,
             limits: AbuseLimits::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Numbers that the protocol forbids, moved to the nearest that it allows.
+    pub(crate) fn within_bounds(self) -> Self {
+        Self {
+            initial_stream_window: self.initial_stream_window.min(WINDOW_MAX),
+            connection_window: self.connection_window.clamp(DEFAULT_WINDOW, WINDOW_MAX),
+            max_frame_size: self
+                .max_frame_size
+                .clamp(DEFAULT_MAX_FRAME_SIZE, MAX_FRAME_SIZE),
+            header_table_size: self.header_table_size.min(HEADER_TABLE_MAX),
+            ..self
         }
     }
 }

@@ -4,11 +4,13 @@
 //! clears it. After the first few reads nothing here allocates.
 //!
 //! Invariants: a [`HeaderBlock`] is valid for the [`Events`] it came from until `clear`; spans of one
-//! block are contiguous; the bytes of a field are its name directly followed by its value.
+//! block are contiguous; the arena begins with the text of HPACK's static table, which fields refer to.
 
 use std::ops::Range;
 
 use crate::error::ErrorCode;
+use crate::header::NameKind;
+use crate::hpack::static_table;
 
 /// Handle of a stream: O(1) access by `slot`, guarded by `id` against reuse of the slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -97,7 +99,7 @@ pub enum Event {
         token: u64,
         /// Why.
         code: ErrorCode,
-        /// We found the fault and have queued RST_STREAM; otherwise the peer reset it.
+        /// We found the fault and have queued `RST_STREAM`; otherwise the peer reset it.
         local: bool,
     },
     /// Body bytes that waited in the stream's queue have gone to the output.
@@ -130,20 +132,23 @@ pub enum Event {
 }
 
 /// Events in order, with the bytes they refer to; reused by the caller for every read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Events {
     pub(crate) list: Vec<Event>,
     pub(crate) fields: Vec<FieldSpan>,
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Where one field lies in the arena.
+/// Where one field lies in the arena, and what the decoder found out about it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FieldSpan {
-    pub(crate) start: u32,
+    pub(crate) name_start: u32,
     pub(crate) name_len: u32,
+    pub(crate) value_start: u32,
     pub(crate) value_len: u32,
     pub(crate) sensitive: bool,
+    pub(crate) kind: NameKind,
+    pub(crate) value_ok: bool,
 }
 
 /// Iterator over the fields of one block.
@@ -206,14 +211,18 @@ impl Events {
     /// An empty one.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            list: Vec::new(),
+            fields: Vec::new(),
+            bytes: static_table::TEXT.to_vec(),
+        }
     }
 
     /// Forgets all events and header bytes, keeps the memory.
     pub fn clear(&mut self) {
         self.list.clear();
         self.fields.clear();
-        self.bytes.clear();
+        self.bytes.truncate(static_table::TEXT.len());
     }
 
     /// The events since `clear`, oldest first.
@@ -278,12 +287,43 @@ impl Events {
     }
 }
 
+impl Default for Events {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<'a> IntoIterator for &'a Events {
     type Item = &'a Event;
     type IntoIter = std::slice::Iter<'a, Event>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+// === impl FieldSpan ===
+
+impl FieldSpan {
+    /// A field whose value is not known yet.
+    pub(crate) fn named(name_start: u32, name_len: u32, kind: NameKind) -> Self {
+        Self {
+            name_start,
+            name_len,
+            value_start: 0,
+            value_len: 0,
+            sensitive: false,
+            kind,
+            value_ok: true,
+        }
+    }
+
+    pub(crate) fn name(&self) -> Range<usize> {
+        self.name_start as usize..(self.name_start + self.name_len) as usize
+    }
+
+    pub(crate) fn value(&self) -> Range<usize> {
+        self.value_start as usize..(self.value_start + self.value_len) as usize
     }
 }
 
@@ -294,10 +334,9 @@ impl<'a> Iterator for Fields<'a> {
 
     fn next(&mut self) -> Option<Field<'a>> {
         let span = self.spans.next()?;
-        let middle = (span.start + span.name_len) as usize;
         Some(Field {
-            name: &self.bytes[span.start as usize..middle],
-            value: &self.bytes[middle..middle + span.value_len as usize],
+            name: &self.bytes[span.name()],
+            value: &self.bytes[span.value()],
             sensitive: span.sensitive,
         })
     }

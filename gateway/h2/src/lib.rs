@@ -9,11 +9,18 @@
 //! - Memory is bounded: per stream by its receive window and `stream_queue_max`, per connection by
 //!   `max_concurrent_streams`, the two header tables, `output_high_water` and `unread_answers`.
 
+mod abuse;
 mod config;
 mod connection;
 mod error;
 mod event;
+mod frame;
+mod header;
+mod hpack;
+mod output;
 mod stats;
+mod store;
+mod stream;
 
 pub use config::{AbuseLimits, Config, Role};
 pub use connection::{Connection, Sent};

@@ -17,9 +17,9 @@ pub struct Stats {
     pub header_blocks_sent: u64,
     /// Streams opened, by either side.
     pub streams_opened: u64,
-    /// RST_STREAM received for live streams.
+    /// `RST_STREAM` received for live streams.
     pub resets_received: u64,
-    /// RST_STREAM sent.
+    /// `RST_STREAM` sent.
     pub resets_sent: u64,
     /// Streams that we refused: over the limit, or after our GOAWAY.
     pub streams_refused: u64,
@@ -31,9 +31,9 @@ pub struct Stats {
     pub pings_received: u64,
     /// SETTINGS frames received (acknowledgements left out).
     pub settings_received: u64,
-    /// WINDOW_UPDATE frames received.
+    /// `WINDOW_UPDATE` frames received.
     pub window_updates_received: u64,
-    /// WINDOW_UPDATE frames sent.
+    /// `WINDOW_UPDATE` frames sent.
     pub window_updates_sent: u64,
     /// DATA frames received that carried nothing and ended nothing.
     pub empty_data_received: u64,
