@@ -23,6 +23,7 @@ mod random;
 pub mod retry;
 pub mod route;
 pub mod snapshot;
+mod split;
 pub mod status;
 
 pub use balance::{EndpointIndex, EndpointTable, PickContext, PickError, Picked};

@@ -1,39 +1,123 @@
 //! Passive ejection: takes an endpoint out of balancing after failures in a row.
+//!
+//! Decides what counts as a failure, when there were too many, and for how long the endpoint is out. The cap keeps
+//! ejections from emptying a cluster: at most `max_ejection_percent` of its endpoints at once, but one always may. What
+//! is out at the cap stays in, and each further failure asks again.
+//!
+//! An endpoint that comes back is on probation: a failure before its first success ejects it again at once, for longer.
+//!
+//! What counts, by who answered:
+//!
+//! | outcome | endpoint of this cluster | gateway of another cluster (`peer`) |
+//! |---|---|---|
+//! | connect failure, reset | gateway failure | gateway failure |
+//! | our per-try timeout | gateway failure | nothing: the service behind it may be slow |
+//! | refused, unprocessed | nothing | nothing |
+//! | UNAVAILABLE | gateway failure | gateway failure if it made the answer itself, else success |
+//! | INTERNAL, DATA_LOSS; UNKNOWN with HTTP 5xx | failure | success |
+//! | CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED | nothing | nothing |
+//! | every other code | success: the application answered | success |
 
-use crate::{ClusterHandle, EndpointShared, Outcome};
+use crate::outcome::Answer;
+use crate::{ClusterHandle, Code, Endpoint, Outcome};
 
 /// An endpoint that was just taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ejection {
     /// When it may come back.
     pub until_ms: u64,
-    /// Ejections in a row, this one included.
+    /// Ejections that are not forgiven yet, this one included.
     pub count: u32,
     /// Why.
     pub reason: EjectionReason,
 }
 
-/// Which counter reached its limit.
+/// What was one failure too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EjectionReason {
     /// `consecutive_failures`.
     ConsecutiveFailures,
     /// `consecutive_gateway_failures`.
     ConsecutiveGatewayFailures,
-    /// It had just come back from an ejection and failed at once.
+    /// It had come back from an ejection and failed before any success.
     FailedOnReturn,
+}
+
+impl EjectionReason {
+    /// The word for labels, logs and events.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::ConsecutiveFailures => "consecutive_failures",
+            Self::ConsecutiveGatewayFailures => "consecutive_gateway_failures",
+            Self::FailedOnReturn => "failed_on_return",
+        }
+    }
+}
+
+/// What an outcome says about the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Success,
+    Nothing,
+    Failure,
+    GatewayFailure,
 }
 
 /// Counts the end of a try at `endpoint`, and ejects it when that was one failure too many and the cap allows it.
 ///
 /// `cluster` may be of an older snapshot than the current one: counters and the cap are shared by all snapshots.
+#[must_use = "an ejection is an event to report"]
 pub fn record(
     cluster: &ClusterHandle,
-    endpoint: &EndpointShared,
-    peer: bool,
+    endpoint: &Endpoint,
     outcome: Outcome,
     now_ms: u64,
 ) -> Option<Ejection> {
-    let _ = (cluster, endpoint, peer, outcome, now_ms);
-    unimplemented!()
+    let policy = cluster.config.outlier.as_ref()?;
+    let shared = &endpoint.shared;
+    // Ends of streams that began before the ejection say nothing new.
+    if shared.ejected_until_ms(now_ms).is_some() {
+        return None;
+    }
+    let reason = match judge(outcome, endpoint.peer) {
+        Verdict::Nothing => return None,
+        Verdict::Success => {
+            shared.succeeded();
+            return None;
+        }
+        Verdict::Failure => shared.failed(policy, false)?,
+        Verdict::GatewayFailure => shared.failed(policy, true)?,
+    };
+    cluster.shared.alone(|| {
+        let ejected_meanwhile = shared.ejected_until_ms(now_ms).is_some();
+        let members = cluster.shared.members().len();
+        let allowed = (members * usize::from(policy.max_ejection_percent) / 100).max(1);
+        let eject = !ejected_meanwhile && cluster.shared.ejected(now_ms) < allowed;
+        eject.then(|| shared.eject(policy, reason, now_ms))
+    })
 }
+
+const fn judge(outcome: Outcome, peer: bool) -> Verdict {
+    match outcome {
+        Outcome::ConnectFailure | Outcome::Reset => Verdict::GatewayFailure,
+        Outcome::Refused => Verdict::Nothing,
+        Outcome::Timeout if peer => Verdict::Nothing,
+        Outcome::Timeout => Verdict::GatewayFailure,
+        Outcome::Answer(answer) => judge_answer(answer, peer),
+    }
+}
+
+const fn judge_answer(answer: Answer, peer: bool) -> Verdict {
+    match answer.code {
+        Code::Cancelled | Code::DeadlineExceeded | Code::ResourceExhausted => Verdict::Nothing,
+        Code::Unavailable if !peer || answer.by_gateway => Verdict::GatewayFailure,
+        _ if peer => Verdict::Success,
+        Code::Internal | Code::DataLoss => Verdict::Failure,
+        Code::Unknown if answer.http_status >= 500 => Verdict::Failure,
+        _ => Verdict::Success,
+    }
+}
+
+#[cfg(test)]
+mod tests;

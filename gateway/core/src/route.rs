@@ -10,18 +10,17 @@
 mod host;
 mod index;
 mod matcher;
-mod split;
 
 use std::sync::Arc;
 
 use self::host::HostMap;
 use self::index::PathIndex;
 use self::matcher::{HeaderMatcher, PathMatcher};
-use self::split::Split;
 use crate::config::{
     Action, HeaderOps, Name, Reply, RouteConfig, RouteTableConfig, VirtualHostConfig,
     WeightedCluster,
 };
+use crate::split::Split;
 use crate::{ConfigError, RetryPolicy};
 
 /// A request's header fields.
@@ -96,7 +95,7 @@ impl Route {
             });
         let headers = headers.collect::<Result<_, _>>()?;
         let split = match &config.action {
-            Action::Weighted(parts) => Split::new(parts.iter().map(|part| part.weight)),
+            Action::Weighted(parts) => Split::new(parts.iter().map(|part| part.weight.into())),
             Action::Reply(_) => Split::new(std::iter::empty()),
         };
         let retry = config.retry.clone().map(RetryPolicy::new);

@@ -4,14 +4,15 @@ use crate::random::Draws;
 
 /// Running sums of weights: a draw is a binary search.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Split {
+pub(crate) struct Split {
     sums: Vec<u64>,
 }
 
 impl Split {
-    pub(super) fn new(weights: impl Iterator<Item = u32>) -> Self {
+    /// The sum of the weights must fit in 64 bits; the bounds of configured weights see to that.
+    pub(crate) fn new(weights: impl Iterator<Item = u64>) -> Self {
         let running = weights.scan(0_u64, |sum, weight| {
-            *sum += u64::from(weight);
+            *sum += weight;
             Some(*sum)
         });
         Self {
@@ -19,14 +20,29 @@ impl Split {
         }
     }
 
+    pub(crate) fn total(&self) -> u64 {
+        self.sums.last().copied().unwrap_or(0)
+    }
+
     /// A position, proportional to its weight; `None` when all weights are 0.
-    pub(super) fn pick(&self, random: u64) -> Option<usize> {
-        let total = *self.sums.last()?;
-        if total == 0 {
-            return None;
-        }
-        let drawn = Draws::new(random).below(total);
-        Some(self.sums.partition_point(|sum| *sum <= drawn))
+    pub(crate) fn pick(&self, random: u64) -> Option<usize> {
+        let total = self.total();
+        (total > 0).then(|| self.at(Draws::new(random).below(total)))
+    }
+
+    /// The position whose part of the line from 0 to [`Self::total`] has `place`.
+    pub(crate) fn at(&self, place: u64) -> usize {
+        self.sums.partition_point(|sum| *sum <= place)
+    }
+
+    /// Where the part of a position begins, and how long it is.
+    pub(crate) fn part(&self, position: usize) -> (u64, u64) {
+        let start = if position == 0 {
+            0
+        } else {
+            self.sums[position - 1]
+        };
+        (start, self.sums[position] - start)
     }
 }
 
@@ -44,8 +60,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn draws_are_proportional_to_weight(weights in proptest::collection::vec(0..100_u32, 1..8), seed: u64) {
-            let total: u32 = weights.iter().sum();
+        fn draws_are_proportional_to_weight(weights in proptest::collection::vec(0..100_u64, 1..8), seed: u64) {
+            let total: u64 = weights.iter().sum();
             prop_assume!(total > 0);
             let split = Split::new(weights.iter().copied());
             let mut draws = Draws::new(seed);
@@ -54,7 +70,7 @@ mod tests {
                 counts[split.pick(draws.next()).unwrap()] += 1;
             }
             for (count, weight) in counts.iter().zip(&weights) {
-                let share = f64::from(*weight) / f64::from(total);
+                let share = *weight as f64 / total as f64;
                 // Six standard deviations of a binomial.
                 let slack = 6.0 * (20_000.0 * share * (1.0 - share)).sqrt();
                 prop_assert!((f64::from(*count) - 20_000.0 * share).abs() <= slack, "{counts:?} for {weights:?}");

@@ -1,0 +1,208 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::cluster::tests::cluster;
+use crate::config::{EndpointConfig, EndpointSet, Health, LocalityConfig};
+
+const OK: Outcome = Outcome::status(Code::Ok);
+
+fn handle(endpoints: u16, peer: bool, max_ejection_percent: u8) -> ClusterHandle {
+    let mut config = cluster("a");
+    config.outlier.as_mut().unwrap().max_ejection_percent = max_ejection_percent;
+    let endpoint = |n| EndpointConfig {
+        address: ([10, 0, 0, 1], 1 + n).into(),
+        weight: 1,
+        health: Health::Healthy,
+        peer,
+        drain_grace_ms: None,
+    };
+    let locality = LocalityConfig {
+        cluster_id: "c".into(),
+        region: "r".into(),
+        priority: 0,
+        weight: 1,
+        endpoints: (0..endpoints).map(endpoint).collect(),
+    };
+    let set = EndpointSet {
+        cluster: "a".into(),
+        localities: vec![locality],
+    };
+    let handle = ClusterHandle::new(Arc::new(config), Arc::new(set), None, 0);
+    handle.adopt();
+    handle
+}
+
+fn record_at(handle: &ClusterHandle, at: usize, outcome: Outcome, now_ms: u64) -> Option<Ejection> {
+    record(handle, &handle.endpoints.endpoints()[at], outcome, now_ms)
+}
+
+#[test]
+fn outcomes_are_judged_as_documented() {
+    use Verdict::*;
+    let below_http = [
+        Outcome::ConnectFailure,
+        Outcome::Reset,
+        Outcome::Timeout,
+        Outcome::Refused,
+    ];
+    assert_eq!(
+        below_http.map(|outcome| judge(outcome, false)),
+        [GatewayFailure, GatewayFailure, GatewayFailure, Nothing]
+    );
+    assert_eq!(
+        below_http.map(|outcome| judge(outcome, true)),
+        [GatewayFailure, GatewayFailure, Nothing, Nothing]
+    );
+    for number in 0..=16 {
+        let code = Code::from_number(number).unwrap();
+        let of = |by_gateway, peer| {
+            judge(
+                Outcome::Answer(Answer {
+                    code,
+                    http_status: 200,
+                    by_gateway,
+                }),
+                peer,
+            )
+        };
+        let expected = match number {
+            1 | 4 | 8 => [Nothing, Nothing, Nothing],
+            13 | 15 => [Failure, Success, Success],
+            14 => [GatewayFailure, Success, GatewayFailure],
+            _ => [Success, Success, Success],
+        };
+        assert_eq!(
+            [of(false, false), of(false, true), of(true, true)],
+            expected,
+            "{}",
+            code.name()
+        );
+    }
+    let unknown = Answer {
+        code: Code::Unknown,
+        http_status: 500,
+        by_gateway: false,
+    };
+    assert_eq!(judge(Outcome::Answer(unknown), false), Failure);
+}
+
+#[test]
+fn failures_in_a_row_eject_and_a_success_starts_over() {
+    let handle = handle(4, false, 50);
+    for _ in 0..10 {
+        for outcome in [Outcome::Reset, Outcome::Reset, OK] {
+            assert_eq!(record_at(&handle, 0, outcome, 0), None);
+        }
+    }
+    let internal = Outcome::status(Code::Internal);
+    let ejections: Vec<_> = (0..6).map(|_| record_at(&handle, 0, internal, 0)).collect();
+    assert_eq!(ejections[..4], [None; 4]);
+    let reason = EjectionReason::ConsecutiveFailures;
+    assert_eq!(
+        ejections[4],
+        Some(Ejection {
+            until_ms: 30_000,
+            count: 1,
+            reason
+        })
+    );
+    assert_eq!(ejections[5], None, "it is out already");
+}
+
+#[test]
+fn other_failures_interrupt_gateway_failures_but_not_failures() {
+    let handle = handle(4, false, 50);
+    let internal = Outcome::status(Code::Internal);
+    let mixed = [Outcome::Reset, Outcome::Reset, internal, Outcome::Reset];
+    assert!(
+        mixed
+            .iter()
+            .all(|outcome| record_at(&handle, 0, *outcome, 0).is_none())
+    );
+    let reason = record_at(&handle, 0, Outcome::Reset, 0).map(|ejection| ejection.reason);
+    assert_eq!(reason, Some(EjectionReason::ConsecutiveFailures));
+}
+
+#[test]
+fn one_failure_on_return_ejects_for_longer_and_a_success_ends_probation() {
+    let handle = handle(4, false, 50);
+    for _ in 0..3 {
+        let _ = record_at(&handle, 0, Outcome::Reset, 0);
+    }
+    let again = record_at(&handle, 0, Outcome::Reset, 30_000).unwrap();
+    assert_eq!(
+        (again.reason, again.until_ms, again.count),
+        (EjectionReason::FailedOnReturn, 90_000, 2)
+    );
+    assert_eq!(record_at(&handle, 0, OK, 90_000), None);
+    assert_eq!(record_at(&handle, 0, Outcome::Reset, 90_000), None);
+}
+
+#[test]
+fn time_forgives_ejections() {
+    let handle = handle(4, false, 50);
+    let eject = |now_ms| {
+        let _ = record_at(&handle, 0, OK, now_ms);
+        (0..3)
+            .find_map(|_| record_at(&handle, 0, Outcome::ConnectFailure, now_ms))
+            .unwrap()
+            .count
+    };
+    assert_eq!([eject(0), eject(30_000), eject(90_000)], [1, 2, 3]);
+    assert_eq!(eject(180_000 + 10_000), 3, "one interval forgives one");
+    assert_eq!(eject(1_000_000), 1);
+}
+
+#[test]
+fn without_a_policy_nothing_is_ejected() {
+    let mut handle = handle(1, false, 50);
+    Arc::make_mut(&mut handle.config).outlier = None;
+    assert!((0..50).all(|_| record_at(&handle, 0, Outcome::Reset, 0).is_none()));
+}
+
+#[test]
+fn one_may_be_ejected_whatever_the_cap() {
+    let handle = handle(3, false, 0);
+    let fail = |at| (0..9).find_map(|_| record_at(&handle, at, Outcome::Reset, 0));
+    assert!(fail(0).is_some());
+    assert!(fail(1).is_none());
+    assert!(
+        record_at(&handle, 1, Outcome::Reset, 30_000).is_some(),
+        "the first is back, so there is room"
+    );
+}
+
+proptest! {
+    #[test]
+    fn ejections_never_exceed_the_cap(
+        endpoints in 1..12_u16,
+        percent in 0..=100_u8,
+        steps in prop::collection::vec((any::<prop::sample::Index>(), 0..4_000_u64, 0..5_u8), 1..300),
+    ) {
+        let handle = handle(endpoints, false, percent);
+        let cap = (usize::from(endpoints) * usize::from(percent) / 100).max(1);
+        let mut now_ms = 0;
+        for (at, wait_ms, kind) in steps {
+            now_ms += wait_ms;
+            let outcome = if kind == 0 { OK } else { Outcome::Reset };
+            let _ = record_at(&handle, at.index(endpoints.into()), outcome, now_ms);
+            prop_assert!(handle.shared.ejected(now_ms) <= cap);
+        }
+    }
+}
+
+#[test]
+fn threads_that_fail_together_stay_below_the_cap() {
+    let handle = handle(8, false, 25);
+    std::thread::scope(|scope| {
+        for at in 0..8 {
+            let handle = &handle;
+            scope.spawn(move || {
+                (0..1_000).for_each(|_| drop(record_at(handle, at, Outcome::Reset, 0)))
+            });
+        }
+    });
+    assert_eq!(handle.shared.ejected(0), 2);
+}
