@@ -8,7 +8,7 @@ different exceptions; everything that waits can be cancelled.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,12 +25,20 @@ class TemporaryError(PortError):
     """The other side is away or busy; the same call may succeed later."""
 
 
-class StoreUnavailable(TemporaryError):
+class StoreUnavailable(TemporaryError):  # noqa: N818 - reads as a fact where it is caught
     """The store cannot be reached or has no quorum; the message names its addresses."""
 
 
-class LeaseLost(PortError):
+class StoreRefused(PortError):  # noqa: N818
+    """The store answered and said no (too large, not permitted); the same call fails again."""
+
+
+class LeaseLost(PortError):  # noqa: N818
     """The lease under a key ended before its owner did; what it guarded is no longer held."""
+
+
+MAX_WRITES = 128
+"""Writes in one ``Store.commit``: etcd's default limit of operations in one transaction."""
 
 
 class Clock(Protocol):
@@ -139,7 +147,7 @@ class Leadership(Protocol):
 
 
 class Store(Protocol):
-    """A consistent key-value store with leases, watches and elections (etcd, or memory in tests)."""
+    """A consistent key-value store with leases, watches and elections (etcd, or memory)."""
 
     async def get(self, key: str) -> Entry | None:
         """The entry at ``key``. Raises ``StoreUnavailable``."""
@@ -153,19 +161,20 @@ class Store(Protocol):
         """Apply all writes at once if all guards hold.
 
         Returns the store revision of the write, or ``None`` if a guard failed and nothing was
-        written. At most 128 writes (etcd's limit for one transaction), else ``ValueError``.
-        Raises ``StoreUnavailable``; the outcome is then unknown and the caller reads back.
+        written. At most 128 writes and one write for each key (etcd's limits for one transaction),
+        else ``ValueError``. Raises ``LeaseLost`` when a ``Put`` names a lease that has ended, and
+        ``StoreUnavailable``; the outcome is then unknown and the caller reads back.
         """
         ...
 
-    def mirror(self, prefix: str) -> AsyncIterator[Listing]:
+    def mirror(self, prefix: str) -> AsyncGenerator[Listing, None]:
         """The prefix now and after every change, as complete immutable listings, for ever.
 
         Changes that arrive together come as one listing; a slow reader skips to the newest. The
         adapter resumes from the last revision after a lost connection, lists anew after compaction
         and periodically against lost events, and yields nothing while the store is away. A store
         whose revision has gone backwards (restored from an old backup) is not believed: the mirror
-        keeps waiting and logs it.
+        keeps waiting and logs it. Close it (``contextlib.aclosing``) when reading ends early.
         """
         ...
 
@@ -176,17 +185,25 @@ class Store(Protocol):
     def campaign(
         self, election: str, *, identity: str, ttl_s: float
     ) -> AbstractAsyncContextManager[Leadership]:
-        """Wait until we lead ``election``; leaving resigns. Raises ``StoreUnavailable``."""
+        """Wait until we lead ``election`` (a key prefix); leaving resigns.
+
+        Raises ``StoreUnavailable`` on entering, also when the candidacy ends while waiting.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release connections; mirrors and leases end."""
         ...
 
 
 class ObjectSource(Protocol):
     """Where a cluster's objects come from: Kubernetes, universal (the store) or a folder."""
 
-    def snapshots(self) -> AsyncIterator[ObjectSnapshot]:
+    def snapshots(self) -> AsyncGenerator[ObjectSnapshot, None]:
         """Complete snapshots, newest first to a slow reader; the first one only when synced.
 
-        A bad object is reported inside the snapshot (``ObjectSnapshot.rejected``) and stops no other.
+        A bad object is reported inside the snapshot (``ObjectSnapshot.rejected``) and stops no
+        other.
         """
         ...
 

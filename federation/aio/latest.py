@@ -1,0 +1,74 @@
+"""A cell that holds the newest value of something, for one writer and any number of readers.
+
+Decides: how readers wait for news. A reader that is slow skips to the newest value; nothing queues,
+so the memory is one value whatever the rates are.
+Leaves to others: what the value means; values must be immutable, since readers share them.
+Invariants: an equal value is not news; a reader never sees the same version twice; after ``close``
+readers get the last value they had not seen and then end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Latest(Generic[T]):
+    """The newest value and a way to wait for the next one."""
+
+    def __init__(self, initial: T | None = None) -> None:
+        self._value = initial
+        self._version = 0 if initial is None else 1
+        self._closed = False
+        self._news = asyncio.Event()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"Latest(version={self._version}, {state})"
+
+    @property
+    def value(self) -> T | None:
+        """The newest value; ``None`` before the first."""
+        return self._value
+
+    @property
+    def version(self) -> int:
+        """How many different values there were."""
+        return self._version
+
+    def set(self, value: T) -> bool:
+        """Publish ``value``; says whether it was news (it differs from the last one)."""
+        if self._closed:
+            return False
+        if self._version and (value is self._value or value == self._value):
+            return False
+        self._value = value
+        self._version += 1
+        self._announce()
+        return True
+
+    def close(self) -> None:
+        """End all readers once they have seen the newest value."""
+        self._closed = True
+        self._announce()
+
+    async def changes(self) -> AsyncGenerator[T, None]:
+        """The newest value, and again after every change; ends when the cell is closed."""
+        seen = 0
+        while True:
+            if self._version > seen:
+                seen = self._version
+                assert self._value is not None
+                yield self._value
+                continue
+            if self._closed:
+                return
+            news = self._news
+            await news.wait()
+
+    def _announce(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
