@@ -1,0 +1,1 @@
+"""Implementations of the ports; ``cli`` alone chooses among them."""
