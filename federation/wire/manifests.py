@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -82,7 +82,7 @@ class Decoded:
     objects: tuple[ApiObject, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     skipped: tuple[Skipped, ...] = ()
-    origins: Mapping[ObjectKey, str] | None = None
+    origins: Mapping[ObjectKey, str] = field(default_factory=dict)
 
 
 def decode(

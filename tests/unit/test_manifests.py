@@ -223,8 +223,8 @@ class TestDuplicates:
         assert len(decoded.objects) == 1
         assert [entry.message for entry in decoded.rejected] == [
             (
-                "t.yaml:9: ConfigMap default/a: metadata.name: stands already at t.yaml:2, which is "
-                "kept; rename or remove one of the two"
+                "t.yaml:9: ConfigMap default/a: metadata.name: stands already at t.yaml:2, which "
+                "is kept; rename or remove one of the two"
             )
         ]
 

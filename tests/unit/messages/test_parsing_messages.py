@@ -141,8 +141,8 @@ class TestHeader:
             (
                 "apiVersion: v1\nkind: Service\nmetadata: {name: User_Service}\n",
                 (
-                    "user.yaml:3: Service default/User_Service: metadata.name: must be a DNS name of "
-                    "at most 253 lower-case letters, digits, '-' and '.', got \"User_Service\""
+                    "user.yaml:3: Service default/User_Service: metadata.name: must be a DNS name "
+                    "of at most 253 lower-case letters, digits, '-' and '.', got \"User_Service\""
                 ),
             ),
             (
@@ -228,8 +228,8 @@ class TestFields:
         said = "GRPCRoute app/user-service-weighted: spec"
         assert said_about(text) == [
             (
-                f"user.yaml:5: {said}.hostnames[0]: must be a lower-case DNS name, with `*.` in front "
-                'at most (no port, no address), got "grpc.example.com:443"'
+                f"user.yaml:5: {said}.hostnames[0]: must be a lower-case DNS name, with `*.` in "
+                'front at most (no port, no address), got "grpc.example.com:443"'
             ),
             f"user.yaml:8: {said}.rules[0].backendRefs[0].port: must be between 1 and 65535, got 0",
             f'user.yaml:9: {said}.rules[0].backendRefs[1].port: must be a whole number, got "9090"',
