@@ -147,8 +147,8 @@ class TestLastGood:
         assert newer.of(Service)[0].spec.ports[0].port == 9090
         assert said(newer) == [
             (
-                f"{tmp_path / 'a.yaml'}:5: Service app/two: spec.ports[0].port: must be between 1 and "
-                "65535, got 70000; its last good version stays"
+                f"{tmp_path / 'a.yaml'}:5: Service app/two: spec.ports[0].port: must be between "
+                "1 and 65535, got 70000; its last good version stays"
             )
         ]
 
@@ -169,8 +169,8 @@ class TestLastGood:
         assert names(newer) == ["one", "two"]
         assert said(newer) == [
             (
-                f"{tmp_path / 'a.yaml'}: cannot be read: not UTF-8 text: invalid start byte at byte 0"
-                "; its last good objects stay"
+                f"{tmp_path / 'a.yaml'}: cannot be read: not UTF-8 text: invalid start byte at byte "
+                "0; its last good objects stay"
             )
         ]
 
