@@ -66,9 +66,12 @@ KIND_OF_TYPE = {type_url: kind for kind, type_url in TYPE_OF_KIND.items()}
 """Kind of each type URL."""
 
 
-def translate(kind: Kind, body: any_pb2.Any) -> Piece:
-    """Translate a packed resource. Raises ``UnsupportedFieldError``."""
-    return translate_message(kind, unpack(body, _TRANSLATORS[kind].message, ""))
+def translate(kind: Kind, name: str, body: any_pb2.Any) -> Piece:
+    """Translate the packed resource called ``name``. Raises ``UnsupportedFieldError``."""
+    piece = translate_message(kind, unpack(body, _TRANSLATORS[kind].message, ""))
+    if piece.id.name != name:
+        raise UnsupportedFieldError("name", f"is {piece.id.name!r}, and the resource's is {name!r}")
+    return piece
 
 
 def translate_message(kind: Kind, message: Message) -> Piece:

@@ -243,7 +243,8 @@ def _panic_percent(cluster: cluster_pb2.Cluster) -> int:
     )
     if not common.HasField("healthy_panic_threshold"):
         return PANIC_PERCENT
-    return int(round(common.healthy_panic_threshold.value))
+    percent: float = common.healthy_panic_threshold.value
+    return round(percent)
 
 
 def _peer_tls(cluster: cluster_pb2.Cluster) -> dict[str, Any] | None:

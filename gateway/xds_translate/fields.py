@@ -65,12 +65,12 @@ def optional_ms(message: Message, name: str) -> int | None:
     return int(value.seconds * 1000 + -(-value.nanos // 1_000_000))
 
 
-def optional_value(message: Message, name: str) -> Any:  # noqa: ANN401 - as the field is
+def optional_value(message: Message, name: str) -> Any:
     """The value of a wrapper field (``UInt32Value`` and its like); ``None`` when unset."""
     return getattr(message, name).value if message.HasField(name) else None
 
 
-def own_metadata(message: Any) -> dict[str, Any]:  # noqa: ANN401 - any message with metadata
+def own_metadata(message: Any) -> dict[str, Any]:
     """Our control plane's metadata on ``message``; numbers are floats as in any ``Struct``."""
     namespaces = message.metadata.filter_metadata
     return dict(namespaces[METADATA].items()) if METADATA in namespaces else {}

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from envoy.service.discovery.v3 import discovery_pb2
+
 
 class Kind(StrEnum):
     """Kinds of pieces; the values are the names of the update's lists."""
@@ -47,9 +49,13 @@ class HealthPlan:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A translated resource. ``needs`` must be in force before it can be."""
+    """A translated resource. ``needs`` must be in force before it can be.
+
+    ``origin`` is the resource as it came by xDS, ``None`` for pieces made here.
+    """
 
     id: PieceId
     body: dict[str, Any] = field(repr=False)
     needs: frozenset[PieceId] = frozenset()
     health: HealthPlan | None = None
+    origin: discovery_pb2.Resource | None = field(default=None, repr=False, compare=False)

@@ -1,0 +1,151 @@
+"""The admin endpoint: readiness, numbers, the configuration in force, recent events, and drain.
+
+Decides: paths and forms of the answers.
+Leaves to others: every fact in them. Traffic does not pass here, and a slow reader here slows none.
+Invariants: key material is never shown; reading changes nothing; ``POST /drain`` alone acts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from gateway.metrics import GatewayCollector, exposition
+from gateway.runtime import Runtime
+from gateway.status import Status
+from gateway.xds_translate import Kind, Piece
+
+EVENTS_MAX = 1024
+"""Events kept for ``/events``; the oldest goes first."""
+
+
+class AdminError(Exception):
+    """The admin endpoint cannot listen; the message says where and why."""
+
+
+class Subject(Protocol):
+    """The gateway as the admin endpoint sees it."""
+
+    runtime: Runtime
+    events: deque[Mapping[str, Any]]
+
+    def status(self) -> Status:
+        """What the gateway says about itself."""
+        ...
+
+    def stats(self) -> Mapping[str, Any]:
+        """The core's counters."""
+        ...
+
+    def begin_drain(self) -> None:
+        """Stop taking new work."""
+        ...
+
+
+class Admin:
+    """Serves one gateway's admin endpoint."""
+
+    def __init__(self, subject: Subject, *, address: str) -> None:
+        self._subject = subject
+        self._address = address
+        self._runner: web.AppRunner | None = None
+        self._collector = GatewayCollector(subject.stats, subject.status)
+
+    @property
+    def address(self) -> str:
+        """``HOST:PORT`` listened on; the real port once started."""
+        return self._address
+
+    async def start(self) -> None:
+        """Listen. Raises ``AdminError``."""
+        application = web.Application()
+        application.router.add_get("/ready", self._ready)
+        application.router.add_get("/stats", self._stats)
+        application.router.add_get("/metrics", self._metrics)
+        application.router.add_get("/config_dump", self._config_dump)
+        application.router.add_get("/events", self._events)
+        application.router.add_post("/drain", self._drain)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        host, _, port = self._address.rpartition(":")
+        site = web.TCPSite(self._runner, host.strip("[]"), int(port))
+        try:
+            await site.start()
+        except OSError as failure:
+            raise AdminError(
+                f"cannot serve the admin endpoint on {self._address}: {failure.strerror}"
+            ) from failure
+        bound = self._runner.addresses[0]
+        self._address = f"{host}:{bound[1]}"
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        status = self._subject.status()
+        return _json(status_body(status), status=200 if status.ready else 503)
+
+    async def _stats(self, _request: web.Request) -> web.Response:
+        status = status_body(self._subject.status())
+        return _json({"gateway": status, "core": dict(self._subject.stats())})
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(
+            body=exposition(self._collector),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    async def _config_dump(self, _request: web.Request) -> web.Response:
+        return _json(config_dump(self._subject.runtime))
+
+    async def _events(self, _request: web.Request) -> web.Response:
+        return _json(list(self._subject.events))
+
+    async def _drain(self, _request: web.Request) -> web.Response:
+        self._subject.begin_drain()
+        return _json(status_body(self._subject.status()), status=202)
+
+
+def status_body(status: Status) -> dict[str, Any]:
+    """A status as JSON."""
+    return asdict(status) | {"ready": status.ready}
+
+
+def config_dump(runtime: Runtime) -> dict[str, Any]:
+    """What is in force, refused and waiting; secrets by name only."""
+    assembly = runtime.assembly
+    waiting = {
+        str(i): [str(n) for n in needs] for i in assembly.wanted if (needs := assembly.waiting(i))
+    }
+    return {
+        "version": runtime.version,
+        **{
+            str(kind): _dump(p for i, p in runtime.in_force.items() if i.kind is kind)
+            for kind in Kind
+        },
+        "refused": {str(i): message for i, message in runtime.refusals().items()},
+        "waiting": waiting,
+    }
+
+
+def _dump(pieces: Iterable[Piece]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": piece.id.name,
+            "version": piece.origin.version if piece.origin else None,
+            "body": "redacted" if piece.id.kind is Kind.SECRETS else piece.body,
+        }
+        for piece in sorted(pieces, key=lambda piece: piece.id)
+    ]
+
+
+def _json(body: object, *, status: int = 200) -> web.Response:
+    dumps: Callable[[object], str] = lambda value: json.dumps(value, indent=2, sort_keys=True)  # noqa: E731
+    return web.json_response(body, status=status, dumps=dumps)

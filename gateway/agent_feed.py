@@ -1,0 +1,85 @@
+"""Configuration from the agent by xDS, with the last good one on disk under it.
+
+Decides: what a gateway serves when it starts: the last good configuration if there is one, until
+the agent has sent a complete one; and how it says so.
+Leaves to others: the stream (``xds_client``), the file (``last_good``).
+Invariants: a file that cannot be used never keeps the gateway from starting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from gateway import last_good
+from gateway.assembly import MAKE_ORDER
+from gateway.runtime import Runtime
+from gateway.settings import GatewaySettings
+from gateway.shell import FeedState
+from gateway.status import State
+from gateway.xds_client import XdsClient, held_resources
+from gateway.xds_translate import TYPE_OF_KIND
+
+log = logging.getLogger("gateway.feed")
+
+
+class AgentFeed:
+    """Feeds a runtime from the agent."""
+
+    def __init__(self, settings: GatewaySettings, runtime: Runtime) -> None:
+        self._settings = settings
+        self._runtime = runtime
+        self._client = XdsClient(settings, runtime, on_synced=self._synced)
+        self._writer = last_good.LastGoodWriter(
+            settings.state_dir, lambda: held_resources(self._runtime)
+        )
+        self._confirmed_at: float | None = None
+        self._ever_synced = False
+        self._booted = False
+
+    async def boot(self) -> None:
+        """Serve the last good configuration, if there is one."""
+        try:
+            stored = await asyncio.to_thread(last_good.load, self._settings.state_dir)
+        except last_good.LastGoodError as failure:
+            log.warning("last good configuration not used", extra={"why": str(failure)})
+            return
+        if stored is None:
+            return
+        for kind in MAKE_ORDER:
+            await self._runtime.accept(
+                kind, [r for r in stored.resources if r.resource.type_url == TYPE_OF_KIND[kind]]
+            )
+        self._confirmed_at = stored.written_at
+        self._booted = True
+        log.info("serving from snapshot", extra={"resources": len(stored.resources)})
+
+    async def run(self) -> None:
+        """Follow the agent and keep the file, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._client.run())
+            group.create_task(self._writer.run())
+
+    def changed(self) -> None:
+        """Have the file written, once the agent has confirmed a complete configuration."""
+        if self._ever_synced:
+            self._writer.changed()
+
+    def state(self) -> FeedState:
+        """In sync, or how old the configuration is and why."""
+        contact = self._client.contact
+        heard_at = contact.last_heard_at or self._confirmed_at
+        age_s = None if heard_at is None else round(time.time() - heard_at, 3)
+        why = "; ".join(text for text in (contact.error, self._writer.error) if text) or None
+        if contact.synced:
+            return FeedState(State.IN_SYNC, 0.0, why)
+        if self._ever_synced:
+            return FeedState(State.AGENT_AWAY, age_s, why)
+        state = State.SERVING_FROM_SNAPSHOT if self._booted else State.STARTING
+        return FeedState(state, age_s, why)
+
+    def _synced(self) -> None:
+        log.info("in sync with the agent", extra={"version": self._runtime.version})
+        self._ever_synced = True
+        self._writer.changed()

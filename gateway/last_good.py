@@ -1,0 +1,122 @@
+"""The last good configuration on disk, so that a gateway starts without its control plane.
+
+Decides: the file's form (one delta response with the resources in force, sealed by a checksum),
+that it is replaced as a whole or not at all, and how often it is written.
+Leaves to others: what is in force (``runtime``), when it is used (``shell``).
+Invariants: a reader sees an old or a new file, never a part; a file that is damaged or from another
+format is reported and not used; only the owner can read it, since it holds certificates' keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import DecodeError
+
+FILE_NAME = "last-good.xds"
+_MAGIC = b"grpc-federation last-good 1\n"
+_DIGEST_BYTES = 32
+
+WRITE_INTERVAL_S = 0.5
+"""Least time between two writes: endpoints may change many times a second, and a file that is half
+a second old does at a start."""
+
+
+class LastGoodError(Exception):
+    """The file cannot be used; the message says which file and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastGood:
+    """What the file holds, and when it was written (Unix seconds)."""
+
+    resources: tuple[discovery_pb2.Resource, ...]
+    written_at: float
+
+
+def load(state_dir: Path) -> LastGood | None:
+    """The stored configuration; ``None`` when there is none. Raises ``LastGoodError``."""
+    path = state_dir / FILE_NAME
+    try:
+        content = path.read_bytes()
+        written_at = path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    except OSError as failure:
+        raise LastGoodError(f"cannot read {path}: {failure.strerror}") from failure
+    if not content.startswith(_MAGIC):
+        raise LastGoodError(f"{path} is not a last-good file of this version; it is not used")
+    digest, body = content[len(_MAGIC) :][:_DIGEST_BYTES], content[len(_MAGIC) + _DIGEST_BYTES :]
+    if hashlib.sha256(body).digest() != digest:
+        raise LastGoodError(f"{path} is damaged (checksum differs); it is not used")
+    try:
+        response = discovery_pb2.DeltaDiscoveryResponse.FromString(body)
+    except DecodeError as failure:
+        raise LastGoodError(f"{path} is damaged: {failure}") from failure
+    return LastGood(tuple(response.resources), written_at)
+
+
+def save(state_dir: Path, resources: Iterable[discovery_pb2.Resource]) -> None:
+    """Replace the stored configuration. Raises ``LastGoodError``."""
+    response = discovery_pb2.DeltaDiscoveryResponse(resources=resources)
+    body = response.SerializeToString(deterministic=True)
+    path = state_dir / FILE_NAME
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A temporary file is created readable by its owner only.
+        handle, name = tempfile.mkstemp(prefix=FILE_NAME, dir=state_dir)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(_MAGIC + hashlib.sha256(body).digest() + body)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as failure:
+        raise LastGoodError(f"cannot write {path}: {failure.strerror}") from failure
+
+
+class LastGoodWriter:
+    """Writes what is in force after it changed; changes that come together are one write."""
+
+    def __init__(
+        self, state_dir: Path, resources: Callable[[], Iterable[discovery_pb2.Resource]]
+    ) -> None:
+        self._state_dir = state_dir
+        self._resources = resources
+        self._due = asyncio.Event()
+        self.error: str | None = None
+        """Why the last write failed; ``None`` when it did not."""
+
+    def changed(self) -> None:
+        """Ask for a write."""
+        self._due.set()
+
+    async def run(self) -> None:
+        """Write for ever; a failed write is kept in ``error`` and repeated with the next change."""
+        while True:
+            await self._due.wait()
+            await self.write()
+            await asyncio.sleep(WRITE_INTERVAL_S)
+
+    async def write(self) -> None:
+        """Write now if a change is due."""
+        if not self._due.is_set():
+            return
+        self._due.clear()
+        resources = list(self._resources())
+        try:
+            await asyncio.to_thread(save, self._state_dir, resources)
+        except LastGoodError as failure:
+            self.error = str(failure)
+        else:
+            self.error = None

@@ -1,0 +1,203 @@
+"""The gateway's configuration: what arrived, what of it is in force, and what is not and why.
+
+Decides: that one bad resource is refused alone and its last good version stays; that pieces are
+applied together when they fit together.
+Leaves to others: transport (``xds_client``), consistency (``assembly``), traffic (the core).
+Invariants: the core is called by one task at a time; every resource that arrived is in force,
+refused with a message, or waiting for something it needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from envoy.service.discovery.v3 import discovery_pb2
+
+from gateway.assembly import Assembly, Change, culprit, document
+from gateway.errors import SnapshotRejected
+from gateway.xds_translate import Kind, Piece, PieceId, UnsupportedFieldError, translate
+
+log = logging.getLogger("gateway.runtime")
+
+IDENTITY = PieceId(Kind.SECRETS, "federation/identity")
+TRUST_BUNDLE = PieceId(Kind.SECRETS, "federation/trust-bundle")
+OWN_SECRETS = frozenset({IDENTITY, TRUST_BUNDLE})
+"""Secrets that a gateway brings along as files; the control plane only names them."""
+
+
+class Core(Protocol):
+    """What the shell asks of the native core (see ``gateway._native``)."""
+
+    def start(self) -> None:
+        """Start the workers."""
+        ...
+
+    def apply(self, update: bytes) -> bytes:
+        """Apply an update; the reply lists the listeners. Raises ``SnapshotRejected``."""
+        ...
+
+    def set_health(self, cluster: str, address: str, healthy: bool) -> None:
+        """Tell the result of active health checks."""
+        ...
+
+    def drain(self, grace_ms: int) -> None:
+        """Begin to drain everything."""
+        ...
+
+    def drained(self) -> bool:
+        """Whether the drain is over."""
+        ...
+
+    def stop(self) -> None:
+        """End the workers."""
+        ...
+
+    def stats(self) -> bytes:
+        """Counters as JSON."""
+        ...
+
+    def events(self, max: int) -> bytes:  # noqa: A002
+        """State changes since the last call, as a JSON list."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of some resources: messages of those refused, needs of those waiting."""
+
+    refused: Mapping[str, str]
+    waiting: Mapping[str, tuple[PieceId, ...]]
+
+
+@dataclass(slots=True)
+class Runtime:
+    """Owns the core's configuration. ``on_change`` is told when what is in force has changed."""
+
+    core: Core
+    has_identity: bool = False
+    on_change: Callable[[], None] = lambda: None
+    assembly: Assembly = field(default_factory=Assembly)
+    listeners: dict[str, str | None] = field(default_factory=dict)
+    version: int = 0
+    _untranslated: dict[PieceId, str] = field(default_factory=dict)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __repr__(self) -> str:
+        return f"Runtime(version={self.version}, {self.assembly})"
+
+    @property
+    def in_force(self) -> Mapping[PieceId, Piece]:
+        """The pieces in force."""
+        return self.assembly.in_force
+
+    async def accept(
+        self, kind: Kind, resources: Iterable[discovery_pb2.Resource], removed: Iterable[str] = ()
+    ) -> None:
+        """Take resources of one type that the control plane sends, and names it has removed."""
+        gone = [PieceId(kind, name) for name in removed]
+        pieces = [piece for r in resources if (piece := self._translate(kind, r)) is not None]
+        for piece_id in gone:
+            self._untranslated.pop(piece_id, None)
+        async with self._lock:
+            self.assembly.want(pieces, gone)
+            await self._settle()
+
+    async def put(self, pieces: Iterable[Piece]) -> None:
+        """Take pieces made on this side of the wire (identity files)."""
+        async with self._lock:
+            self.assembly.want(pieces)
+            await self._settle()
+
+    def verdict(self, kind: Kind, names: Iterable[str]) -> Verdict:
+        """What became of the newest resources of these names."""
+        refused: dict[str, str] = {}
+        waiting: dict[str, tuple[PieceId, ...]] = {}
+        for name in names:
+            piece_id = PieceId(kind, name)
+            if (message := self._refusal(piece_id)) is not None:
+                refused[name] = message
+            elif needs := self.assembly.waiting(piece_id):
+                waiting[name] = needs
+        return Verdict(refused, waiting)
+
+    def refusals(self) -> dict[PieceId, str]:
+        """Everything refused at present."""
+        ids = {
+            *self._untranslated,
+            *self.assembly.refused,
+            *(PieceId(Kind.LISTENERS, name) for name, error in self.listeners.items() if error),
+        }
+        return {i: message for i in sorted(ids) if (message := self._refusal(i)) is not None}
+
+    def _refusal(self, piece_id: PieceId) -> str | None:
+        if piece_id in self._untranslated:
+            return self._untranslated[piece_id]
+        if piece_id in self.assembly.refused:
+            return self.assembly.refused[piece_id][1]
+        if piece_id.kind is Kind.LISTENERS and piece_id in self.assembly.wanted:
+            return self.listeners.get(piece_id.name)
+        return None
+
+    def _translate(self, kind: Kind, resource: discovery_pb2.Resource) -> Piece | None:
+        piece_id = PieceId(kind, resource.name)
+        self._untranslated.pop(piece_id, None)
+        try:
+            piece = translate(kind, resource.name, resource.resource)
+            piece = piece if self.has_identity else _without_identity(piece)
+        except UnsupportedFieldError as refusal:
+            self._untranslated[piece_id] = str(refusal)
+            return None
+        return dataclasses.replace(piece, origin=resource)
+
+    async def _settle(self) -> None:
+        """Bring the core to what is wanted, leaving out what it refuses, one piece a round."""
+        while change := self.assembly.change_to(self.assembly.target()):
+            update = json.dumps(document(change, version=str(self.version + 1))).encode()
+            try:
+                reply = json.loads(await asyncio.to_thread(self.core.apply, update))
+            except SnapshotRejected as rejection:
+                self._leave_out(change, rejection)
+                continue
+            self.version += 1
+            self.assembly.applied(change)
+            self.listeners = {entry["name"]: entry["error"] for entry in reply["listeners"]}
+            log.info(
+                "configuration applied",
+                extra={
+                    "version": self.version,
+                    "upserts": len(change.upserts),
+                    "removed": len(change.removed),
+                },
+            )
+            self.on_change()
+
+    def _leave_out(self, change: Change, rejection: SnapshotRejected) -> None:
+        found = culprit(change, rejection.path)
+        guilty = [(found[0], found[1])] if found else [(p, rejection.path) for p in change.upserts]
+        for piece, path in guilty:
+            message = f"{path}: {rejection.message}" if path else rejection.message
+            self.assembly.refuse(piece, message)
+            log.error("resource refused", extra={"resource": str(piece.id), "why": message})
+        if not guilty:  # a removal alone broke something: the assembly is inconsistent, a bug
+            raise rejection
+
+
+def _without_identity(piece: Piece) -> Piece:
+    """``piece`` for a gateway without identity files: it can neither call peers nor be called."""
+    if not piece.needs & OWN_SECRETS:
+        return piece
+    if piece.id.kind is not Kind.CLUSTERS:
+        raise UnsupportedFieldError(
+            "transport_socket",
+            "needs this gateway's identity, and it was started without one "
+            "(--identity-cert, --identity-key, --trust-bundle)",
+        )
+    return dataclasses.replace(
+        piece, body=piece.body | {"peer_tls": None}, needs=piece.needs - OWN_SECRETS
+    )

@@ -1,0 +1,205 @@
+"""The gateway process around the native core: starts, feeds, watches, drains and stops it.
+
+Decides: the order of starting and stopping. At a stop the feed ends first (so the agent learns that
+this gateway is leaving and tells its peers), then the core drains, then it stops.
+Leaves to others: where configuration comes from (a ``Feed``), traffic (the core).
+Invariants: a part that fails is reported and started again, and stops no other; no Python runs
+while a request passes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway import health, identity
+from gateway.admin import EVENTS_MAX, Admin
+from gateway.runtime import Core, Runtime
+from gateway.settings import IdentityFiles
+from gateway.status import State, Status
+
+log = logging.getLogger("gateway.shell")
+
+EVENTS_POLL_S = 0.25
+"""How often the core's events are collected; its own ring holds 4096."""
+
+DRAINED_POLL_S = 0.05
+RESTART_MAX_S = 5.0
+"""Longest wait before a failed part is started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedState:
+    """What a feed says about the configuration it gave."""
+
+    state: State
+    age_s: float | None = None
+    why: str | None = None
+
+
+class Feed(Protocol):
+    """Where the configuration comes from."""
+
+    async def boot(self) -> None:
+        """Give what is there at once, before anything else starts."""
+        ...
+
+    async def run(self) -> None:
+        """Give what changes, for ever."""
+        ...
+
+    def changed(self) -> None:
+        """Told after what is in force has changed."""
+        ...
+
+    def state(self) -> FeedState:
+        """How current the configuration is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ShellSettings:
+    """What the shell needs besides its feed."""
+
+    name: str
+    cluster: str
+    admin: str
+    identity: IdentityFiles | None
+    drain_grace_s: float
+
+
+class Shell:
+    """One gateway."""
+
+    def __init__(self, settings: ShellSettings, *, core: Core) -> None:
+        self._settings = settings
+        self._core = core
+        self.runtime = Runtime(core, has_identity=settings.identity is not None)
+        self.events: deque[Mapping[str, Any]] = deque(maxlen=EVENTS_MAX)
+        self.admin = Admin(self, address=settings.admin)
+        self._health = health.HealthChecker(core.set_health)
+        self._feed: Feed | None = None
+        self._stop = asyncio.Event()
+        self._draining = False
+
+    def __repr__(self) -> str:
+        return f"Shell({self._settings.name}, {self.status().state}, {self.runtime!r})"
+
+    # What the admin endpoint asks.
+
+    def status(self) -> Status:
+        """The one state of this gateway."""
+        feed = self._feed.state() if self._feed else FeedState(State.STARTING)
+        return Status(
+            name=self._settings.name,
+            cluster=self._settings.cluster,
+            state=State.DRAINING if self._draining else feed.state,
+            version=self.runtime.version,
+            age_s=feed.age_s,
+            listeners=dict(self.runtime.listeners),
+            refused={str(i): message for i, message in self.runtime.refusals().items()},
+            why=feed.why,
+        )
+
+    def stats(self) -> Mapping[str, Any]:
+        """The core's counters."""
+        stats: dict[str, Any] = json.loads(self._core.stats())
+        return stats
+
+    def begin_drain(self) -> None:
+        """Take no new work; open streams may go on for the grace period."""
+        if not self._draining:
+            self._draining = True
+            log.info("draining", extra={"grace_s": self._settings.drain_grace_s})
+            self._core.drain(int(self._settings.drain_grace_s * 1000))
+
+    def stop(self) -> None:
+        """Ask ``run`` to drain and return."""
+        self._stop.set()
+
+    # Running.
+
+    async def run(self, feed: Feed) -> None:
+        """Serve until ``stop`` or a signal, then drain. Raises what keeps it from starting."""
+        self._feed = feed
+        self._stop_on_signals()
+        self._core.start()
+        try:
+            if self._settings.identity is not None:
+                await self.runtime.put(identity.load(self._settings.identity))
+            await feed.boot()
+            self.runtime.on_change = self._changed
+            self._changed()
+            await self.admin.start()
+            log.info(
+                "gateway started",
+                extra={"gateway": self._settings.name, "admin": self.admin.address},
+            )
+            await self._serve(feed)
+            await self._drain()
+        finally:
+            await self.admin.stop()
+            await asyncio.to_thread(self._core.stop)
+            log.info("gateway stopped", extra={"gateway": self._settings.name})
+
+    async def _serve(self, feed: Feed) -> None:
+        async with asyncio.TaskGroup() as group:
+            parts = [
+                group.create_task(_supervised("feed", feed.run)),
+                group.create_task(_supervised("health", self._health.run)),
+                group.create_task(_supervised("events", self._collect_events)),
+            ]
+            files = self._settings.identity
+            if files is not None:
+                watch = group.create_task(
+                    _supervised("identity", lambda: identity.watch(files, self.runtime.put))
+                )
+                parts.append(watch)
+            await self._stop.wait()
+            for part in parts:
+                part.cancel()
+
+    async def _drain(self) -> None:
+        self.begin_drain()
+        deadline = time.monotonic() + self._settings.drain_grace_s + 1
+        # The core ends its drain by itself; there is nothing to be woken by.
+        while not self._core.drained() and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(DRAINED_POLL_S)
+
+    async def _collect_events(self) -> None:
+        while True:
+            for event in json.loads(self._core.events(EVENTS_MAX)):
+                self.events.append({"at": time.time(), **event})
+                log.info("core event", extra={"core": event})
+            await asyncio.sleep(EVENTS_POLL_S)
+
+    def _changed(self) -> None:
+        self._health.update(health.targets(self.runtime.in_force))
+        if self._feed is not None:
+            self._feed.changed()
+
+    def _stop_on_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+
+
+async def _supervised(name: str, part: Callable[[], Awaitable[None]]) -> None:
+    """Run ``part``; report its failure and start it again after a bounded wait."""
+    wait_s = 0.1
+    while True:
+        try:
+            await part()
+        except Exception:  # a supervisor's purpose: one broken part must not end the traffic
+            log.exception("part failed", extra={"part": name, "again_in_s": wait_s})
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, RESTART_MAX_S)
+        else:
+            return

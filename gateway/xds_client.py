@@ -1,0 +1,318 @@
+"""The delta ADS client: keeps one stream to the agent and answers what comes by it.
+
+Decides: what is asked for (everything of each type), how a lost agent is found again, and when an
+answer is due: an ACK means in force. A resource that waits for others (a listener for its routes)
+holds its answer back, for ``HOLD_S`` at most.
+Leaves to others: whether resources are good (``runtime``).
+Invariants: while the agent is away nothing changes; on reconnecting the agent is told what is held
+and sends only the difference; answers are bounded in number (one a type) and size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import grpc
+from envoy.config.core.v3 import base_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+from google.rpc import code_pb2
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_never,
+    wait_random_exponential,
+)
+
+from gateway.assembly import MAKE_ORDER
+from gateway.runtime import Runtime
+from gateway.settings import AgentTls, GatewaySettings
+from gateway.xds_translate import KIND_OF_TYPE, TYPE_OF_KIND, Kind
+
+log = logging.getLogger("gateway.xds")
+
+METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+HOLD_S = 2.0
+"""Longest time an answer is held back; what a resource needs arrives within milliseconds or not."""
+
+RETRY_FIRST_S = 0.1
+RETRY_MAX_S = 2.0
+"""Waits between tries are random up to a bound that doubles from the first to this."""
+
+QUEUE_MAX = 16
+"""Responses read ahead; the agent sends one a type before it waits for an answer."""
+
+MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+"""Largest response: our agent cuts at 2 MiB; a single resource may be larger."""
+
+ERROR_CHARS_MAX = 4096
+"""Longest error text in a refusal."""
+
+_Call = grpc.aio.StreamStreamCall[
+    discovery_pb2.DeltaDiscoveryRequest, discovery_pb2.DeltaDiscoveryResponse
+]
+
+
+class AgentAway(Exception):  # noqa: N818 - a state more than an error
+    """The agent did not answer, or its stream ended."""
+
+
+@dataclass(slots=True)
+class Contact:
+    """What is known about the connection to the agent."""
+
+    connected: bool = False
+    synced: bool = False
+    last_heard_at: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """An answer that is due for a response."""
+
+    kind: Kind
+    nonce: str
+    names: tuple[str, ...]
+    hold_until_s: float
+
+
+@dataclass(slots=True)
+class XdsClient:
+    """One gateway's subscription at its agent."""
+
+    settings: GatewaySettings
+    runtime: Runtime
+    contact: Contact = field(default_factory=Contact)
+    on_synced: Callable[[], None] = lambda: None
+
+    async def run(self) -> None:
+        """Stay subscribed, for ever."""
+        retrying = AsyncRetrying(
+            wait=wait_random_exponential(multiplier=RETRY_FIRST_S, max=RETRY_MAX_S),
+            stop=stop_never,
+            retry=retry_if_exception_type(AgentAway),
+            before_sleep=self._away,
+        )
+        while True:
+            # A session that has worked returns, so that the waits start anew after it.
+            await retrying(self._session)
+            await asyncio.sleep(RETRY_FIRST_S)
+
+    def _away(self, state: RetryCallState) -> None:
+        failure = state.outcome.exception() if state.outcome else None
+        if str(failure) != self.contact.error:
+            self.contact.error = str(failure)
+            log.warning(
+                "agent is away, serving what is in force",
+                extra={"agent": self.settings.agent, "why": str(failure)},
+            )
+
+    async def _session(self) -> None:
+        """One connection, until it ends. Raises ``AgentAway`` if it never worked."""
+        async with _channel(self.settings) as channel:
+            call: _Call = channel.stream_stream(
+                METHOD,
+                request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
+                response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
+            )()
+            session = _Session(call, self)
+            try:
+                await session.run()
+            except grpc.aio.AioRpcError as failure:
+                if not self.contact.connected:
+                    raise AgentAway(f"{failure.code().name}: {failure.details()}") from failure
+                log.warning(
+                    "xds stream lost", extra={"why": f"{failure.code().name}: {failure.details()}"}
+                )
+            finally:
+                self.contact.connected = False
+                self.contact.synced = False
+
+    def heard(self) -> None:
+        """Note that the agent has sent something."""
+        if not self.contact.connected:
+            log.info("agent connected", extra={"agent": self.settings.agent})
+        self.contact.connected = True
+        self.contact.error = None
+        self.contact.last_heard_at = time.time()
+
+
+class _Session:
+    """One stream: subscribes, reads, applies, answers."""
+
+    def __init__(self, call: _Call, client: XdsClient) -> None:
+        self._call = call
+        self._client = client
+        self._runtime = client.runtime
+        self._due: dict[Kind, _Due] = {}
+        self._unheard = set(MAKE_ORDER)
+        self._responses: asyncio.Queue[discovery_pb2.DeltaDiscoveryResponse | None] = asyncio.Queue(
+            QUEUE_MAX
+        )
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                reader = group.create_task(self._read())
+                await self._subscribe()
+                await self._process()
+                reader.cancel()
+        except* grpc.aio.AioRpcError as failures:
+            raise failures.exceptions[0] from None
+        finally:
+            self._call.cancel()
+
+    async def _read(self) -> None:
+        # A task of its own: cancelling a read would end the call.
+        while True:
+            response = await self._call.read()
+            await self._responses.put(None if response is grpc.aio.EOF else response)
+            if response is grpc.aio.EOF:
+                return
+
+    async def _subscribe(self) -> None:
+        held = held_versions(self._runtime)
+        for kind in MAKE_ORDER:
+            await self._write(
+                discovery_pb2.DeltaDiscoveryRequest(
+                    node=node_message(self._client.settings),
+                    type_url=TYPE_OF_KIND[kind],
+                    resource_names_subscribe=["*"],
+                    initial_resource_versions=held[kind],
+                )
+            )
+
+    async def _process(self) -> None:
+        """Take responses as they come, all that are there at once, then answer what can be."""
+        while True:
+            for response in await self._arrived():
+                await self._take(response)
+            await self._answer()
+
+    async def _arrived(self) -> list[discovery_pb2.DeltaDiscoveryResponse | None]:
+        """What has arrived, at least one; none when an answer has been held back long enough."""
+        hold_until_s = min((due.hold_until_s for due in self._due.values()), default=None)
+        try:
+            async with asyncio.timeout_at(hold_until_s):
+                arrived = [await self._responses.get()]
+        except TimeoutError:
+            return []
+        while not self._responses.empty():
+            arrived.append(self._responses.get_nowait())
+        return arrived
+
+    async def _raise_ended(self) -> NoReturn:
+        code, details = await self._call.code(), await self._call.details()
+        raise grpc.aio.AioRpcError(
+            code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details or "the stream ended"
+        )
+
+    async def _take(self, response: discovery_pb2.DeltaDiscoveryResponse | None) -> None:
+        if response is None:
+            await self._raise_ended()
+        self._client.heard()
+        kind = KIND_OF_TYPE[response.type_url]
+        await self._runtime.accept(kind, response.resources, response.removed_resources)
+        self._due[kind] = _Due(
+            kind,
+            response.nonce,
+            tuple(resource.name for resource in response.resources),
+            asyncio.get_running_loop().time() + HOLD_S,
+        )
+        self._unheard.discard(kind)
+        if not self._unheard and not self._client.contact.synced:
+            self._client.contact.synced = True
+            self._client.on_synced()
+
+    async def _answer(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for due in list(self._due.values()):
+            verdict = self._runtime.verdict(due.kind, due.names)
+            if verdict.waiting and now < due.hold_until_s:
+                continue
+            del self._due[due.kind]
+            request = discovery_pb2.DeltaDiscoveryRequest(
+                type_url=TYPE_OF_KIND[due.kind], response_nonce=due.nonce
+            )
+            if verdict.refused:
+                request.error_detail.code = code_pb2.INVALID_ARGUMENT
+                request.error_detail.message = error_text(verdict.refused)
+                log.error("resources refused", extra={"why": request.error_detail.message})
+            await self._write(request)
+
+    async def _write(self, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
+        try:
+            await self._call.write(request)
+        except asyncio.InvalidStateError:  # the call has ended; the reader says why
+            await self._raise_ended()
+
+
+def error_text(refused: Mapping[str, str]) -> str:
+    """Text of a refusal: ``NAME: MESSAGE`` for each resource, cut at its bound."""
+    text = "; ".join(f"{name}: {refused[name]}" for name in sorted(refused))
+    return text if len(text) <= ERROR_CHARS_MAX else text[: ERROR_CHARS_MAX - 1] + "…"
+
+
+def held_versions(runtime: Runtime) -> dict[Kind, dict[str, str]]:
+    """Names and versions of what is in force and came by xDS."""
+    held: dict[Kind, dict[str, str]] = {kind: {} for kind in MAKE_ORDER}
+    for piece_id, piece in runtime.in_force.items():
+        if piece.origin is not None:
+            held[piece_id.kind][piece_id.name] = piece.origin.version
+    return held
+
+
+def held_resources(runtime: Runtime) -> Iterable[discovery_pb2.Resource]:
+    """The resources in force that came by xDS, sorted."""
+    pieces = (runtime.in_force[piece_id] for piece_id in sorted(runtime.in_force))
+    return [piece.origin for piece in pieces if piece.origin is not None]
+
+
+def node_message(settings: GatewaySettings) -> base_pb2.Node:
+    """Who this gateway is, for the agent."""
+    node = base_pb2.Node(
+        id=settings.name, cluster=settings.cluster, user_agent_name="grpc-federation-gateway"
+    )
+    node.metadata.update(
+        {
+            "kind": "gateway",
+            "address": settings.address,
+            "port_offset": settings.port_offset,
+            "eastwest_address": settings.eastwest_address or "",
+        }
+    )
+    return node
+
+
+def _channel(settings: GatewaySettings) -> grpc.aio.Channel:
+    options = [
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        # An agent that vanished without a FIN is noticed and the stream ended.
+        ("grpc.keepalive_time_ms", 5_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    if settings.agent_tls is None:
+        return grpc.aio.insecure_channel(settings.agent, options=options)
+    return grpc.aio.secure_channel(
+        settings.agent, _credentials(settings.agent_tls), options=options
+    )
+
+
+def _credentials(tls: AgentTls) -> grpc.ChannelCredentials:
+    try:
+        return grpc.ssl_channel_credentials(
+            root_certificates=tls.ca.read_bytes(),
+            private_key=tls.private_key.read_bytes(),
+            certificate_chain=tls.certificate.read_bytes(),
+        )
+    except OSError as failure:
+        raise AgentAway(f"cannot read the TLS files for the agent: {failure}") from failure
