@@ -144,7 +144,7 @@ impl EndpointTable {
     /// drain; `changes` is the cluster's counter.
     pub(crate) fn new(
         cluster: &Cluster,
-        config: Arc<EndpointSet>,
+        config: &Arc<EndpointSet>,
         prev: Option<&Self>,
         changes: &Arc<AtomicU64>,
         now_ms: u64,
@@ -156,7 +156,7 @@ impl EndpointTable {
             localities: Vec::new(),
             changes: Arc::clone(changes),
             view: ArcSwap::from_pointee(View::default()),
-            config: Arc::clone(&config),
+            config: Arc::clone(config),
         };
         for locality in &config.localities {
             table.add(locality, prev, now_ms);

@@ -36,7 +36,7 @@ impl ClusterHandle {
     /// A cluster after `prev` (if there was one), keeping what was learned about endpoints that stay.
     pub(crate) fn new(
         config: Arc<Cluster>,
-        set: Arc<EndpointSet>,
+        set: &Arc<EndpointSet>,
         prev: Option<&Self>,
         now_ms: u64,
     ) -> Self {

@@ -11,6 +11,9 @@
 //! - What outlives snapshots ([`EndpointShared`]) is atomics only; nothing here waits for another thread.
 //! - Everything from outside is checked once, in [`parse_update`] and [`Snapshot::apply`]; an error names the field's path.
 
+// A test that cannot go on says so by panicking.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod balance;
 pub mod cluster;
 pub mod config;

@@ -100,10 +100,9 @@ pub fn record(
 
 const fn judge(outcome: Outcome, peer: bool) -> Verdict {
     match outcome {
-        Outcome::ConnectFailure | Outcome::Reset => Verdict::GatewayFailure,
         Outcome::Refused => Verdict::Nothing,
         Outcome::Timeout if peer => Verdict::Nothing,
-        Outcome::Timeout => Verdict::GatewayFailure,
+        Outcome::ConnectFailure | Outcome::Reset | Outcome::Timeout => Verdict::GatewayFailure,
         Outcome::Answer(answer) => judge_answer(answer, peer),
     }
 }

@@ -228,14 +228,15 @@ impl RetryPolicy {
 
     fn lists_code_of(&self, outcome: Outcome) -> bool {
         let (http_status, code) = match outcome {
-            Outcome::Answer(Answer {
-                code: Code::Unavailable,
-                http_status: 200,
-                ..
-            }) => (503, Code::Unavailable),
-            Outcome::Answer(answer) => (answer.http_status, answer.code),
-            Outcome::ConnectFailure | Outcome::Refused | Outcome::Reset => (503, Code::Unavailable),
+            Outcome::Answer(answer)
+                if answer.code != Code::Unavailable || answer.http_status != 200 =>
+            {
+                (answer.http_status, answer.code)
+            }
             Outcome::Timeout => (504, Code::DeadlineExceeded),
+            Outcome::Answer(_) | Outcome::ConnectFailure | Outcome::Refused | Outcome::Reset => {
+                (503, Code::Unavailable)
+            }
         };
         self.config.http_codes.contains(&http_status)
             || self.config.grpc_codes.contains(&code.number())

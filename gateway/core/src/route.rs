@@ -100,11 +100,11 @@ impl Route {
         };
         let retry = config.retry.clone().map(RetryPolicy::new);
         Ok(Self {
+            config,
             path,
             headers,
             split,
             retry,
-            config,
         })
     }
 
@@ -135,6 +135,15 @@ impl Route {
                 .pick(random)
                 .map_or(Target::NoWeight, |at| Target::Cluster(&parts[at])),
             Action::Reply(reply) => Target::Reply(reply),
+        }
+    }
+
+    /// The parts of its split; none when it answers by itself.
+    #[must_use]
+    pub fn clusters(&self) -> &[WeightedCluster] {
+        match &self.config.action {
+            Action::Weighted(parts) => parts,
+            Action::Reply(_) => &[],
         }
     }
 
@@ -203,6 +212,23 @@ impl RouteTable {
                 .iter()
                 .zip(&config.virtual_hosts)
                 .all(|(host, config)| host.is_of(config))
+    }
+
+    /// Clusters that routes name, with the positions of virtual host, route and part.
+    pub(crate) fn references(&self) -> impl Iterator<Item = ([usize; 3], &Name)> {
+        self.virtual_hosts
+            .iter()
+            .enumerate()
+            .flat_map(|(host, virtual_host)| {
+                virtual_host
+                    .routes
+                    .iter()
+                    .enumerate()
+                    .flat_map(move |(route, compiled)| {
+                        let parts = compiled.clusters().iter().enumerate();
+                        parts.map(move |(part, weighted)| ([host, route, part], &weighted.cluster))
+                    })
+            })
     }
 
     /// As configured.

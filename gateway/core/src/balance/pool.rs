@@ -28,7 +28,7 @@ impl Pool {
         let weights = Split::new(weights.into_iter().map(u64::from));
         let total = weights.total();
         let golden = (total * 618 / 1_000).max(1);
-        let stride = (golden..)
+        let stride = (golden..total)
             .find(|stride| gcd(*stride, total) == 1)
             .unwrap_or(1);
         Self {

@@ -45,7 +45,7 @@ fn handle_of(
         cluster: "a".into(),
         localities,
     };
-    ClusterHandle::new(Arc::new(config), Arc::new(set), prev, now_ms)
+    ClusterHandle::new(Arc::new(config), &Arc::new(set), prev, now_ms)
 }
 
 fn handle(localities: Vec<LocalityConfig>) -> ClusterHandle {
@@ -70,7 +70,7 @@ const fn context(random: u64) -> PickContext<'static> {
     }
 }
 
-/// Picks by cluster_id, in percent.
+/// Picks by `cluster_id`, in percent.
 fn spread(handle: &ClusterHandle) -> BTreeMap<String, u32> {
     let mut counts = BTreeMap::new();
     for random in 0..20_000 {
@@ -79,9 +79,9 @@ fn spread(handle: &ClusterHandle) -> BTreeMap<String, u32> {
             .entry(handle.endpoints.get(picked.index).cluster_id.to_string())
             .or_insert(0) += 1;
     }
-    counts
-        .values_mut()
-        .for_each(|count| *count = (*count + 100) / 200);
+    for count in counts.values_mut() {
+        *count = (*count + 100) / 200;
+    }
     counts
 }
 

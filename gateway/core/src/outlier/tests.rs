@@ -29,7 +29,7 @@ fn handle(endpoints: u16, peer: bool, max_ejection_percent: u8) -> ClusterHandle
         cluster: "a".into(),
         localities: vec![locality],
     };
-    let handle = ClusterHandle::new(Arc::new(config), Arc::new(set), None, 0);
+    let handle = ClusterHandle::new(Arc::new(config), &Arc::new(set), None, 0);
     handle.adopt();
     handle
 }
@@ -200,7 +200,9 @@ fn threads_that_fail_together_stay_below_the_cap() {
         for at in 0..8 {
             let handle = &handle;
             scope.spawn(move || {
-                (0..1_000).for_each(|_| drop(record_at(handle, at, Outcome::Reset, 0)))
+                for _ in 0..1_000 {
+                    let _ = record_at(handle, at, Outcome::Reset, 0);
+                }
             });
         }
     });

@@ -53,13 +53,12 @@ impl HostMap {
             return None;
         }
         // Left to right, so the longest suffix is met first; an empty label in front is no label.
-        let dots = host
+        let mut dots = host
             .iter()
             .enumerate()
             .skip(1)
             .filter(|(_, byte)| **byte == b'.');
-        dots.filter_map(|(dot, _)| self.wildcard.get(&host[dot + 1..]))
-            .next()
+        dots.find_map(|(dot, _)| self.wildcard.get(&host[dot + 1..]))
             .copied()
     }
 }

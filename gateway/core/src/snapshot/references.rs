@@ -1,0 +1,173 @@
+//! Whether every name in a snapshot leads to something that can be used.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::Snapshot;
+use crate::config::{Listener, Name, Secret, Update};
+use crate::{ClusterHandle, ConfigError, RouteTable};
+
+type Checked = Result<(), ConfigError>;
+
+/// Where the objects of an update stand in it, for the paths of errors.
+pub(super) struct Positions {
+    listeners: HashMap<Name, usize>,
+    tables: HashMap<Name, usize>,
+    clusters: HashMap<Name, usize>,
+    endpoints: HashMap<Name, usize>,
+}
+
+/// What a secret has to have.
+#[derive(Clone, Copy)]
+enum Part {
+    Identity,
+    Ca,
+}
+
+// === impl Positions ===
+
+impl Positions {
+    pub(super) fn of(update: &Update) -> Self {
+        Self {
+            listeners: positions(update.listeners.iter().map(|listener| &listener.name)),
+            tables: positions(update.route_tables.iter().map(|table| &table.name)),
+            clusters: positions(update.clusters.iter().map(|cluster| &cluster.name)),
+            endpoints: positions(update.endpoints.iter().map(|set| &set.cluster)),
+        }
+    }
+}
+
+fn positions<'a>(names: impl Iterator<Item = &'a Name>) -> HashMap<Name, usize> {
+    names
+        .enumerate()
+        .map(|(position, name)| (Name::clone(name), position))
+        .collect()
+}
+
+/// The place in the update, or kind and name of an object that the update does not carry.
+fn path(kind: &str, positions: &HashMap<Name, usize>, name: &Name) -> String {
+    positions.get(name).map_or_else(
+        || format!("{kind}({name})"),
+        |position| format!("{kind}[{position}]"),
+    )
+}
+
+/// Checks the objects that the update carries (clusters: those that it touches), or all of them.
+pub(super) fn check(
+    next: &Snapshot,
+    positions: &Positions,
+    touched: &[Name],
+    everything: bool,
+) -> Checked {
+    for listener in next.listeners() {
+        if everything || positions.listeners.contains_key(&listener.name) {
+            let at = path("listeners", &positions.listeners, &listener.name);
+            check_listener(next, listener).map_err(|error| error.under(&at))?;
+        }
+    }
+    for table in sorted(next.tables(), |table| table.name()) {
+        if everything || positions.tables.contains_key(table.name()) {
+            let at = path("route_tables", &positions.tables, table.name());
+            check_table(next, table).map_err(|error| error.under(&at))?;
+        }
+    }
+    let all = || next.clusters().collect();
+    let some = || {
+        touched
+            .iter()
+            .filter_map(|name| next.cluster(name))
+            .collect()
+    };
+    let clusters: Vec<_> = if everything { all() } else { some() };
+    for cluster in sorted(clusters.into_iter(), |cluster| &cluster.config.name) {
+        check_cluster(next, cluster, positions)?;
+    }
+    Ok(())
+}
+
+/// By name, so that the same update gives the same error.
+fn sorted<'a, T>(
+    objects: impl Iterator<Item = &'a Arc<T>>,
+    name: impl Fn(&T) -> &Name,
+) -> Vec<&'a Arc<T>> {
+    let mut objects: Vec<_> = objects.collect();
+    objects.sort_by(|a, b| name(a).cmp(name(b)));
+    objects
+}
+
+fn check_listener(next: &Snapshot, listener: &Listener) -> Checked {
+    if next.table(&listener.route_table).is_none() {
+        return Err(missing("route_table", "route table", &listener.route_table));
+    }
+    let Some(tls) = &listener.tls else {
+        return Ok(());
+    };
+    for (position, name) in tls.certificates.iter().enumerate() {
+        check_secret(
+            next,
+            &format!("tls.certificates[{position}]"),
+            name,
+            Part::Identity,
+        )?;
+    }
+    tls.client_ca.as_ref().map_or(Ok(()), |name| {
+        check_secret(next, "tls.client_ca", name, Part::Ca)
+    })
+}
+
+fn check_table(next: &Snapshot, table: &RouteTable) -> Checked {
+    table
+        .references()
+        .find(|(_, name)| next.cluster(name).is_none())
+        .map_or(Ok(()), |([host, route, part], name)| {
+            let path =
+                format!("virtual_hosts[{host}].routes[{route}].action.weighted[{part}].cluster");
+            Err(missing(&path, "cluster", name))
+        })
+}
+
+fn check_cluster(next: &Snapshot, cluster: &ClusterHandle, positions: &Positions) -> Checked {
+    let name = &cluster.config.name;
+    if let Some(tls) = &cluster.config.peer_tls {
+        let under = |error: ConfigError| error.under(&path("clusters", &positions.clusters, name));
+        check_secret(next, "peer_tls.secret", &tls.secret, Part::Identity).map_err(under)?;
+        return check_secret(next, "peer_tls.ca", &tls.ca, Part::Ca).map_err(under);
+    }
+    for (at, locality) in cluster.endpoints.config().localities.iter().enumerate() {
+        if let Some(peer) = locality.endpoints.iter().position(|endpoint| endpoint.peer) {
+            let set = path("endpoints", &positions.endpoints, name);
+            let message = format!("needs `peer_tls` in the cluster `{name}`");
+            return Err(ConfigError::new(
+                format!("{set}.localities[{at}].endpoints[{peer}].peer"),
+                message,
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_secret(next: &Snapshot, path: &str, name: &Name, part: Part) -> Checked {
+    let secret: &Secret = next
+        .secret(name)
+        .ok_or_else(|| missing(path, "secret", name))?;
+    let (has, what) = match part {
+        Part::Identity => (secret.certificate_pem.is_some(), "certificate and key"),
+        Part::Ca => (secret.ca_pem.is_some(), "`ca_pem`"),
+    };
+    if has {
+        Ok(())
+    } else {
+        Err(ConfigError::new(
+            path,
+            format!("the secret `{name}` has no {what}"),
+        ))
+    }
+}
+
+fn missing(path: &str, kind: &str, name: &Name) -> ConfigError {
+    ConfigError::new(
+        path,
+        format!("there is no {kind} `{name}`; send it in the same update or before"),
+    )
+}
