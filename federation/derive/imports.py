@@ -2,8 +2,8 @@
 
 Decides: the order in which an import's name is read as a Service, and that a name which is both a
 region and a cluster means the region.
-Leaves to others: what is exported (``derive.exports``), weights (``derive.resolve``), conditions and
-routes (``derive.compile``).
+Leaves to others: what is exported (``derive.exports``), weights (``derive.resolve``), conditions
+and routes (``derive.compile``).
 Invariants: the answer depends on the names alone, never on readiness, so that an import does not
 change its meaning while endpoints come and go.
 """

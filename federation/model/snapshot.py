@@ -20,6 +20,10 @@ MAX_WEIGHT = 1_000_000
 """Largest weight of one weighted destination (the Gateway API's bound of a backendRef's weight)."""
 
 
+DESTINATION_HEADER = "x-federation-destination"
+"""Header that names to a peer's gateway the service meant: ``NAMESPACE/SERVICE:PORT``."""
+
+
 class ListenerKind(StrEnum):
     """Whom a listener serves: clients, or the gateways of other clusters."""
 
@@ -57,13 +61,17 @@ class FilterChain:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A port that gateways open. All chains share one route table, named ``route_table``."""
+    """A port that gateways open. All chains share one route table, named ``route_table``.
+
+    ``sections`` are the names of the Gateway's listeners that it serves.
+    """
 
     name: str
     kind: ListenerKind
     port: int
     chains: tuple[FilterChain, ...]
     route_table: str
+    sections: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,10 @@ class HeaderChanges:
     def __bool__(self) -> bool:
         """Whether there is anything to change."""
         return bool(self.set or self.add or self.remove)
+
+
+NO_CHANGES = HeaderChanges()
+"""Headers stay as they are."""
 
 
 class MatchKind(StrEnum):
@@ -119,8 +131,8 @@ class Weighted:
 
     upstream: str
     weight: int
-    request_headers: HeaderChanges = HeaderChanges()
-    response_headers: HeaderChanges = HeaderChanges()
+    request_headers: HeaderChanges = NO_CHANGES
+    response_headers: HeaderChanges = NO_CHANGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +183,8 @@ class Route:
     rule: str
     match: RouteMatch
     action: Forward | Refuse
-    request_headers: HeaderChanges = HeaderChanges()
-    response_headers: HeaderChanges = HeaderChanges()
+    request_headers: HeaderChanges = NO_CHANGES
+    response_headers: HeaderChanges = NO_CHANGES
     timeouts: Timeouts = Timeouts()
     retry: Retry | None = None
     reason: str = ""
@@ -218,13 +230,18 @@ class ConnectionLimits:
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """Active gRPC health check; an empty ``service`` asks for the server as a whole."""
+    """Active gRPC health check; an empty ``service`` asks for the server as a whole.
+
+    ``destination`` (empty: none) is sent as ``x-federation-destination``, so that a peer's gateway
+    passes the check on to the servers behind it.
+    """
 
     interval_ms: int
     timeout_ms: int
     unhealthy_threshold: int
     healthy_threshold: int
     service: str = ""
+    destination: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,15 +254,21 @@ class Keepalive:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A group of endpoints under one set of rules. ``peer_tls`` is for endpoints with ``peer``."""
+    """A group of endpoints under one set of rules.
+
+    ``peer_tls`` and ``peer_keepalive`` hold for endpoints that are peers' gateways; ``peers_first``
+    is whether the first priority consists of such. Servers of applications are not pinged: many
+    close connections that ping them more often than they allow.
+    """
 
     name: str
     connect_timeout_ms: int
     outlier: OutlierDetection | None = None
     limits: ConnectionLimits = ConnectionLimits()
     health_check: HealthCheck | None = None
-    keepalive: Keepalive | None = None
     peer_tls: PeerTls | None = None
+    peer_keepalive: Keepalive | None = None
+    peers_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

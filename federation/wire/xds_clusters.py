@@ -3,10 +3,14 @@
 Decides: protocol, balancing, ejection, limits, health checks and TLS as Envoy spells them.
 Leaves to others: endpoints (``xds_endpoints``), the numbers (``derive.compile``).
 Invariants: HTTP/2 towards every endpoint; endpoints come by EDS over ADS; plain text unless an
-endpoint is marked as a peer's gateway, which is spoken to by mutual TLS only.
+endpoint is marked as a peer's gateway, which is spoken to by mutual TLS only. Envoy pings a whole
+cluster or none of it, so it pings where peers come first; our gateway reads the metadata and pings
+peers everywhere.
 """
 
 from __future__ import annotations
+
+from dataclasses import asdict
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
 from envoy.config.core.v3 import base_pb2, health_check_pb2, protocol_pb2
@@ -17,6 +21,7 @@ from envoy.type.v3 import percent_pb2
 from google.protobuf import wrappers_pb2
 
 from federation.model.snapshot import (
+    DESTINATION_HEADER,
     ConnectionLimits,
     HealthCheck,
     Keepalive,
@@ -24,7 +29,7 @@ from federation.model.snapshot import (
     PeerTls,
     Upstream,
 )
-from federation.wire.xds_values import ads, duration, packed, peer_tls_context, uint32
+from federation.wire.xds_values import ads, duration, metadata, packed, peer_tls_context, uint32
 
 _Cluster = cluster_pb2.Cluster
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -60,6 +65,8 @@ def upstream_cluster(upstream: Upstream) -> cluster_pb2.Cluster:
         message.health_checks.append(_health_check(upstream.health_check))
     if upstream.peer_tls is not None:
         message.transport_socket_matches.extend(_sockets(upstream.peer_tls))
+    if upstream.peer_keepalive is not None:
+        message.metadata.CopyFrom(metadata({"peer_keepalive": asdict(upstream.peer_keepalive)}))
     return message
 
 
@@ -67,8 +74,8 @@ def _protocol(upstream: Upstream) -> http_protocol_options_pb2.HttpProtocolOptio
     message = http_protocol_options_pb2.HttpProtocolOptions()
     http2 = message.explicit_http_config.http2_protocol_options
     http2.SetInParent()
-    if upstream.keepalive is not None:
-        http2.connection_keepalive.CopyFrom(_keepalive(upstream.keepalive))
+    if upstream.peer_keepalive is not None and upstream.peers_first:
+        http2.connection_keepalive.CopyFrom(_keepalive(upstream.peer_keepalive))
     if upstream.limits.max_requests_per_connection is not None:
         message.common_http_protocol_options.max_requests_per_connection.value = (
             upstream.limits.max_requests_per_connection
@@ -117,12 +124,17 @@ def _outlier(outlier: OutlierDetection) -> outlier_detection_pb2.OutlierDetectio
 
 
 def _health_check(check: HealthCheck) -> health_check_pb2.HealthCheck:
+    grpc = health_check_pb2.HealthCheck.GrpcHealthCheck(service_name=check.service)
+    if check.destination:
+        grpc.initial_metadata.add().header.CopyFrom(
+            base_pb2.HeaderValue(key=DESTINATION_HEADER, value=check.destination)
+        )
     return health_check_pb2.HealthCheck(
         timeout=duration(check.timeout_ms),
         interval=duration(check.interval_ms),
         unhealthy_threshold=uint32(check.unhealthy_threshold),
         healthy_threshold=uint32(check.healthy_threshold),
-        grpc_health_check=health_check_pb2.HealthCheck.GrpcHealthCheck(service_name=check.service),
+        grpc_health_check=grpc,
     )
 
 

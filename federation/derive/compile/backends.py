@@ -1,0 +1,120 @@
+"""Backends of rules: what a backendRef leads to.
+
+Decides: which references resolve, and in what reason a reference fails (E2).
+Leaves to others: weights and answers (``rules``), the endpoints behind (``upstreams``).
+Invariants: a reference into another namespace without a grant fails alike whether its referent
+exists or not; a Service means the endpoints of this cluster, an import those of the clusterset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from federation.derive.compile.index import AnyImport, Index
+from federation.derive.compile.problem import Problem
+from federation.derive.imports import candidates
+from federation.model.base import ServiceName
+from federation.model.objects import (
+    BackendRef,
+    CoreServicePort,
+    CoreServiceType,
+    FederatedServiceImport,
+    GRPCRoute,
+    McsServiceImport,
+    ObjectKey,
+    Service,
+)
+
+GRPC_PROTOCOLS = frozenset({"kubernetes.io/h2c", "grpc", "h2c", "http2"})
+"""Values of ``appProtocol`` that mean HTTP/2 without TLS, as none at all does on a GRPCRoute."""
+
+_KINDS = frozenset(
+    (kind.GROUP, kind.KIND) for kind in (Service, FederatedServiceImport, McsServiceImport)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A resolved reference: a port of a Service, of this cluster or (``imported``) of all."""
+
+    service: ServiceName
+    port: int
+    imported: bool
+
+
+def resolve_backend(
+    index: Index, route: GRPCRoute, ref: BackendRef, *, where: str
+) -> Backend | Problem:
+    """What ``ref`` of ``route`` leads to, or why it leads nowhere."""
+    key = ObjectKey(ref.group, ref.kind, ref.namespace or route.metadata.namespace, ref.name)
+    if (ref.group, ref.kind) not in _KINDS:
+        group = ref.group or "core"
+        message = f"{where}: kind {ref.kind} ({group}) is no backend; use Service or ServiceImport"
+        return Problem("InvalidKind", message)
+    if not index.permitted(route.key, key):
+        return Problem(
+            "RefNotPermitted",
+            f"{where}: no ReferenceGrant in namespace {key.namespace} lets GRPCRoutes of namespace "
+            f"{route.metadata.namespace} refer to {key}",
+        )
+    if ref.port is None:
+        return Problem("BackendNotFound", f"{where}.port: {key} needs a port")
+    found = index.objects.objects.get(key)
+    if isinstance(found, Service):
+        return _of_service(found, ref.port, where)
+    if isinstance(found, FederatedServiceImport | McsServiceImport):
+        return _of_import(index, found, ref.port, where)
+    return Problem("BackendNotFound", f"{where}: {key} does not exist")
+
+
+def port_of(service: Service, number: int) -> CoreServicePort | None:
+    """The TCP port ``number`` of a Service."""
+    matching = (port for port in service.spec.ports if port.port == number)
+    return next((port for port in matching if port.protocol == "TCP"), None)
+
+
+def _of_service(service: Service, number: int, where: str) -> Backend | Problem:
+    if service.spec.type is CoreServiceType.EXTERNAL_NAME:
+        message = f"{where}: {service.key} is of type ExternalName, which has no endpoints"
+        return Problem("InvalidKind", message)
+    port = port_of(service, number)
+    if port is None:
+        ports = ", ".join(f"{entry.port}/{entry.protocol}" for entry in service.spec.ports)
+        return Problem(
+            "BackendNotFound",
+            f"{where}.port: {service.key} has no TCP port {number}; ports: {ports or 'none'}",
+        )
+    if port.app_protocol is not None and port.app_protocol.lower() not in GRPC_PROTOCOLS:
+        return Problem(
+            "UnsupportedProtocol",
+            f"{where}.port: {service.key} says appProtocol {port.app_protocol} for port {number}; "
+            f"gRPC needs one of {', '.join(sorted(GRPC_PROTOCOLS))}",
+        )
+    name = ServiceName(namespace=service.metadata.namespace, name=service.metadata.name)
+    return Backend(service=name, port=number, imported=False)
+
+
+def _of_import(index: Index, source: AnyImport, number: int, where: str) -> Backend | Problem:
+    ports = {entry.port for entry in source.spec.ports}
+    if ports and number not in ports:
+        listed = ", ".join(str(port) for port in sorted(ports))
+        return Problem(
+            "BackendNotFound", f"{where}.port: {source.key} has no port {number}; ports: {listed}"
+        )
+    service = index.meaning(source)
+    if service is None:
+        return Problem("BackendNotFound", f"{where}: {not_exported(source)}")
+    exported = {port.port for fact in index.exports(service).values() for port in fact.ports}
+    if number not in exported:
+        listed = ", ".join(str(port) for port in sorted(exported))
+        return Problem(
+            "BackendNotFound",
+            f"{where}.port: no cluster exports port {number} of {service}; ports: {listed}",
+        )
+    return Backend(service=service, port=number, imported=True)
+
+
+def not_exported(source: AnyImport) -> str:
+    """The sentence for an import behind which no cluster stands."""
+    names = " or ".join(str(entry) for entry in candidates(source))
+    return f"{source.key}: no cluster exports {names}"

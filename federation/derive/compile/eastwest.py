@@ -1,0 +1,90 @@
+"""The east-west entrance: calls of other clusters' gateways to what this cluster exports.
+
+Decides: who is let in and where a call goes: to endpoints of this cluster only, so that a call
+crosses clusters once.
+Leaves to others: what is exported (the view), TLS itself (the gateway).
+Invariants: only gateways of member clusters pass, by their identity; a call names its destination
+in a header that is removed before it goes on; a call without a known destination finds no route.
+"""
+
+from __future__ import annotations
+
+from federation.derive.compile.index import Index
+from federation.derive.compile.inputs import spiffe_id
+from federation.derive.compile.matches import EVERY_CALL
+from federation.derive.compile.policies import DEFAULT_RETRY
+from federation.derive.compile.upstreams import (
+    UpstreamKind,
+    UpstreamRef,
+    destination,
+    upstream_ref,
+)
+from federation.model.snapshot import (
+    DESTINATION_HEADER,
+    FilterChain,
+    Forward,
+    HeaderChanges,
+    HeaderMatch,
+    Listener,
+    ListenerKind,
+    MatchKind,
+    PeerTls,
+    Route,
+    RouteMatch,
+    RouteTable,
+    VirtualHost,
+    Weighted,
+)
+
+EAST_WEST = "federation/east-west"
+"""Name of the east-west listener and of its route table."""
+
+
+def exported_upstreams(index: Index) -> tuple[UpstreamRef, ...]:
+    """One upstream for each port that this cluster exports, sorted."""
+    return tuple(
+        sorted(
+            upstream_ref(UpstreamKind.LOCAL, service, port.port)
+            for service, facts in index.view.exports.items()
+            if index.cluster in facts
+            for port in facts[index.cluster].ports
+            if port.protocol == "TCP"
+        )
+    )
+
+
+def build_east_west(
+    index: Index, upstreams: tuple[UpstreamRef, ...]
+) -> tuple[Listener, RouteTable] | None:
+    """The entrance for other clusters, ``None`` for gateways that stand alone."""
+    port = index.settings.eastwest_port
+    if port is None:
+        return None
+    domain = index.settings.trust_domain
+    members = tuple(spiffe_id(domain, cluster) for cluster in sorted(index.regions))
+    listener = Listener(
+        name=EAST_WEST,
+        kind=ListenerKind.EAST_WEST,
+        port=port,
+        chains=(FilterChain(name="east-west", tls=PeerTls(allowed_spiffe=members)),),
+        route_table=EAST_WEST,
+    )
+    routes = tuple(_route(ref) for ref in upstreams)
+    host = VirtualHost(hostname="*", routes=routes)
+    return listener, RouteTable(name=EAST_WEST, virtual_hosts=(host,))
+
+
+def _route(ref: UpstreamRef) -> Route:
+    asked = destination(ref.service_name, ref.port)
+    return Route(
+        name=f"east-west/{asked}",
+        rule=f"export {asked}",
+        match=RouteMatch(
+            path=EVERY_CALL,
+            headers=(HeaderMatch(name=DESTINATION_HEADER, kind=MatchKind.EXACT, value=asked),),
+            grpc=False,
+        ),
+        action=Forward(destinations=(Weighted(upstream=ref.name, weight=1),)),
+        request_headers=HeaderChanges(remove=(DESTINATION_HEADER,)),
+        retry=DEFAULT_RETRY,
+    )

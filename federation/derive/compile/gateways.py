@@ -1,0 +1,109 @@
+"""Gateways and GatewayClasses: which are ours, and their statuses.
+
+Decides: the classes served, the conditions of a Gateway and of each listener.
+Leaves to others: the listeners' own state (``listeners``), whether gateways took the configuration
+(``derive.programmed``: until then ``Programmed`` is ``False/Pending``).
+Invariants: a Gateway of another controller gets no status; ``attachedRoutes`` counts the routes
+that the listener accepted, whether or not it can be opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from federation.derive.compile.index import Index
+from federation.derive.compile.listeners import ListenerState
+from federation.derive.compile.problem import Problem, condition, verdict
+from federation.model.conditions import Condition
+from federation.model.objects import Gateway, GatewayClass, GRPCRoute
+from federation.model.status import ListenerStatus, ObjectStatus, RouteGroupKind
+
+PENDING = "Pending"
+"""Reason of ``Programmed`` while gateways have not answered."""
+
+PENDING_MESSAGE = "waiting for gateways to take the configuration"
+"""Its message."""
+
+
+def served_gateways(index: Index) -> tuple[Gateway, ...]:
+    """The Gateways of classes that this controller serves, oldest first."""
+    own = {
+        entry.metadata.name
+        for entry in index.objects.of(GatewayClass)
+        if entry.spec.controller_name == index.settings.controller_name
+    }
+    served = own | index.settings.gateway_classes
+    return tuple(
+        entry for entry in index.objects.of(Gateway) if entry.spec.gateway_class_name in served
+    )
+
+
+def class_status(index: Index, source: GatewayClass) -> ObjectStatus | None:
+    """The status of a GatewayClass, ``None`` if it is another controller's."""
+    if source.spec.controller_name != index.settings.controller_name:
+        return None
+    problem = None
+    if source.spec.parameters_ref is not None:
+        problem = Problem("InvalidParameters", "spec.parametersRef: parameters are not supported")
+    accepted = verdict(source, "Accepted", problem, message=f"served by {index.cluster}")
+    return ObjectStatus(observed_generation=source.metadata.generation, conditions=(accepted,))
+
+
+def gateway_status(
+    source: Gateway, states: tuple[ListenerState, ...], attached: Mapping[str, int]
+) -> ObjectStatus:
+    """The status of a Gateway; ``attached`` counts routes by listener name."""
+    return ObjectStatus(
+        observed_generation=source.metadata.generation,
+        conditions=_gateway_conditions(source, states),
+        listeners=tuple(_listener_status(state, attached) for state in states),
+    )
+
+
+def _gateway_conditions(
+    source: Gateway, states: tuple[ListenerState, ...]
+) -> tuple[Condition, ...]:
+    faulty = [state.spec.name for state in states if not state.usable]
+    any_usable = len(faulty) < len(states)
+    unresolved = [state.spec.name for state in states if state.unresolved is not None]
+    return (
+        _accepted(source, faulty, any_usable=any_usable),
+        condition(source, "Programmed", False, PENDING, PENDING_MESSAGE)
+        if any_usable
+        else condition(source, "Programmed", False, "Invalid", "no listener can be opened"),
+        verdict(
+            source,
+            "ResolvedRefs",
+            Problem("ListenersNotResolved", f"see listener {', '.join(unresolved)}")
+            if unresolved
+            else None,
+        ),
+    )
+
+
+def _accepted(source: Gateway, faulty: list[str], *, any_usable: bool) -> Condition:
+    if faulty:
+        message = f"not all listeners can be opened, see listener {', '.join(faulty)}"
+        return condition(source, "Accepted", any_usable, "ListenersNotValid", message)
+    note = "spec.addresses is without effect: gateways listen where their own settings say"
+    return condition(source, "Accepted", True, "Accepted", note if source.spec.addresses else "")
+
+
+def _listener_status(state: ListenerState, attached: Mapping[str, int]) -> ListenerStatus:
+    source = state.gateway
+    kinds = (RouteGroupKind(group=GRPCRoute.GROUP, kind=GRPCRoute.KIND),)
+    return ListenerStatus(
+        name=state.spec.name,
+        attached_routes=attached.get(state.spec.name, 0),
+        supported_kinds=kinds if state.takes_routes else (),
+        conditions=(
+            verdict(source, "Accepted", state.refused, message="; ".join(state.notes)),
+            condition(source, "Conflicted", True, state.conflict.reason, state.conflict.message)
+            if state.conflict is not None
+            else condition(source, "Conflicted", False, "NoConflicts"),
+            verdict(source, "ResolvedRefs", state.unresolved),
+            condition(source, "Programmed", False, PENDING, PENDING_MESSAGE)
+            if state.usable
+            else condition(source, "Programmed", False, "Invalid", "the listener is not opened"),
+        ),
+    )

@@ -1,0 +1,50 @@
+"""Statuses of imports: which Service they mean and which clusters stand behind them.
+
+Decides: ``ResolvedRefs`` and ``Ready`` of the documents' ServiceImport, ``Ready`` of the MCS API's.
+Leaves to others: the meaning itself (``derive.imports``), routes to imports (``backends``).
+Invariants: ``Ready`` follows exports and endpoints as published, not this cluster's own guess; the
+clusters listed are those that export, sorted.
+"""
+
+from __future__ import annotations
+
+from federation.derive.compile.backends import not_exported
+from federation.derive.compile.index import AnyImport, Index
+from federation.derive.compile.problem import Problem, condition, verdict
+from federation.model.conditions import Condition
+from federation.model.objects import FederatedServiceImport
+from federation.model.status import ObjectStatus
+
+
+def import_status(index: Index, source: AnyImport) -> ObjectStatus:
+    """The status of an import of either kind."""
+    service = index.meaning(source)
+    clusters = tuple(sorted(index.exports(service))) if service is not None else ()
+    conditions = [_ready(index, source)]
+    if isinstance(source, FederatedServiceImport):
+        conditions.insert(0, _resolved_refs(index, source))
+    return ObjectStatus(
+        observed_generation=source.metadata.generation,
+        conditions=tuple(conditions),
+        clusters=clusters,
+    )
+
+
+def _resolved_refs(index: Index, source: AnyImport) -> Condition:
+    service = index.meaning(source)
+    problem = Problem("BackendNotFound", not_exported(source)) if service is None else None
+    clusters = ", ".join(sorted(index.exports(service))) if service is not None else ""
+    return verdict(
+        source, "ResolvedRefs", problem, message=f"means Service {service}, exported by {clusters}"
+    )
+
+
+def _ready(index: Index, source: AnyImport) -> Condition:
+    service = index.meaning(source)
+    if service is None:
+        return condition(source, "Ready", False, "Pending", not_exported(source))
+    facts = index.exports(service)
+    ready = sum(fact.ready for fact in facts.values())
+    total = sum(fact.total for fact in facts.values())
+    message = f"{ready} of {total} endpoints ready in {len(facts)} clusters"
+    return condition(source, "Ready", True, "Ready", message)

@@ -1,0 +1,87 @@
+"""Look-ups over the inputs, made once for each compilation.
+
+Decides: how objects and federation state are found: Services, their slices, grants, exports.
+Leaves to others: what follows from them.
+Invariants: nothing is added to the inputs; what is ``synced`` or fresh is not judged here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from federation.derive.compile.inputs import CompileInputs, CompileSettings
+from federation.derive.imports import meant_service
+from federation.model.base import ClusterId, Region, ServiceName
+from federation.model.facts import ExportFact
+from federation.model.objects import (
+    EndpointSlice,
+    FederatedServiceImport,
+    McsServiceImport,
+    ObjectKey,
+    ObjectSnapshot,
+    ReferenceGrant,
+    Service,
+)
+from federation.model.view import FederationView
+
+AnyImport = FederatedServiceImport | McsServiceImport
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The inputs of one compilation, ready for look-up."""
+
+    cluster: ClusterId
+    region: Region
+    objects: ObjectSnapshot
+    view: FederationView
+    settings: CompileSettings
+    slices: Mapping[ServiceName, tuple[EndpointSlice, ...]]
+    grants: tuple[ReferenceGrant, ...]
+    regions: Mapping[ClusterId, Region]
+
+    def service(self, name: ServiceName) -> Service | None:
+        """The Service of that name in this cluster."""
+        return self.objects.get(Service, name.namespace, name.name)
+
+    def permitted(self, referrer: ObjectKey, referent: ObjectKey) -> bool:
+        """Whether a reference may cross into the referent's namespace."""
+        return referrer.namespace == referent.namespace or any(
+            grant.permits(referrer, referent) for grant in self.grants
+        )
+
+    def exports(self, service: ServiceName) -> Mapping[ClusterId, ExportFact]:
+        """The exports of the service by cluster; empty when no cluster exports it."""
+        return self.view.exports.get(service, {})
+
+    def meaning(self, source: AnyImport) -> ServiceName | None:
+        """The Service that an import means, ``None`` while no cluster exports a candidate."""
+        return meant_service(source, self.view.exports)
+
+
+def index(inputs: CompileInputs) -> Index:
+    """The look-ups over ``inputs``."""
+    regions = {member.cluster: member.region for member in inputs.view.members.values()}
+    return Index(
+        cluster=inputs.cluster,
+        region=inputs.region,
+        objects=inputs.objects,
+        view=inputs.view,
+        settings=inputs.settings,
+        slices=_slices(inputs.objects),
+        grants=inputs.objects.of(ReferenceGrant),
+        regions={**regions, inputs.cluster: inputs.region},
+    )
+
+
+def _slices(objects: ObjectSnapshot) -> dict[ServiceName, tuple[EndpointSlice, ...]]:
+    found: defaultdict[ServiceName, list[EndpointSlice]] = defaultdict(list)
+    for entry in objects.of(EndpointSlice):
+        if entry.service_name:
+            name = ServiceName(namespace=entry.metadata.namespace, name=entry.service_name)
+            found[name].append(entry)
+    return {
+        name: tuple(sorted(entries, key=lambda entry: entry.key)) for name, entries in found.items()
+    }

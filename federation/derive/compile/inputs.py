@@ -1,0 +1,67 @@
+"""What the compile step is given and what it returns.
+
+Decides: the settings of compiling and the identity a cluster's gateways carry.
+Leaves to others: where objects and the view come from (the agent, or a standalone gateway).
+Invariants: everything is immutable; equal inputs give equal results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from federation.model.base import ClusterId, Region
+from federation.model.objects import ObjectKey, ObjectSnapshot
+from federation.model.snapshot import Keepalive, Snapshot
+from federation.model.status import ObjectStatus
+from federation.model.view import FederationView
+
+CONTROLLER_NAME = "federation.dev/gateway-controller"
+"""Our name in GatewayClasses and in status entries."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompileSettings:
+    """What a deployment decides about compiling.
+
+    ``gateway_classes``: names of GatewayClasses served even without an object that names our
+    controller. ``trust_domain``: SPIFFE trust domain of the clusterset. ``eastwest_port``: port on
+    which other clusters' gateways are let in, ``None`` for a gateway that stands alone.
+    ``peer_keepalive``: liveness checks towards peers; their sum bounds how long a black hole goes
+    unnoticed. The connect time-outs hold where no policy sets one: short across clusters, where
+    another cluster can take the call, 5 s inside the cluster as Envoy has it.
+    """
+
+    gateway_classes: frozenset[str] = frozenset({"istio", "federation"})
+    controller_name: str = CONTROLLER_NAME
+    trust_domain: str = "clusterset.local"
+    eastwest_port: int | None = 15444
+    peer_keepalive: Keepalive = field(
+        default_factory=lambda: Keepalive(interval_ms=300, timeout_ms=700)
+    )
+    import_connect_timeout_ms: int = 1_000
+    service_connect_timeout_ms: int = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class CompileInputs:
+    """One cluster's objects and the federation's state, as the cluster's agent sees them."""
+
+    cluster: ClusterId
+    region: Region
+    objects: ObjectSnapshot
+    view: FederationView = field(default_factory=FederationView)
+    settings: CompileSettings = CompileSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The snapshot for the gateways and the status of every object that this controller serves."""
+
+    snapshot: Snapshot
+    statuses: Mapping[ObjectKey, ObjectStatus]
+
+
+def spiffe_id(trust_domain: str, cluster: ClusterId) -> str:
+    """The identity in the certificates of the gateways of ``cluster``."""
+    return f"spiffe://{trust_domain}/ns/federation/sa/gateway/cluster/{cluster}"

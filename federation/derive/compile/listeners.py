@@ -1,0 +1,218 @@
+"""Listeners of Gateways: which can be served, with which certificates, and who holds a port.
+
+Decides: protocols, kinds of routes, certificates, conflicts inside a Gateway and between Gateways.
+Leaves to others: routes that attach (``attachment``), statuses (``gateways``).
+Invariants: indistinct listeners of one Gateway are all refused, never one of them chosen; a port
+belongs to one Gateway, the oldest that asks for it, because all Gateways of a cluster are served by
+the same gateways at the same address; one listener's fault changes no other listener.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from federation.derive.compile.certificates import resolve_certificate
+from federation.derive.compile.index import Index
+from federation.derive.compile.problem import Problem
+from federation.model.objects import (
+    Gateway,
+    GRPCRoute,
+    Listener,
+    ListenerProtocol,
+    ObjectKey,
+    TlsMode,
+)
+from federation.model.snapshot import TlsSecret
+
+_SERVED = (ListenerProtocol.HTTP, ListenerProtocol.HTTPS)
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerState:
+    """What became of one listener.
+
+    ``refused`` is why it is not accepted, ``conflict`` why it is indistinct, ``unresolved`` which
+    of its references fail; ``takes_routes`` is whether GRPCRoutes are among its kinds; ``notes``
+    name what is without effect.
+    """
+
+    gateway: Gateway
+    spec: Listener
+    position: int
+    refused: Problem | None = None
+    conflict: Problem | None = None
+    unresolved: Problem | None = None
+    takes_routes: bool = True
+    certificates: tuple[TlsSecret, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether clients speak TLS to it."""
+        return self.spec.protocol is ListenerProtocol.HTTPS
+
+    @property
+    def passthrough(self) -> bool:
+        """Whether TLS is not to be terminated here."""
+        return (
+            self.encrypted
+            and self.spec.tls is not None
+            and self.spec.tls.mode is TlsMode.PASSTHROUGH
+        )
+
+    @property
+    def usable(self) -> bool:
+        """Whether gateways open it."""
+        sound = self.refused is None and self.conflict is None
+        return sound and (not self.encrypted or bool(self.certificates))
+
+    @property
+    def where(self) -> str:
+        """The listener's field path."""
+        return f"spec.listeners[{self.position}]"
+
+
+ListenersByGateway = Mapping[ObjectKey, tuple[ListenerState, ...]]
+
+
+def judge_listeners(index: Index, gateways: Iterable[Gateway]) -> ListenersByGateway:
+    """The state of every listener of ``gateways``, which stand oldest first."""
+    holders: dict[int, ObjectKey] = {}
+    states: dict[ObjectKey, tuple[ListenerState, ...]] = {}
+    for gateway in gateways:
+        judged = _with_conflicts(
+            [
+                _judge(index, gateway, spec, position)
+                for position, spec in enumerate(gateway.spec.listeners)
+            ]
+        )
+        states[gateway.key] = tuple(_with_port(index, state, holders) for state in judged)
+    return states
+
+
+def _judge(index: Index, gateway: Gateway, spec: Listener, position: int) -> ListenerState:
+    state = ListenerState(gateway=gateway, spec=spec, position=position)
+    state = _with_kinds(replace(state, refused=_unsupported(state), notes=_notes(state)))
+    if state.encrypted and not state.passthrough:
+        state = _with_certificates(index, state)
+    return state
+
+
+def _unsupported(state: ListenerState) -> Problem | None:
+    if state.spec.protocol not in _SERVED:
+        return Problem(
+            "UnsupportedProtocol",
+            f"{state.where}.protocol: {state.spec.protocol} is not served, use HTTPS or HTTP",
+        )
+    if state.passthrough:
+        return Problem(
+            "UnsupportedValue",
+            f"{state.where}.tls.mode: Passthrough is not served yet, use Terminate; a gateway that "
+            "does not terminate TLS cannot see methods",
+        )
+    if state.encrypted and state.spec.tls and state.spec.tls.frontend_validation:
+        return Problem(
+            "UnsupportedValue",
+            f"{state.where}.tls.frontendValidation: client certificates are not checked yet",
+        )
+    return None
+
+
+def _notes(state: ListenerState) -> tuple[str, ...]:
+    if state.spec.protocol is ListenerProtocol.HTTP and state.spec.tls is not None:
+        return (f"{state.where}.tls is without effect: protocol HTTP is served as h2c",)
+    return ()
+
+
+def _with_kinds(state: ListenerState) -> ListenerState:
+    kinds = state.spec.allowed_routes.kinds
+    foreign = [kind for kind in kinds if (kind.group, kind.kind) != _GRPC_ROUTE]
+    if not foreign:
+        return state
+    names = ", ".join(f"{kind.kind} ({kind.group or 'core'})" for kind in foreign)
+    return replace(
+        state,
+        takes_routes=len(foreign) < len(kinds),
+        unresolved=Problem(
+            "InvalidRouteKinds",
+            f"{state.where}.allowedRoutes.kinds: {names} is not served; kinds served: GRPCRoute",
+        ),
+    )
+
+
+_GRPC_ROUTE = (GRPCRoute.GROUP, GRPCRoute.KIND)
+
+
+def _with_certificates(index: Index, state: ListenerState) -> ListenerState:
+    refs = state.spec.tls.certificate_refs if state.spec.tls else ()
+    if not refs:
+        problem = Problem(
+            "InvalidCertificateRef",
+            f"certificate not found: {state.where}.tls.certificateRefs names none",
+        )
+        return replace(state, unresolved=problem)
+    outcomes = [
+        resolve_certificate(
+            index, state.gateway, ref, where=f"{state.where}.tls.certificateRefs[{position}]"
+        )
+        for position, ref in enumerate(refs)
+    ]
+    problems = [outcome for outcome in outcomes if isinstance(outcome, Problem)]
+    secrets = {outcome.name: outcome for outcome in outcomes if isinstance(outcome, TlsSecret)}
+    return replace(
+        state,
+        certificates=tuple(secrets.values()),
+        unresolved=problems[0] if problems else state.unresolved,
+    )
+
+
+def _with_conflicts(states: list[ListenerState]) -> list[ListenerState]:
+    by_port: defaultdict[int, list[ListenerState]] = defaultdict(list)
+    for state in states:
+        if state.refused is None:
+            by_port[state.spec.port].append(state)
+    conflicts = {
+        state.spec.name: problem
+        for peers in by_port.values()
+        for state in peers
+        if (problem := _conflict(state, peers)) is not None
+    }
+    return [replace(state, conflict=conflicts.get(state.spec.name)) for state in states]
+
+
+def _conflict(state: ListenerState, peers: list[ListenerState]) -> Problem | None:
+    others = [peer for peer in peers if peer is not state]
+    protocols = _names(peer for peer in others if peer.spec.protocol != state.spec.protocol)
+    if protocols:
+        return Problem(
+            "ProtocolConflict",
+            f"port {state.spec.port} has another protocol in listener {protocols}",
+        )
+    twins = _names(peer for peer in others if peer.spec.hostname == state.spec.hostname)
+    if twins:
+        return Problem(
+            "HostnameConflict",
+            f"port {state.spec.port} and hostname {state.spec.hostname or '*'} are also those of "
+            f"listener {twins}",
+        )
+    return None
+
+
+def _names(states: Iterable[ListenerState]) -> str:
+    return ", ".join(state.spec.name for state in states)
+
+
+def _with_port(index: Index, state: ListenerState, holders: dict[int, ObjectKey]) -> ListenerState:
+    if state.refused is not None or state.conflict is not None:
+        return state
+    port = state.spec.port
+    if port == index.settings.eastwest_port:
+        taken = "calls from other clusters"
+    elif holders.setdefault(port, state.gateway.key) != state.gateway.key:
+        taken = f"{holders[port]}, which is older"
+    else:
+        return state
+    problem = Problem("PortUnavailable", f"{state.where}.port: {port} is held by {taken}")
+    return replace(state, refused=problem)

@@ -1,0 +1,126 @@
+"""Matches of GRPCRoute rules: what requests they take and how specific they are.
+
+Decides: paths and headers of a match, and its place in the order of precedence (E2).
+Leaves to others: hostnames and age (``tables``).
+Invariants: a match that gateways would read differently is refused, never approximated; of several
+header matches of one name the first counts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from federation.derive.compile.regex import regex_fault
+from federation.model.objects import GRPCHeaderMatch, GRPCMethodMatch, GRPCRouteMatch, MatchType
+from federation.model.snapshot import HeaderMatch, MatchKind, PathMatch, RouteMatch
+
+_SERVICE = re.compile(r"[A-Za-z_][A-Za-z_0-9]*(\.[A-Za-z_][A-Za-z_0-9]*)*")
+_METHOD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
+
+EVERY_CALL = PathMatch(kind=MatchKind.PREFIX, value="/")
+"""The path of a match without method."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Specificity:
+    """Order of precedence among matches: the smaller comes first.
+
+    The Gateway API counts characters of service and method, then headers; *ours*: at the same count
+    exact before regular expression.
+    """
+
+    minus_service: int
+    minus_method: int
+    minus_headers: int
+    regexes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledMatch:
+    """One match of a rule; ``position`` is its place there."""
+
+    position: int
+    match: RouteMatch
+    specificity: Specificity
+
+
+def compile_match(source: GRPCRouteMatch, *, position: int, where: str) -> CompiledMatch | str:
+    """The match, or what is wrong with it; ``where`` is its field path."""
+    fault = _method_fault(source.method) or _headers_fault(source.headers)
+    if fault:
+        return f"{where}.{fault}"
+    headers = _first_of_name(source.headers)
+    return CompiledMatch(
+        position=position,
+        match=RouteMatch(
+            path=_path(source.method), headers=tuple(_header(entry) for entry in headers)
+        ),
+        specificity=Specificity(
+            minus_service=-len((source.method and source.method.service) or ""),
+            minus_method=-len((source.method and source.method.method) or ""),
+            minus_headers=-len(headers),
+            regexes=int(_is_regex(source.method)) + sum(map(_is_regex, headers)),
+        ),
+    )
+
+
+def _is_regex(source: GRPCMethodMatch | GRPCHeaderMatch | None) -> bool:
+    return source is not None and source.type is MatchType.REGULAR_EXPRESSION
+
+
+def _method_fault(source: GRPCMethodMatch | None) -> str:
+    if source is None:
+        return ""
+    for field, value, exact in (
+        ("service", source.service, _SERVICE),
+        ("method", source.method, _METHOD),
+    ):
+        if value is None:
+            continue
+        if _is_regex(source):
+            if fault := regex_fault(value):
+                return f"method.{field}: {value!r} {fault}"
+        elif not exact.fullmatch(value):
+            return f"method.{field}: {value!r} is not a name of a gRPC {field}"
+    return ""
+
+
+def _headers_fault(headers: tuple[GRPCHeaderMatch, ...]) -> str:
+    for position, header in enumerate(headers):
+        if not _HEADER_NAME.fullmatch(header.name):
+            return f"headers[{position}].name: {header.name!r} is not a name of a header"
+        if _is_regex(header) and (fault := regex_fault(header.value)):
+            return f"headers[{position}].value: {header.value!r} {fault}"
+    return ""
+
+
+def _first_of_name(headers: tuple[GRPCHeaderMatch, ...]) -> tuple[GRPCHeaderMatch, ...]:
+    first: dict[str, GRPCHeaderMatch] = {}
+    for header in headers:
+        first.setdefault(header.name.lower(), header)
+    return tuple(first[name] for name in sorted(first))
+
+
+def _header(source: GRPCHeaderMatch) -> HeaderMatch:
+    kind = MatchKind.REGEX if _is_regex(source) else MatchKind.EXACT
+    return HeaderMatch(name=source.name.lower(), kind=kind, value=source.value)
+
+
+def _path(source: GRPCMethodMatch | None) -> PathMatch:
+    if source is None:
+        return EVERY_CALL
+    if _is_regex(source) or source.service is None:
+        service = _pattern(source, source.service)
+        method = _pattern(source, source.method)
+        return PathMatch(kind=MatchKind.REGEX, value=f"/{service}/{method}")
+    if source.method is None:
+        return PathMatch(kind=MatchKind.PREFIX, value=f"/{source.service}/")
+    return PathMatch(kind=MatchKind.EXACT, value=f"/{source.service}/{source.method}")
+
+
+def _pattern(source: GRPCMethodMatch, value: str | None) -> str:
+    if value is None:
+        return "[^/]+"
+    return f"(?:{value})" if _is_regex(source) else re.escape(value)

@@ -1,0 +1,156 @@
+"""Statuses of MultiClusterServices: Accepted, ResolvedRefs, BackendsReady (E6).
+
+Decides: which MultiClusterService rules an import, and whether the clusters it lists can serve.
+Leaves to others: weights in force (``derive.resolve``).
+Invariants: of two in one cluster the older rules; of two clusters' the one whose policy entered the
+store first; a listed cluster that cannot serve is named with its reason and never silently skipped.
+"""
+
+from __future__ import annotations
+
+from federation.derive.compile.backends import not_exported
+from federation.derive.compile.index import AnyImport, Index
+from federation.derive.compile.problem import Problem, verdict
+from federation.derive.imports import clusters_named
+from federation.model.base import ClusterId, ServiceName
+from federation.model.facts import ServicePolicyFact
+from federation.model.objects import (
+    ClusterBackend,
+    FederatedServiceImport,
+    McsServiceImport,
+    MultiClusterService,
+)
+from federation.model.resolved import ReasonCode
+from federation.model.status import ObjectStatus
+
+
+def multicluster_status(index: Index, source: MultiClusterService) -> ObjectStatus:
+    """The status of a MultiClusterService of this cluster."""
+    found = _import(index, source)
+    service = index.meaning(found) if found is not None else None
+    unresolved = _unresolved(index, source, found)
+    return ObjectStatus(
+        observed_generation=source.metadata.generation,
+        conditions=(
+            verdict(source, "Accepted", _conflict(index, source, found, service)),
+            verdict(
+                source,
+                "ResolvedRefs",
+                unresolved,
+                message=f"ServiceImport {_import_name(source)} means Service {service}",
+            ),
+            verdict(source, "BackendsReady", unresolved or _not_ready(index, source, service)),
+        ),
+    )
+
+
+def _import_name(source: MultiClusterService) -> ServiceName:
+    ref = source.spec.service_import
+    return ServiceName(namespace=ref.namespace or source.metadata.namespace, name=ref.name)
+
+
+def _import(index: Index, source: MultiClusterService) -> AnyImport | None:
+    name = _import_name(source)
+    federated = index.objects.get(FederatedServiceImport, name.namespace, name.name)
+    return federated or index.objects.get(McsServiceImport, name.namespace, name.name)
+
+
+def _unresolved(
+    index: Index, source: MultiClusterService, found: AnyImport | None
+) -> Problem | None:
+    if found is None:
+        return Problem(
+            "BackendNotFound",
+            f"spec.serviceImport: ServiceImport {_import_name(source)} does not exist",
+        )
+    if not index.permitted(source.key, found.key):
+        namespace = found.metadata.namespace
+        return Problem(
+            "RefNotPermitted",
+            f"spec.serviceImport: no ReferenceGrant in namespace {namespace} lets "
+            f"{source.key} refer to ServiceImport {_import_name(source)}",
+        )
+    if index.meaning(found) is None:
+        return Problem("BackendNotFound", f"spec.serviceImport: {not_exported(found)}")
+    return None
+
+
+def _conflict(
+    index: Index,
+    source: MultiClusterService,
+    found: AnyImport | None,
+    service: ServiceName | None,
+) -> Problem | None:
+    rivals = [
+        entry
+        for entry in index.objects.of(MultiClusterService)
+        if _import_name(entry) == _import_name(source)
+    ]
+    if rivals[0] is not source:
+        message = f"{rivals[0].key} is older and sets the weights of {_import_name(source)}"
+        return Problem("Conflicted", message)
+    if found is None or service is None:
+        return None
+    ruling = _ruling(index, service)
+    if ruling is None or ruling.cluster == index.cluster or _agrees(source, ruling):
+        return None
+    return Problem(
+        "Conflicted",
+        f"{ruling.weights_origin or 'the weights'} in {ruling.cluster} is older and sets other "
+        f"weights for {service}; make them equal",
+    )
+
+
+def _ruling(index: Index, service: ServiceName) -> ServicePolicyFact | None:
+    facts = [fact for fact in index.view.policies.get(service, {}).values() if fact.weights]
+    return min(facts, key=lambda fact: (fact.create_revision, fact.cluster), default=None)
+
+
+def _agrees(source: MultiClusterService, ruling: ServicePolicyFact) -> bool:
+    mine = {entry.cluster: entry.weight for entry in source.spec.cluster_backends}
+    return mine == {entry.target: entry.weight for entry in ruling.weights or ()}
+
+
+def _not_ready(
+    index: Index, source: MultiClusterService, service: ServiceName | None
+) -> Problem | None:
+    if service is None:
+        return None
+    problems = [
+        problem
+        for position, entry in enumerate(source.spec.cluster_backends)
+        for problem in _backend_problems(index, entry, position, service)
+    ]
+    if not problems:
+        return None
+    return Problem(problems[0].reason, "; ".join(problem.message for problem in problems))
+
+
+def _backend_problems(
+    index: Index, entry: ClusterBackend, position: int, service: ServiceName
+) -> list[Problem]:
+    clusters = clusters_named(entry.cluster, index.regions)
+    if not clusters:
+        known = ", ".join(f"{name} ({index.regions[name]})" for name in sorted(index.regions))
+        message = (
+            f"spec.clusterBackends[{position}].cluster: no member cluster or region is named "
+            f"{entry.cluster}; members: {known}"
+        )
+        return [Problem(ReasonCode.UNKNOWN_CLUSTER.value, message)]
+    found = (cluster_problem(index, cluster, service) for cluster in clusters)
+    return [problem for problem in found if problem is not None]
+
+
+def cluster_problem(index: Index, cluster: ClusterId, service: ServiceName) -> Problem | None:
+    """Why ``cluster`` cannot serve ``service``; ``None`` if it can."""
+    fact = index.exports(service).get(cluster)
+    if fact is None:
+        return Problem(ReasonCode.NOT_EXPORTED.value, f"{cluster} does not export {service}")
+    if not fact.ready:
+        message = f"{cluster} has no ready endpoint of {service} ({fact.total} in all)"
+        return Problem(ReasonCode.NO_READY_ENDPOINTS.value, message)
+    gateways = index.view.gateways.get(cluster)
+    if cluster != index.cluster and (gateways is None or not gateways.gateways):
+        message = f"{cluster} has published no gateway that other clusters can reach"
+        return Problem(ReasonCode.NO_GATEWAY.value, message)
+    return None

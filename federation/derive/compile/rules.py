@@ -1,0 +1,259 @@
+"""Rules of GRPCRoutes: their matches, and where their calls go.
+
+Decides: the action of a rule, what of it is refused and why, and which upstreams it needs.
+Leaves to others: attachment, precedence and statuses (``attachment``, ``tables``, ``routes``).
+Invariants: the share of invalid references is answered UNAVAILABLE and never given to the others
+(E2); a rule with a filter that cannot be followed answers UNAVAILABLE instead of going without it;
+every refusal names the rule and the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from federation.derive.compile.backends import Backend, resolve_backend
+from federation.derive.compile.filters import FilterOutcome, compile_filters
+from federation.derive.compile.index import Index
+from federation.derive.compile.matches import CompiledMatch, compile_match
+from federation.derive.compile.policies import retry_of, timeouts_of
+from federation.derive.compile.problem import Problem
+from federation.derive.compile.upstreams import (
+    UNAVAILABLE,
+    UpstreamKind,
+    UpstreamRef,
+    destination,
+    shares_of,
+    upstream_ref,
+)
+from federation.derive.compile.weights import multiply
+from federation.model.objects import (
+    BackendRef,
+    BackendTrafficPolicy,
+    GRPCRoute,
+    GRPCRouteMatch,
+    GRPCRouteRule,
+)
+from federation.model.snapshot import (
+    DESTINATION_HEADER,
+    Forward,
+    HeaderChanges,
+    Refuse,
+    Route,
+    Weighted,
+)
+
+MESSAGE_LENGTH_MAX = 1024
+"""Characters of a refusal's message; it travels in a header of every answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRule:
+    """One rule: ``routes`` are its matches with their actions, in the rule's order.
+
+    ``faults`` are values that are not served, ``problems`` references that do not resolve.
+    """
+
+    position: int
+    routes: tuple[tuple[CompiledMatch, Route], ...]
+    upstreams: frozenset[UpstreamRef]
+    faults: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one backendRef contributes: destinations with their shares.
+
+    ``problem`` is a reference that does not resolve, ``refused`` why its share is not served.
+    """
+
+    weight: int
+    destinations: tuple[tuple[Weighted, int], ...]
+    upstreams: tuple[UpstreamRef, ...] = ()
+    problem: Problem | None = None
+    refused: str = ""
+    faults: tuple[str, ...] = ()
+
+
+def compile_rule(
+    index: Index,
+    route: GRPCRoute,
+    rule: GRPCRouteRule,
+    *,
+    position: int,
+    policy: BackendTrafficPolicy | None,
+) -> CompiledRule:
+    """The rule at ``position`` of ``route`` under ``policy``."""
+    where = f"spec.rules[{position}]"
+    label = f"{route.key} rule {rule.name or position}"
+    filters = compile_filters(rule.filters, where=f"{where}.filters")
+    parts = [
+        _part(index, route, ref, policy, where=f"{where}.backendRefs[{place}]")
+        for place, ref in enumerate(rule.backend_refs)
+    ]
+    problems = tuple(part.problem for part in parts if part.problem is not None)
+    faults = (*filters.faults, *(fault for part in parts for fault in part.faults))
+    template = Route(
+        name=f"{route.key.qualified_name}/rule-{position}",
+        rule=label,
+        match=_EVERY_CALL.match,
+        action=_action(label, parts, faults),
+        request_headers=filters.request,
+        response_headers=filters.response,
+        timeouts=timeouts_of(policy),
+        retry=retry_of(policy),
+    )
+    routes, match_faults = _routes(_plain(template, parts), rule, where)
+    return CompiledRule(
+        position=position,
+        routes=routes,
+        upstreams=frozenset(ref for part in parts for ref in part.upstreams),
+        faults=(*faults, *match_faults),
+        problems=problems,
+    )
+
+
+def _compiled_empty_match() -> CompiledMatch:
+    compiled = compile_match(GRPCRouteMatch(), position=0, where="")
+    assert isinstance(compiled, CompiledMatch)
+    return compiled
+
+
+_EVERY_CALL = _compiled_empty_match()
+
+
+def _routes(
+    template: Route, rule: GRPCRouteRule, where: str
+) -> tuple[tuple[tuple[CompiledMatch, Route], ...], tuple[str, ...]]:
+    if not rule.matches:
+        return ((_EVERY_CALL, template),), ()
+    routes: list[tuple[CompiledMatch, Route]] = []
+    faults: list[str] = []
+    for place, source in enumerate(rule.matches):
+        compiled = compile_match(source, position=place, where=f"{where}.matches[{place}]")
+        if isinstance(compiled, str):
+            faults.append(compiled)
+            continue
+        suffix = f"-match-{place}" if len(rule.matches) > 1 else ""
+        name = f"{template.name}{suffix}"
+        routes.append((compiled, replace(template, name=name, match=compiled.match)))
+    return tuple(routes), tuple(faults)
+
+
+def _action(label: str, parts: Sequence[_Part], faults: Sequence[str]) -> Forward | Refuse:
+    if faults:
+        return _refuse(label, faults)
+    if not parts:
+        return _refuse(label, ["the rule has no backendRefs"])
+    weights = multiply([(part.weight, [share for _, share in part.destinations]) for part in parts])
+    destinations = tuple(
+        replace(weighted, weight=weight)
+        for part, numbers in zip(parts, weights, strict=True)
+        for (weighted, _), weight in zip(part.destinations, numbers, strict=True)
+        if weight or weighted.upstream != UNAVAILABLE
+    )
+    if not any(entry.weight and entry.upstream != UNAVAILABLE for entry in destinations):
+        return _refuse(label, _refusals(parts) or ["the weights of all backends are zero"])
+    return Forward(destinations=destinations)
+
+
+def _refuse(label: str, reasons: Sequence[str]) -> Refuse:
+    return Refuse(message=f"{label}: {'; '.join(reasons)}"[:MESSAGE_LENGTH_MAX])
+
+
+def _refusals(parts: Sequence[_Part]) -> list[str]:
+    return [part.refused for part in parts if part.refused and part.weight]
+
+
+def _plain(template: Route, parts: Sequence[_Part]) -> Route:
+    """``template`` without what its action has no use for, with the reason of partial refusal."""
+    if isinstance(template.action, Refuse):
+        return Route(
+            name=template.name, rule=template.rule, match=template.match, action=template.action
+        )
+    return replace(template, reason="; ".join(_refusals(parts))[:MESSAGE_LENGTH_MAX])
+
+
+def _part(
+    index: Index,
+    route: GRPCRoute,
+    ref: BackendRef,
+    policy: BackendTrafficPolicy | None,
+    *,
+    where: str,
+) -> _Part:
+    filters = compile_filters(ref.filters, where=f"{where}.filters")
+    backend = resolve_backend(index, route, ref, where=where)
+    if isinstance(backend, Problem):
+        return _Part(
+            ref.weight,
+            _nowhere(),
+            problem=backend,
+            refused=backend.message,
+            faults=filters.faults,
+        )
+    if not backend.imported:
+        upstream = upstream_ref(UpstreamKind.SERVICE, backend.service, backend.port, policy=policy)
+        return _Part(
+            ref.weight,
+            ((_weighted(upstream, filters, HeaderChanges()), 1),),
+            upstreams=(upstream,),
+            faults=filters.faults,
+        )
+    return _import_part(index, backend, ref, policy, filters, where)
+
+
+def _import_part(
+    index: Index,
+    backend: Backend,
+    ref: BackendRef,
+    policy: BackendTrafficPolicy | None,
+    filters: FilterOutcome,
+    where: str,
+) -> _Part:
+    shares = shares_of(index, backend.service, backend.port)
+    upstreams = tuple(
+        upstream_ref(
+            UpstreamKind.IMPORT, backend.service, backend.port, target=share.cluster, policy=policy
+        )
+        for share in shares
+    )
+    named = HeaderChanges(set=((DESTINATION_HEADER, destination(backend.service, backend.port)),))
+    destinations = tuple(
+        (_weighted(upstream, filters, named), share.weight_bp)
+        for upstream, share in zip(upstreams, shares, strict=True)
+    )
+    if any(share.weight_bp for share in shares):
+        return _Part(ref.weight, destinations, upstreams=upstreams, faults=filters.faults)
+    # Upstreams without weight stay, so that calls on their way can finish.
+    message = f"{where}: no cluster takes calls to {backend.service} from {index.region} now"
+    return _Part(
+        ref.weight,
+        (*destinations, *_nowhere()),
+        upstreams=upstreams,
+        refused=message,
+        faults=filters.faults,
+    )
+
+
+def _nowhere() -> tuple[tuple[Weighted, int], ...]:
+    return ((Weighted(upstream=UNAVAILABLE, weight=0), 1),)
+
+
+def _weighted(upstream: UpstreamRef, filters: FilterOutcome, named: HeaderChanges) -> Weighted:
+    request = filters.request
+    if named:
+        # Nobody but the gateway says where a call goes next.
+        mine = tuple(pair for pair in request.set if pair[0] != DESTINATION_HEADER)
+        request = replace(
+            request,
+            set=(*mine, *named.set),
+            add=tuple(pair for pair in request.add if pair[0] != DESTINATION_HEADER),
+        )
+    return Weighted(
+        upstream=upstream.name,
+        weight=0,
+        request_headers=request,
+        response_headers=filters.response,
+    )

@@ -1,0 +1,154 @@
+"""Route tables: which routes answer for a host, in order of precedence.
+
+Decides: virtual hosts of a listener port and the order of routes in each (E2).
+Leaves to others: attachment (``attachment``), single matches (``matches``).
+Invariants: a host belongs to the most specific listener of the port and sees that listener's routes
+only; every listener's own host has an entry, so that a less specific listener never answers for it;
+the order depends on the objects' content and age, never on the order they came in.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from federation.derive.compile.hostnames import ANY, covers, specificity
+from federation.derive.compile.listeners import ListenersByGateway, ListenerState
+from federation.derive.compile.routes import CompiledRoute
+from federation.model.snapshot import (
+    FilterChain,
+    Listener,
+    ListenerKind,
+    RouteTable,
+    TlsTermination,
+    VirtualHost,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A route at one listener with the hostnames it answers for there."""
+
+    route: CompiledRoute
+    hostnames: tuple[str, ...]
+
+
+def build_listeners(
+    listeners: ListenersByGateway, routes: Iterable[CompiledRoute]
+) -> tuple[tuple[Listener, ...], tuple[RouteTable, ...]]:
+    """The open ports of all Gateways and their route tables, sorted by name."""
+    claims = _claims(routes)
+    built = [
+        _port(states, claims)
+        for _, states in sorted(_by_port(listeners).items(), key=lambda item: item[0])
+    ]
+    return tuple(listener for listener, _ in built), tuple(table for _, table in built)
+
+
+_ClaimsByListener = Mapping[tuple[str, str], Sequence[_Claim]]
+
+
+def _claims(routes: Iterable[CompiledRoute]) -> _ClaimsByListener:
+    """Routes by the listener they are attached to; one that several parentRefs name counts once."""
+    found: defaultdict[tuple[str, str], dict[str, _Claim]] = defaultdict(dict)
+    for route in routes:
+        for outcome in route.outcomes:
+            for entry in outcome.attached:
+                claims = found[_identity(entry.listener)]
+                claims[route.source.key.qualified_name] = _Claim(route, entry.hostnames)
+    return {identity: tuple(claims.values()) for identity, claims in found.items()}
+
+
+def _identity(state: ListenerState) -> tuple[str, str]:
+    return state.gateway.key.qualified_name, state.spec.name
+
+
+def _by_port(listeners: ListenersByGateway) -> dict[str, list[ListenerState]]:
+    found: defaultdict[str, list[ListenerState]] = defaultdict(list)
+    for key, states in listeners.items():
+        for state in states:
+            if state.usable:
+                found[f"{key.qualified_name}/{state.spec.port}"].append(state)
+    return {
+        name: sorted(states, key=lambda state: state.spec.name) for name, states in found.items()
+    }
+
+
+def _port(
+    states: Sequence[ListenerState], claims: _ClaimsByListener
+) -> tuple[Listener, RouteTable]:
+    first = states[0]
+    name = f"{first.gateway.key.qualified_name}/{first.spec.port}"
+    listener = Listener(
+        name=name,
+        kind=ListenerKind.INGRESS,
+        port=first.spec.port,
+        chains=tuple(_chain(state) for state in states) if first.encrypted else (_plain(first),),
+        route_table=name,
+        sections=tuple(state.spec.name for state in states),
+    )
+    return listener, RouteTable(name=name, virtual_hosts=_virtual_hosts(states, claims))
+
+
+def _chain(state: ListenerState) -> FilterChain:
+    return FilterChain(
+        name=state.spec.name,
+        hostnames=(state.spec.hostname,) if state.spec.hostname else (),
+        tls=TlsTermination(certificates=tuple(secret.name for secret in state.certificates)),
+    )
+
+
+def _plain(state: ListenerState) -> FilterChain:
+    # Without TLS nothing tells the listeners of a port apart before the request itself does.
+    return FilterChain(name=state.spec.name)
+
+
+def _virtual_hosts(
+    states: Sequence[ListenerState], claims: _ClaimsByListener
+) -> tuple[VirtualHost, ...]:
+    owned: dict[str, ListenerState] = {state.spec.hostname or ANY: state for state in states}
+    hosts: dict[str, ListenerState] = dict(owned)
+    for state in states:
+        for claim in claims.get(_identity(state), ()):
+            for hostname in claim.hostnames:
+                if _owner(hostname, owned) is state:
+                    hosts[hostname] = state
+    return tuple(
+        _virtual_host(hostname, claims.get(_identity(hosts[hostname]), ()))
+        for hostname in sorted(hosts)
+    )
+
+
+def _owner(hostname: str, owned: Mapping[str, ListenerState]) -> ListenerState | None:
+    covering = [pattern for pattern in owned if covers(pattern, hostname)]
+    return owned[max(covering, key=specificity)] if covering else None
+
+
+def _virtual_host(hostname: str, claims: Sequence[_Claim]) -> VirtualHost:
+    ordered = sorted(
+        (
+            (
+                _negative(_best(claim.hostnames, hostname)),
+                match.specificity,
+                claim.route.source.age,
+                rule.position,
+                match.position,
+                route,
+            )
+            for claim in claims
+            if any(covers(pattern, hostname) for pattern in claim.hostnames)
+            for rule in claim.route.rules
+            for match, route in rule.routes
+        ),
+        key=lambda entry: entry[:5],
+    )
+    return VirtualHost(hostname=hostname, routes=tuple(entry[5] for entry in ordered))
+
+
+def _best(patterns: Sequence[str], hostname: str) -> tuple[int, int]:
+    return max(specificity(pattern) for pattern in patterns if covers(pattern, hostname))
+
+
+def _negative(pair: tuple[int, int]) -> tuple[int, int]:
+    return (-pair[0], -pair[1])

@@ -1,0 +1,201 @@
+"""From "accepted" to "programmed": what the gateways said about the configuration.
+
+Decides: the ``Programmed`` conditions of Gateways, listeners and policies.
+Leaves to others: what is valid (``derive.compile``), what was said (``discovery``).
+Invariants: True only when every connected gateway has taken what the object became; a refusal
+counts against the objects that it concerns and no others; an object that was programmed at the same
+generation stays so while a newer publication, made for other objects, is on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from federation.model.acks import AckView, RefusedResource
+from federation.model.conditions import Condition, ConditionStatus
+from federation.model.objects import BackendTrafficPolicy, Gateway, ObjectKey
+from federation.model.snapshot import Forward, Listener, RouteTable, Snapshot, TlsTermination
+from federation.model.status import AncestorStatus, ListenerStatus, ObjectStatus
+
+PROGRAMMED = "Programmed"
+_PENDING = "Pending"
+
+Resource = tuple[str, str]
+"""Kind and name of a resource, as in ``RefusedResource``."""
+
+Concern = Callable[[Resource], bool]
+"""Whether a resource belongs to an object."""
+
+
+def with_programmed(
+    statuses: Mapping[ObjectKey, ObjectStatus],
+    acks: AckView,
+    *,
+    snapshot: Snapshot,
+    previous: Mapping[ObjectKey, ObjectStatus] | None = None,
+) -> dict[ObjectKey, ObjectStatus]:
+    """``statuses`` of the published ``snapshot`` with what the gateways said of it.
+
+    ``previous`` are the statuses last written, if any.
+    """
+    answers = _Answers(acks, snapshot)
+    before = previous or {}
+    return {
+        key: _with_answers(key, status, answers, before.get(key, ObjectStatus()))
+        for key, status in statuses.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    acks: AckView
+    snapshot: Snapshot
+
+    def judge(self, pending: Condition, concern: Concern, before: Condition | None) -> Condition:
+        """The condition that was ``pending``, now that gateways have answered."""
+        if pending.reason != _PENDING:
+            return pending
+        total = len(self.acks.nodes)
+        refusals = [
+            (node.node, refused)
+            for node in self.acks.nodes
+            for refused in node.refused
+            if concern((refused.kind, refused.name))
+        ]
+        refusing = len({node for node, _ in refusals})
+        current = sum(node.generation >= self.acks.generation for node in self.acks.nodes)
+        if not total:
+            return _changed(
+                pending, status=False, reason="NoResources", message="no gateway is connected"
+            )
+        if refusals:
+            message = f"{total - refusing}/{total} gateways; {_refusal(*refusals[0])}"
+            return _changed(pending, status=False, reason="Invalid", message=message)
+        if current == total:
+            message = f"{total}/{total} gateways"
+            return _changed(pending, status=True, reason=PROGRAMMED, message=message)
+        if before is not None and _still_holds(before, pending):
+            return before
+        return _changed(
+            pending,
+            status=False,
+            reason=_PENDING,
+            message=f"{current}/{total} gateways have taken it",
+        )
+
+    def concern_of(self, listeners: Sequence[Listener]) -> Concern:
+        """The resources that ``listeners`` are made of."""
+        resources: set[Resource] = set()
+        for listener in listeners:
+            resources |= {("listeners", listener.name), ("routes", listener.route_table)}
+            for chain in listener.chains:
+                if isinstance(chain.tls, TlsTermination):
+                    resources |= {("secrets", name) for name in chain.tls.certificates}
+        tables = {listener.route_table for listener in listeners}
+        for table in self.snapshot.route_tables:
+            if table.name in tables:
+                for name in _upstreams(table):
+                    resources |= {("clusters", name), ("endpoints", name)}
+        return resources.__contains__
+
+
+def _upstreams(table: RouteTable) -> set[str]:
+    return {
+        destination.upstream
+        for host in table.virtual_hosts
+        for route in host.routes
+        if isinstance(route.action, Forward)
+        for destination in route.action.destinations
+    }
+
+
+def _refusal(node: str, refused: RefusedResource) -> str:
+    return f"{node} refused {refused.kind} {refused.name}: {refused.message}"
+
+
+def _still_holds(before: Condition, pending: Condition) -> bool:
+    return (
+        before.status is ConditionStatus.TRUE
+        and before.observed_generation == pending.observed_generation
+    )
+
+
+def _changed(pending: Condition, *, status: bool, reason: str, message: str) -> Condition:
+    return pending.model_copy(
+        update={
+            "status": ConditionStatus.TRUE if status else ConditionStatus.FALSE,
+            "reason": reason,
+            "message": message,
+        }
+    )
+
+
+def _with_answers(
+    key: ObjectKey, status: ObjectStatus, answers: _Answers, before: ObjectStatus
+) -> ObjectStatus:
+    if (key.group, key.kind) == (Gateway.GROUP, Gateway.KIND):
+        return _gateway(key, status, answers, before)
+    if (key.group, key.kind) == (BackendTrafficPolicy.GROUP, BackendTrafficPolicy.KIND):
+        return _policy(key, status, answers, before)
+    return status
+
+
+def _gateway(
+    key: ObjectKey, status: ObjectStatus, answers: _Answers, before: ObjectStatus
+) -> ObjectStatus:
+    mine = [
+        listener
+        for listener in answers.snapshot.listeners
+        if listener.name.rpartition("/")[0] == key.qualified_name
+    ]
+    conditions = _judged(status.conditions, answers, answers.concern_of(mine), before.conditions)
+    earlier = {entry.name: entry for entry in before.listeners}
+    listeners = tuple(
+        _listener(entry, mine, answers, earlier.get(entry.name)) for entry in status.listeners
+    )
+    return status.model_copy(update={"conditions": conditions, "listeners": listeners})
+
+
+def _listener(
+    entry: ListenerStatus,
+    mine: Sequence[Listener],
+    answers: _Answers,
+    before: ListenerStatus | None,
+) -> ListenerStatus:
+    concern = answers.concern_of([listener for listener in mine if entry.name in listener.sections])
+    conditions = _judged(
+        entry.conditions, answers, concern, before.conditions if before is not None else ()
+    )
+    return entry.model_copy(update={"conditions": conditions})
+
+
+def _policy(
+    key: ObjectKey, status: ObjectStatus, answers: _Answers, before: ObjectStatus
+) -> ObjectStatus:
+    def concern(resource: Resource) -> bool:
+        kind, name = resource
+        return kind == "routes" or name.endswith(f"@{key.qualified_name}")
+
+    def judged(position: int, ancestor: AncestorStatus) -> AncestorStatus:
+        earlier = before.ancestors[position : position + 1]
+        conditions = _judged(
+            ancestor.conditions, answers, concern, earlier[0].conditions if earlier else ()
+        )
+        return ancestor.model_copy(update={"conditions": conditions})
+
+    ancestors = tuple(judged(*pair) for pair in enumerate(status.ancestors))
+    return status.model_copy(update={"ancestors": ancestors})
+
+
+def _judged(
+    conditions: Sequence[Condition],
+    answers: _Answers,
+    concern: Concern,
+    before: Sequence[Condition],
+) -> tuple[Condition, ...]:
+    earlier = next((entry for entry in before if entry.type == PROGRAMMED), None)
+    return tuple(
+        answers.judge(entry, concern, earlier) if entry.type == PROGRAMMED else entry
+        for entry in conditions
+    )
