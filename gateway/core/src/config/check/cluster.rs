@@ -1,0 +1,93 @@
+//! Checks of clusters and their endpoints.
+
+use hashbrown::HashSet;
+
+use super::{Checked, WEIGHT_MAX, each, ensure, named, positive, spiffe_patterns, under, within};
+use crate::config::{Cluster, EndpointSet, Keepalive, Outlier};
+
+/// Largest weight of a locality: capacity may be given in finer units.
+const LOCALITY_WEIGHT_MAX: u32 = 1_000_000_000;
+
+pub(super) fn cluster(cluster: &Cluster) -> Checked {
+    named("name", &cluster.name)?;
+    positive("connect_timeout_ms", Some(cluster.connect_timeout_ms))?;
+    positive("max_connections", cluster.max_connections.map(u64::from))?;
+    positive(
+        "max_requests_per_connection",
+        cluster.max_requests_per_connection.map(u64::from),
+    )?;
+    within("panic_percent", cluster.panic_percent.into(), 0, 100)?;
+    within(
+        "overprovision_percent",
+        cluster.overprovision_percent.into(),
+        100,
+        1_000,
+    )?;
+    if let Some(Keepalive {
+        interval_ms,
+        timeout_ms,
+    }) = cluster.keepalive
+    {
+        positive("keepalive.interval_ms", Some(interval_ms))?;
+        positive("keepalive.timeout_ms", Some(timeout_ms))?;
+    }
+    if let Some(tls) = &cluster.peer_tls {
+        named("peer_tls.sni", &tls.sni)?;
+        spiffe_patterns("peer_tls.allowed_spiffe", &tls.allowed_spiffe)?;
+    }
+    cluster
+        .outlier
+        .as_ref()
+        .map_or(Ok(()), |policy| under("outlier", outlier(policy)))
+}
+
+fn outlier(outlier: &Outlier) -> Checked {
+    positive(
+        "consecutive_failures",
+        outlier.consecutive_failures.map(u64::from),
+    )?;
+    positive(
+        "consecutive_gateway_failures",
+        outlier.consecutive_gateway_failures.map(u64::from),
+    )?;
+    positive("interval_ms", Some(outlier.interval_ms))?;
+    positive("base_ejection_ms", Some(outlier.base_ejection_ms))?;
+    within(
+        "max_ejection_percent",
+        outlier.max_ejection_percent.into(),
+        0,
+        100,
+    )?;
+    ensure(
+        outlier.base_ejection_ms <= outlier.max_ejection_ms,
+        "max_ejection_ms",
+        || {
+            format!(
+                "must be at least `base_ejection_ms`, {}",
+                outlier.base_ejection_ms
+            )
+        },
+    )
+}
+
+pub(super) fn endpoint_set(set: &EndpointSet) -> Checked {
+    let mut seen = HashSet::new();
+    each("localities", &set.localities, |locality| {
+        named("cluster_id", &locality.cluster_id)?;
+        within(
+            "weight",
+            locality.weight.into(),
+            0,
+            LOCALITY_WEIGHT_MAX.into(),
+        )?;
+        each("endpoints", &locality.endpoints, |endpoint| {
+            within("weight", endpoint.weight.into(), 1, WEIGHT_MAX.into())?;
+            ensure(endpoint.address.port() != 0, "address", || {
+                "needs a port other than 0".into()
+            })?;
+            ensure(seen.insert(endpoint.address), "address", || {
+                format!("`{}` is in this set twice", endpoint.address)
+            })
+        })
+    })
+}
