@@ -1,0 +1,153 @@
+"""What one cluster's objects say to the others: its exports, and what it asks of imports.
+
+Decides: which Services are exported (by a ServiceExport of their name, or by a MultiClusterService
+applied here that lists this cluster or its region, E6), and their summaries.
+Leaves to others: what is asked of imports (``derive.exports_policies``), whether a shrink is
+believed (``derive.shrink``), conflicts between clusters and all conditions (``derive.compile``).
+Invariants: no cluster exports on behalf of another; a Service that nobody exports is not in the
+facts; endpoints are counted, never named; a bad object is a problem of its own and stops no other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from federation.derive.exports_meaning import FactProblem, Meanings
+from federation.derive.exports_policies import derive_policies
+from federation.model.base import ClusterId, Region, ServiceName
+from federation.model.facts import ExportFact, ServicePolicyFact, ServicePort, ServiceType
+from federation.model.objects import (
+    CoreServiceType,
+    EndpointSlice,
+    McsServiceExport,
+    MultiClusterService,
+    ObjectKey,
+    ObjectSnapshot,
+    Service,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """All that a cluster publishes about its services.
+
+    ``policies`` is keyed by service and import name; a service has one policy at most.
+    ``problems`` says what is wrong with a ServiceExport or MultiClusterService, for its conditions.
+    """
+
+    exports: Mapping[ServiceName, ExportFact] = field(default_factory=dict)
+    policies: Mapping[tuple[ServiceName, str], ServicePolicyFact] = field(default_factory=dict)
+    problems: Mapping[ObjectKey, FactProblem] = field(default_factory=dict)
+
+
+def derive_facts(
+    *,
+    cluster: ClusterId,
+    region: Region,
+    objects: ObjectSnapshot,
+    exported: Collection[ServiceName] = (),
+) -> ClusterFacts:
+    """The facts of ``cluster``. ``exported`` are services known to be exported by any cluster."""
+    by_export, export_problems = _by_service_export(objects)
+    meanings = Meanings(objects, frozenset({*exported, *by_export}))
+    listed = _by_multi_cluster_service(objects, {cluster, region}, meanings)
+    counts = _counts(objects.of(EndpointSlice))
+    exports = {}
+    for name in sorted({*by_export, *listed}, key=str):
+        service = meanings.service(name)
+        assert service is not None
+        ready, total = counts.get(name, (0, 0))
+        exports[name] = ExportFact(
+            cluster=cluster,
+            region=region,
+            service=name,
+            type=ServiceType.HEADLESS if service.headless else ServiceType.CLUSTER_SET_IP,
+            ports=_ports(service),
+            ready=ready,
+            total=total,
+            capacity=ready,
+            session_affinity=service.spec.session_affinity,
+            exported_at=by_export.get(name),
+        )
+    policies, policy_problems = derive_policies(cluster=cluster, objects=objects, meanings=meanings)
+    return ClusterFacts(exports, policies, {**export_problems, **policy_problems})
+
+
+def _by_service_export(
+    objects: ObjectSnapshot,
+) -> tuple[dict[ServiceName, str | None], dict[ObjectKey, FactProblem]]:
+    """Services with a ServiceExport and its timestamp (for display), and exports of nothing."""
+    found: dict[ServiceName, str | None] = {}
+    problems: dict[ObjectKey, FactProblem] = {}
+    for export in objects.of(McsServiceExport):
+        meta = export.metadata
+        service = objects.get(Service, meta.namespace, meta.name)
+        shown = f"Service {meta.namespace}/{meta.name}"
+        if service is None:
+            problems[export.key] = FactProblem("NoService", f"{shown} does not exist")
+        elif not _exportable(service):
+            problems[export.key] = FactProblem(
+                "InvalidServiceType", f"{shown} is of type ExternalName, which has no endpoints"
+            )
+        else:
+            name = ServiceName(namespace=meta.namespace, name=meta.name)
+            found[name] = meta.creation_timestamp
+    return found, problems
+
+
+def _by_multi_cluster_service(
+    objects: ObjectSnapshot, own_names: set[str], meanings: Meanings
+) -> set[ServiceName]:
+    """Services of this cluster for which a MultiClusterService lists it."""
+    found = set()
+    for source in objects.of(MultiClusterService):
+        if not any(backend.cluster in own_names for backend in source.spec.cluster_backends):
+            continue
+        meant = meanings.of_multi_cluster_service(source)
+        if isinstance(meant, FactProblem):
+            continue
+        service = meanings.service(meant)
+        if service is not None and _exportable(service):
+            found.add(meant)
+    return found
+
+
+def _exportable(service: Service) -> bool:
+    return service.spec.type is not CoreServiceType.EXTERNAL_NAME
+
+
+def _ports(service: Service) -> tuple[ServicePort, ...]:
+    return tuple(
+        ServicePort(
+            name=entry.name,
+            port=entry.port,
+            protocol=entry.protocol,
+            app_protocol=entry.app_protocol,
+        )
+        for entry in service.spec.ports
+    )
+
+
+def _counts(slices: Iterable[EndpointSlice]) -> dict[ServiceName, tuple[int, int]]:
+    """Ready and all endpoints of each service.
+
+    An endpoint of several slices (one for each group of ports) counts once. A dual-stack endpoint
+    stands in slices of two address types; the larger family counts.
+    """
+    states: defaultdict[ServiceName, defaultdict[str, dict[str, bool]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
+    for entry in slices:
+        if entry.service_name is None:
+            continue
+        name = ServiceName(namespace=entry.metadata.namespace, name=entry.service_name)
+        family = states[name][entry.address_type]
+        for endpoint in entry.endpoints:
+            for address in endpoint.addresses:
+                family[address] = family.get(address, False) or endpoint.ready
+    return {
+        name: max((sum(family.values()), len(family)) for family in families.values())
+        for name, families in states.items()
+    }

@@ -1,0 +1,127 @@
+"""What a cluster's objects ask of imports: weights and failover order, as facts for the resolver.
+
+Decides: which MultiClusterService speaks for a service here (the oldest), which RegionFailover
+holds for it (that of the oldest policy on a route to it), one fact for each service.
+Leaves to others: agreement between clusters (``derive.resolve``: the oldest rules), conditions.
+Invariants: a route takes one BackendTrafficPolicy, the oldest, whatever that one says; a younger
+MultiClusterService of the same service is a problem and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from federation.derive.exports_meaning import FactProblem, Meanings
+from federation.model.base import ClusterId, ServiceName
+from federation.model.facts import ClusterWeight, FailoverRule, ServicePolicyFact
+from federation.model.objects import (
+    BackendRef,
+    BackendTrafficPolicy,
+    FederatedServiceImport,
+    GRPCRoute,
+    McsServiceImport,
+    MultiClusterService,
+    ObjectKey,
+    ObjectSnapshot,
+)
+
+_IMPORT_GROUPS = (FederatedServiceImport.GROUP, McsServiceImport.GROUP)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failover:
+    rules: tuple[FailoverRule, ...]
+    origin: str
+    import_name: str
+
+
+def derive_policies(
+    *, cluster: ClusterId, objects: ObjectSnapshot, meanings: Meanings
+) -> tuple[dict[tuple[ServiceName, str], ServicePolicyFact], dict[ObjectKey, FactProblem]]:
+    """The policies that the objects of ``cluster`` state, and the objects that state none."""
+    weights, problems = _weights(objects, meanings)
+    failover = _failovers(objects, meanings)
+    facts = {}
+    for service in sorted({*weights, *failover}, key=str):
+        ruling, order = weights.get(service), failover.get(service)
+        import_name = (
+            ruling.spec.service_import.name if ruling else (order.import_name if order else "")
+        )
+        facts[(service, import_name)] = ServicePolicyFact(
+            cluster=cluster,
+            service=service,
+            import_name=import_name,
+            weights=_lines(ruling) if ruling else None,
+            weights_origin=str(ruling.key) if ruling else "",
+            failover=order.rules if order else (),
+            failover_origin=order.origin if order else "",
+        )
+    return facts, problems
+
+
+def _weights(
+    objects: ObjectSnapshot, meanings: Meanings
+) -> tuple[dict[ServiceName, MultiClusterService], dict[ObjectKey, FactProblem]]:
+    ruling: dict[ServiceName, MultiClusterService] = {}
+    problems: dict[ObjectKey, FactProblem] = {}
+    for source in objects.of(MultiClusterService):
+        meant = meanings.of_multi_cluster_service(source)
+        if isinstance(meant, FactProblem):
+            problems[source.key] = meant
+        elif ruling.setdefault(meant, source) is not source:
+            problems[source.key] = FactProblem(
+                "Conflicted", f"{ruling[meant].key} is older and sets the weights of {meant}"
+            )
+    return ruling, problems
+
+
+def _lines(source: MultiClusterService) -> tuple[ClusterWeight, ...]:
+    return tuple(
+        ClusterWeight(target=backend.cluster, weight=backend.weight)
+        for backend in sorted(source.spec.cluster_backends, key=lambda entry: entry.cluster)
+    )
+
+
+def _failovers(objects: ObjectSnapshot, meanings: Meanings) -> Mapping[ServiceName, _Failover]:
+    """For each service the RegionFailover of the oldest policy that holds a route to it."""
+    held: set[ObjectKey] = set()
+    found: dict[ServiceName, _Failover] = {}
+    for policy in objects.of(BackendTrafficPolicy):
+        target = policy.spec.target_ref
+        key = ObjectKey(target.group, target.kind, policy.metadata.namespace, target.name)
+        if key in held:
+            continue
+        held.add(key)
+        route = objects.get(GRPCRoute, policy.metadata.namespace, target.name)
+        if route is None or route.key != key or policy.spec.failover is None:
+            continue
+        rules = tuple(
+            FailoverRule(source=entry.source, target=entry.target)
+            for entry in policy.spec.failover.region_failover
+        )
+        for service, import_name in _imported(route, meanings):
+            found.setdefault(service, _Failover(rules, str(policy.key), import_name))
+    return found
+
+
+def _imported(route: GRPCRoute, meanings: Meanings) -> Iterator[tuple[ServiceName, str]]:
+    """The services behind the imports of a route, with the imports' names."""
+    for rule in route.spec.rules:
+        for reference in rule.backend_refs:
+            service = _meant(route, reference, meanings)
+            if service is not None:
+                yield service, reference.name
+
+
+def _meant(route: GRPCRoute, reference: BackendRef, meanings: Meanings) -> ServiceName | None:
+    if reference.kind != "ServiceImport" or reference.group not in _IMPORT_GROUPS:
+        return None
+    namespace = reference.namespace or route.metadata.namespace
+    referent = ObjectKey(reference.group, reference.kind, namespace, reference.name)
+    if namespace != route.metadata.namespace and not meanings.permits(route.key, referent):
+        return None
+    found = meanings.objects.objects.get(referent)
+    if not isinstance(found, FederatedServiceImport | McsServiceImport):
+        return None
+    return meanings.of_import(found)
