@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from federation.cli.exit_codes import ExitCode
 from rich.console import Console
 
+from federation.cli.exit_codes import ExitCode
 from federation.model.duration import parse_duration
 
 app = typer.Typer(
@@ -67,11 +67,10 @@ def up(
 
     Example: fedctl lab up --detach --regions us-west-1,us-east-1,eu-west-1 --region-latency 40ms
     """
-    from federation.cli.lab.view import show
-
     from federation.cli.lab.lifecycle import bring_up, lab_directory, load, take_down
     from federation.cli.lab.plan import make_plan
     from federation.cli.lab.processes import LabError, Processes
+    from federation.cli.lab.view import show
 
     with _plain_errors():
         directory = lab_directory()
@@ -135,9 +134,8 @@ def view() -> None:
 
     Example: fedctl lab view
     """
-    from federation.cli.lab.view import show
-
     from federation.cli.lab.lifecycle import lab_directory, load
+    from federation.cli.lab.view import show
 
     with _plain_errors():
         show(load(lab_directory()))

@@ -13,11 +13,13 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
+from federation.adapters.clock import SystemClock
 from federation.adapters.etcd import EtcdSettings, EtcdStore
 from federation.adapters.universal import UniversalObjects
 from federation.cli.lab.authority import Authority, KeyPair
 from federation.cli.lab.plan import ClusterPlan, DemoEndpoint, LabPlan
 from federation.model.objects import ApiObject
+from federation.wire.etcd_keys import Keys
 from federation.wire.manifests import decode_value
 
 GATEWAY_NAMESPACE = "infra"
@@ -120,10 +122,10 @@ async def _apply(plan: LabPlan, authority: Authority) -> None:
     certificate = authority.issue(HOSTNAMES[0], dns=HOSTNAMES)
     store = EtcdStore(EtcdSettings(endpoints=(plan.etcd,)))
     try:
-        universal = UniversalObjects(store)
         for cluster in plan.clusters:
+            universal = UniversalObjects(store, Keys(), cluster.name, SystemClock())
             for document in documents(cluster, certificate):
-                await universal.apply(cluster.name, _decoded(document))
+                await universal.apply(_decoded(document))
     finally:
         await store.close()
 
