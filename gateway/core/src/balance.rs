@@ -15,7 +15,7 @@
 //!   drains as a whole does count as lost.
 //! - A retry avoids what was tried, if anything else is available at whatever priority.
 //!
-//! All that depends on health is computed once for each change of it, into a [`View`](view::View) that every worker
+//! All that depends on health is computed once for each change of it, into a view that every worker
 //! reads without waiting; a pick is then three draws.
 
 mod load;

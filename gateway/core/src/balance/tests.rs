@@ -237,6 +237,42 @@ fn what_is_known_to_be_down_is_panics_last_choice() {
 }
 
 #[test]
+fn when_everything_is_bad_the_first_priority_with_the_least_bad_takes_all() {
+    assert_spread(&tiers(&[&[D], &[U]]), &[("c1", 100)]);
+    let handle = tiers(&[&[U], &[U]]);
+    assert_spread(&handle, &[("c0", 100)]);
+    handle.endpoints.endpoints()[0]
+        .shared
+        .connect_failed(&handle.config, 0, 1);
+    assert_spread(&handle, &[("c1", 100)]);
+}
+
+#[test]
+fn in_panic_localities_share_by_weight_alone() {
+    let bad = handle(vec![
+        locality("a", 0, 0, 50, &[H, U, U, U, U, U]),
+        locality("b", 1, 0, 50, &[U, U, U]),
+    ]);
+    assert_spread(&bad, &[("a", 50), ("b", 50)]);
+}
+
+#[test]
+fn the_last_endpoint_of_many_is_not_rounded_away() {
+    let mut config = cluster("a");
+    config.panic_percent = 0;
+    let mut healths = vec![U; 250];
+    healths[7] = H;
+    let handle = handle_of(config, vec![locality("a", 0, 0, 1, &healths)], None, 0);
+    assert_eq!(
+        handle
+            .endpoints
+            .pick(&context(1))
+            .map(|picked| picked.index.0),
+        Ok(7)
+    );
+}
+
+#[test]
 fn learned_health_moves_traffic_at_once_and_time_brings_it_back() {
     let handle = tiers(&[&[H], &[H]]);
     let priority = |now_ms| {

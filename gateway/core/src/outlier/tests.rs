@@ -35,7 +35,8 @@ fn handle(endpoints: u16, peer: bool, max_ejection_percent: u8) -> ClusterHandle
 }
 
 fn record_at(handle: &ClusterHandle, at: usize, outcome: Outcome, now_ms: u64) -> Option<Ejection> {
-    record(handle, &handle.endpoints.endpoints()[at], outcome, now_ms)
+    let endpoint = &handle.endpoints.endpoints()[at];
+    record(handle, &endpoint.shared, endpoint.peer, outcome, now_ms)
 }
 
 #[test]
@@ -207,4 +208,25 @@ fn threads_that_fail_together_stay_below_the_cap() {
         }
     });
     assert_eq!(handle.shared.ejected(0), 2);
+}
+
+#[test]
+fn one_thread_decides_at_a_time() {
+    let shared = handle(1, false, 50).shared;
+    assert_eq!(shared.alone(|| Some(shared.alone(|| Some(())))), Some(None));
+    assert_eq!(shared.alone(|| Some(())), Some(()));
+}
+
+#[test]
+fn a_peer_is_not_ejected_for_what_the_service_behind_it_answers() {
+    let handle = handle(2, true, 50);
+    let answer = |by_gateway| {
+        Outcome::Answer(Answer {
+            code: Code::Unavailable,
+            http_status: 200,
+            by_gateway,
+        })
+    };
+    assert!((0..50).all(|_| record_at(&handle, 0, answer(false), 0).is_none()));
+    assert!((0..3).any(|_| record_at(&handle, 0, answer(true), 0).is_some()));
 }
