@@ -19,7 +19,7 @@
 //! | every other code | success: the application answered | success |
 
 use crate::outcome::Answer;
-use crate::{ClusterHandle, Code, EndpointShared, Outcome};
+use crate::{ClusterHandle, Code, Endpoint, Outcome};
 
 /// An endpoint that was just taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,38 +64,37 @@ enum Verdict {
     GatewayFailure,
 }
 
-/// Counts the end of a try at `endpoint` (`peer`: a gateway of another cluster), and ejects it when that was one failure too
-/// many and the cap allows it.
+/// Counts the end of a try at `endpoint`, and ejects it when that was one failure too many and the cap allows it.
 ///
-/// `cluster` may be of an older snapshot than the current one: counters and the cap are shared by all snapshots.
+/// Both may be of an older snapshot than the current one: counters and the cap are shared by all snapshots.
 #[must_use = "an ejection is an event to report"]
 pub fn record(
     cluster: &ClusterHandle,
-    endpoint: &EndpointShared,
-    peer: bool,
+    endpoint: &Endpoint,
     outcome: Outcome,
     now_ms: u64,
 ) -> Option<Ejection> {
     let policy = cluster.config.outlier.as_ref()?;
+    let shared = &endpoint.shared;
     // Ends of streams that began before the ejection say nothing new.
-    if endpoint.ejected_until_ms(now_ms).is_some() {
+    if shared.ejected_until_ms(now_ms).is_some() {
         return None;
     }
-    let reason = match judge(outcome, peer) {
+    let reason = match judge(outcome, endpoint.peer) {
         Verdict::Nothing => return None,
         Verdict::Success => {
-            endpoint.succeeded();
+            shared.succeeded();
             return None;
         }
-        Verdict::Failure => endpoint.failed(policy, false)?,
-        Verdict::GatewayFailure => endpoint.failed(policy, true)?,
+        Verdict::Failure => shared.failed(policy, false)?,
+        Verdict::GatewayFailure => shared.failed(policy, true)?,
     };
     cluster.shared.alone(|| {
-        let ejected_meanwhile = endpoint.ejected_until_ms(now_ms).is_some();
+        let ejected_meanwhile = shared.ejected_until_ms(now_ms).is_some();
         let members = cluster.shared.members().len();
         let allowed = (members * usize::from(policy.max_ejection_percent) / 100).max(1);
         let eject = !ejected_meanwhile && cluster.shared.ejected(now_ms) < allowed;
-        eject.then(|| endpoint.eject(policy, reason, now_ms))
+        eject.then(|| shared.eject(policy, reason, now_ms))
     })
 }
 

@@ -35,8 +35,7 @@ fn handle(endpoints: u16, peer: bool, max_ejection_percent: u8) -> ClusterHandle
 }
 
 fn record_at(handle: &ClusterHandle, at: usize, outcome: Outcome, now_ms: u64) -> Option<Ejection> {
-    let endpoint = &handle.endpoints.endpoints()[at];
-    record(handle, &endpoint.shared, endpoint.peer, outcome, now_ms)
+    record(handle, &handle.endpoints.endpoints()[at], outcome, now_ms)
 }
 
 #[test]
