@@ -46,5 +46,5 @@ def _ready(index: Index, source: AnyImport) -> Condition:
     facts = index.exports(service)
     ready = sum(fact.ready for fact in facts.values())
     total = sum(fact.total for fact in facts.values())
-    message = f"{ready} of {total} endpoints ready in {len(facts)} clusters"
+    message = f"{ready} of {total} endpoints ready in {', '.join(sorted(facts))}"
     return condition(source, "Ready", True, "Ready", message)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from federation.derive.compile.backends import not_exported
 from federation.derive.compile.index import AnyImport, Index
 from federation.derive.compile.problem import Problem, verdict
-from federation.derive.imports import clusters_named
+from federation.derive.imports import candidates, clusters_named
 from federation.model.base import ClusterId, ServiceName
 from federation.model.facts import ServicePolicyFact
 from federation.model.objects import (
@@ -39,7 +39,7 @@ def multicluster_status(index: Index, source: MultiClusterService) -> ObjectStat
                 unresolved,
                 message=f"ServiceImport {_import_name(source)} means Service {service}",
             ),
-            verdict(source, "BackendsReady", unresolved or _not_ready(index, source, service)),
+            verdict(source, "BackendsReady", _not_ready(index, source, found)),
         ),
     )
 
@@ -112,10 +112,12 @@ def _agrees(source: MultiClusterService, ruling: ServicePolicyFact) -> bool:
 
 
 def _not_ready(
-    index: Index, source: MultiClusterService, service: ServiceName | None
+    index: Index, source: MultiClusterService, found: AnyImport | None
 ) -> Problem | None:
-    if service is None:
-        return None
+    if found is None or not index.permitted(source.key, found.key):
+        return _unresolved(index, source, found)
+    # While nobody exports, the last reading of the name stands for what is missing.
+    service = index.meaning(found) or candidates(found)[-1]
     problems = [
         problem
         for position, entry in enumerate(source.spec.cluster_backends)
