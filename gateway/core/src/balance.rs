@@ -296,8 +296,10 @@ impl EndpointTable {
         if view.is_of(self.changes.load(Ordering::Acquire), now_ms) {
             return view;
         }
-        self.view.store(Arc::new(View::new(self, now_ms)));
-        self.view.load()
+        // Not loaded again after it is stored: another worker may have stored one that it began earlier.
+        let view = Arc::new(View::new(self, now_ms));
+        self.view.store(Arc::clone(&view));
+        Guard::from_inner(view)
     }
 }
 

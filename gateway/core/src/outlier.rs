@@ -2,7 +2,8 @@
 //!
 //! Decides what counts as a failure, when there were too many, and for how long the endpoint is out. The cap keeps
 //! ejections from emptying a cluster: at most `max_ejection_percent` of its endpoints at once, but one always may. What
-//! is out at the cap stays in, and each further failure asks again.
+//! fails at the cap stays in, and each further failure asks again. Endpoints that leave the snapshot can leave a larger
+//! share ejected than the cap; panic is for that.
 //!
 //! An endpoint that comes back is on probation: a failure before its first success ejects it again at once, for longer.
 //!

@@ -1,7 +1,8 @@
 //! The example document reads, and every refusal names the field's path.
 
 use gateway_core::config::{Action, Health, LoadBalancing, RetryOn};
-use gateway_core::parse_update;
+use gateway_core::{Snapshot, parse_update};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 const DOCUMENT: &str = include_str!("data/update.json");
@@ -271,4 +272,27 @@ fn secrets_print_redacted() {
     let printed = format!("{:?}", update.secrets);
     assert!(printed.contains("<redacted>") && printed.contains("web"));
     assert!(!printed.contains("BEGIN"));
+}
+
+proptest! {
+    /// Whatever comes instead of a document, the answer is a snapshot or a refusal with a path.
+    #[test]
+    fn damaged_documents_never_panic(
+        places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<prop::sample::Index>(),
+        cut_short: bool,
+    ) {
+        let mut document = DOCUMENT.as_bytes().to_vec();
+        for (place, byte) in places {
+            let place = place.index(document.len());
+            document[place] = byte;
+        }
+        if cut_short {
+            document.truncate(cut.index(document.len()));
+        }
+        let snapshot = parse_update(&document).and_then(|update| Snapshot::apply(&Snapshot::default(), update, 0));
+        if let Err(error) = snapshot {
+            prop_assert!(!error.path.is_empty() && !error.message.is_empty());
+        }
+    }
 }

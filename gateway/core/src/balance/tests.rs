@@ -400,6 +400,38 @@ fn round_robin_takes_turns() {
     }
 }
 
+#[test]
+fn a_change_is_seen_by_the_next_pick_whatever_other_threads_do() {
+    let mut config = cluster("a");
+    config.health_check = true;
+    let handle = handle_of(
+        config,
+        vec![
+            locality("a", 0, 0, 1, &[H]),
+            locality("b", 0, 1, 1, &[H; 3]),
+        ],
+        None,
+        0,
+    );
+    let endpoints = handle.endpoints.endpoints();
+    std::thread::scope(|scope| {
+        for other in &endpoints[1..] {
+            scope.spawn(move || {
+                for round in 0..20_000 {
+                    other.shared.set_active_health(round % 2 == 0);
+                }
+            });
+        }
+        for round in 0..20_000 {
+            let healthy = round % 2 == 0;
+            endpoints[0].shared.set_active_health(healthy);
+            let picked = handle.endpoints.pick(&context(round)).unwrap();
+            // When the others all look unhealthy too, panic may choose the first.
+            assert!(picked.panic || (picked.index.0 == 0) == healthy);
+        }
+    });
+}
+
 fn any_localities() -> impl Strategy<Value = Vec<LocalityConfig>> {
     let healths = prop::collection::vec(prop::sample::select(vec![H, H, D, U]), 0..4);
     let one = (0..3_u8, 0..3_u32, healths);
