@@ -86,14 +86,17 @@ def advance(drain: Drain | None, state: DrainState | None, now_ms: int) -> Drain
 
 def wait_ms(state: DrainState, now_ms: int) -> int | None:
     """How long until ``state`` changes by time alone; ``None`` if it rests."""
-    if state.returning or state.phase is DrainPhase.RAMPING:
-        return TICK_MS
-    ends = []
+    if state.returning_since_ms is not None:
+        return TICK_MS - max(0, now_ms - state.returning_since_ms) % TICK_MS
+    elapsed_ms = max(0, now_ms - state.started_at_ms)
+    waits = []
+    if state.phase is DrainPhase.RAMPING:
+        waits += [TICK_MS - elapsed_ms % TICK_MS, state.spec.over_ms - elapsed_ms]
     if state.phase is DrainPhase.DRAINING:
-        ends.append(state.started_at_ms + state.spec.over_ms + state.spec.grace_ms)
+        waits.append(state.spec.over_ms + state.spec.grace_ms - elapsed_ms)
     if state.spec.expires_ms is not None:
-        ends.append(state.started_at_ms + state.spec.expires_ms)
-    return max(1, min(ends) - now_ms) if ends else None
+        waits.append(state.spec.expires_ms - elapsed_ms)
+    return max(1, min(waits)) if waits else None
 
 
 def effect(
@@ -130,7 +133,7 @@ def _ramped(drain: Drain, state: DrainState, now_ms: int) -> DrainState:
     elapsed_ms = max(0, now_ms - state.started_at_ms)
     planned_bp = 0
     if elapsed_ms < drain.over_ms:
-        planned_bp = FULL_SHARE_BP - elapsed_ms * FULL_SHARE_BP // drain.over_ms
+        planned_bp = FULL_SHARE_BP - _whole_ticks(elapsed_ms) * FULL_SHARE_BP // drain.over_ms
     remaining_bp = min(state.remaining_bp, planned_bp)
     if remaining_bp > 0:
         phase = DrainPhase.RAMPING
@@ -145,7 +148,8 @@ def _ramped(drain: Drain, state: DrainState, now_ms: int) -> DrainState:
 def _returned(state: DrainState, now_ms: int) -> DrainState | None:
     since_ms = now_ms if state.returning_since_ms is None else state.returning_since_ms
     from_bp = state.returning_from_bp if state.returning else state.remaining_bp
-    planned_bp = from_bp + max(0, now_ms - since_ms) * FULL_SHARE_BP // RETURN_OVER_MS
+    elapsed_ms = _whole_ticks(max(0, now_ms - since_ms))
+    planned_bp = from_bp + elapsed_ms * FULL_SHARE_BP // RETURN_OVER_MS
     remaining_bp = max(state.remaining_bp, min(planned_bp, FULL_SHARE_BP))
     if remaining_bp == FULL_SHARE_BP:
         return None
@@ -169,3 +173,8 @@ def _resumed(drain: Drain, state: DrainState, now_ms: int) -> DrainState:
             "returning_from_bp": 0,
         }
     )
+
+
+def _whole_ticks(elapsed_ms: int) -> int:
+    """Progress counts in whole ticks, so that looking twice within one writes nothing."""
+    return elapsed_ms // TICK_MS * TICK_MS

@@ -1,0 +1,200 @@
+"""The resolver's loop: campaign, and while leading turn every change into fenced writes.
+
+Decides: when to step (on news of the state, and by the clock while a drain moves), how writes are
+split into transactions, what happens when the store or the lead is lost.
+Leaves to others: what to write (``resolver.step``), the election and the mirror (adapters).
+Invariants: one step at a time, and only on a view that already shows the last one's writes; every
+transaction is guarded by the election key, so a former leader writes nothing; losing the store
+writes nothing and ends nothing: the loop tries again for ever; a standby reads and writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import NoReturn
+
+from federation.aio import Backoff, cancel_and_wait, retrying
+from federation.derive.resolve import Resolution
+from federation.ports import (
+    MAX_WRITES,
+    Clock,
+    CreatedAt,
+    Leadership,
+    LeaseLost,
+    Listing,
+    Store,
+    StoreUnavailable,
+    TemporaryError,
+    Write,
+)
+from federation.resolver.settings import ResolverSettings
+from federation.resolver.step import Leader, Step, Stored, step
+from federation.wire.etcd import StoredProblem, ViewReader
+from federation.wire.etcd_keys import Keys
+
+log = logging.getLogger(__name__)
+
+
+class LeadershipLostError(TemporaryError):
+    """Another resolver may lead now; campaign again."""
+
+
+class Resolver:
+    """Any number may run; ``run`` leads when it is its turn and otherwise waits."""
+
+    def __init__(
+        self, *, store: Store, clock: Clock, keys: Keys, settings: ResolverSettings
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._keys = keys
+        self._settings = settings
+        self._term: int | None = None
+
+    def __repr__(self) -> str:
+        state = f"leading, term={self._term}" if self.leading else "standby"
+        return f"Resolver({self._settings.identity}, {state})"
+
+    @property
+    def leading(self) -> bool:
+        """Whether this resolver leads, as far as it knows."""
+        return self._term is not None
+
+    async def run(self) -> NoReturn:
+        """Campaign and lead, for ever."""
+        backoff = Backoff(max_s=self._settings.retry_max_s)
+        await retrying(
+            self._one_term,
+            on=(TemporaryError, LeaseLost),
+            backoff=backoff,
+            before_wait=self._report_failure,
+        )
+        raise AssertionError("a term ends with an exception")
+
+    async def _one_term(self) -> NoReturn:
+        async with self._store.campaign(
+            self._keys.resolver_election,
+            identity=self._settings.identity,
+            ttl_s=self._settings.lease_ttl_s,
+        ) as leadership:
+            self._term = leadership.term
+            log.info("leading", extra={"term": leadership.term, "key": leadership.key})
+            try:
+                await self._until_lost(leadership)
+            finally:
+                self._term = None
+        raise LeadershipLostError(
+            f"{self._settings.identity} lost the lead of term {leadership.term}"
+        )
+
+    async def _until_lost(self, leadership: Leadership) -> None:
+        work = asyncio.create_task(self._lead(leadership), name="resolve")
+        lost = asyncio.create_task(leadership.lost(), name="watch the lead")
+        try:
+            await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            await cancel_and_wait(work)
+            await cancel_and_wait(lost)
+
+    async def _lead(self, leadership: Leadership) -> None:
+        term = _Term(self._store, self._clock, self._keys, leadership, self._settings.identity)
+        async with aclosing(self._store.mirror(self._keys.state)) as listings:
+            await self._follow(term, listings)
+
+    async def _follow(self, term: _Term, listings: AsyncGenerator[Listing, None]) -> None:
+        """Step on every listing, and when the last step asked to be called again."""
+        wait_s: float | None = None
+        news = asyncio.ensure_future(anext(listings, None))
+        try:
+            while True:
+                await asyncio.wait({news}, timeout=wait_s)
+                if news.done():
+                    await asyncio.sleep(self._settings.coalesce_s)
+                    term.look(news.result())
+                    news = asyncio.ensure_future(anext(listings, None))
+                wait_s = await term.step()
+        finally:
+            await cancel_and_wait(news)
+
+    def _report_failure(self, failure: Exception, attempt: int, wait_s: float) -> None:
+        log.warning(
+            "not leading, campaigning again",
+            extra={"reason": str(failure), "attempt": attempt, "wait_s": round(wait_s, 3)},
+        )
+
+
+class _Term:
+    """What one leader knows during its term."""
+
+    def __init__(
+        self, store: Store, clock: Clock, keys: Keys, leadership: Leadership, identity: str
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._keys = keys
+        self._fence = CreatedAt(leadership.key, leadership.term)
+        self._leader = Leader(leadership.term, identity)
+        self._reader = ViewReader(keys, now=clock.now)
+        self._listing: Listing | None = None
+        self._written_revision = 0
+        self._resolution: Resolution | None = None
+        self._problems: tuple[StoredProblem, ...] = ()
+
+    def look(self, listing: Listing | None) -> None:
+        """Take in the mirror's newest listing, unless a newer one was read directly."""
+        if listing is None:
+            raise LeadershipLostError("the mirror of the state ended; the store was closed")
+        if self._listing is None or listing.revision >= self._listing.revision:
+            self._listing = listing
+
+    async def step(self) -> float | None:
+        """Write what is due; returns the seconds until the next step if there is no news."""
+        if self._listing is None or self._listing.revision < self._written_revision:
+            return None
+        planned = self._plan(self._listing)
+        self._resolution = planned.resolution
+        if planned.writes:
+            try:
+                await self._write(planned.writes)
+            except StoreUnavailable as error:
+                log.warning(
+                    "writing derived state failed, reading back", extra={"reason": str(error)}
+                )
+                self._listing = await self._store.list(self._keys.state)
+                return 0.0
+        return None if planned.wait_ms is None else planned.wait_ms / 1000
+
+    def _plan(self, listing: Listing) -> Step:
+        reading = self._reader.read(listing.revision, listing.entries)
+        for problem in reading.problems:
+            if problem not in self._problems:
+                log.warning("stored value skipped", extra={"reason": str(problem)})
+        self._problems = reading.problems
+        return step(
+            reading.view,
+            stored=Stored.of(reading.view),
+            before=self._resolution,
+            leader=self._leader,
+            keys=self._keys,
+            now_ms=int(self._clock.now() * 1000),
+        )
+
+    async def _write(self, writes: Sequence[Write]) -> None:
+        for start in range(0, len(writes), MAX_WRITES):
+            revision = await self._store.commit(
+                writes[start : start + MAX_WRITES], guards=[self._fence]
+            )
+            if revision is None:
+                raise LeadershipLostError(
+                    f"term {self._leader.term} is over: {self._fence.key} is gone"
+                )
+            self._written_revision = revision
+        log.info(
+            "derived state written",
+            extra={"writes": len(writes), "revision": self._written_revision},
+        )

@@ -1,0 +1,153 @@
+"""One step of the leading resolver: from a view and the time to the writes that are due.
+
+Decides: which keys change: progress of drains, resolved services that differ from what is stored,
+drains that have expired, and last the manifest that seals them.
+Leaves to others: resolution (``derive``), transactions and fencing (``resolver.service``).
+Invariants: pure; a step whose writes have all been applied has none; nothing is written because of
+the wall clock alone, except while a drain moves; the manifest is the last write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from federation.derive.drain import advance, wait_ms
+from federation.derive.resolve import Resolution, resolve
+from federation.model.base import ServiceName
+from federation.model.drain import DrainState
+from federation.model.resolved import ResolvedManifest, ResolvedService
+from federation.model.view import FederationView
+from federation.ports import Delete, Put, Write
+from federation.wire.etcd import checksum, to_bytes
+from federation.wire.etcd_keys import Keys
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the resolver has in the store: its own writes, or what a view shows of them."""
+
+    services: Mapping[ServiceName, ResolvedService]
+    drain_states: Mapping[str, DrainState]
+    manifest: ResolvedManifest | None = None
+
+    @classmethod
+    def of(cls, view: FederationView) -> Stored:
+        """The resolver's part of ``view``."""
+        return cls(view.resolved, view.drain_states, view.resolved_manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Outcome of a step. ``wait_ms`` is when to step again without news; ``None``: only on news.
+
+    ``writes`` are in order; ``after`` is what is stored once all of them are applied.
+    """
+
+    writes: tuple[Write, ...]
+    after: Stored
+    resolution: Resolution
+    wait_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """Who writes: the term fences, the identity is shown."""
+
+    term: int
+    identity: str
+
+
+def step(
+    view: FederationView,
+    *,
+    stored: Stored,
+    before: Resolution | None,
+    leader: Leader,
+    keys: Keys,
+    now_ms: int,
+) -> Step:
+    """What has to be written so that the store holds what follows from ``view`` at ``now_ms``."""
+    states, expired = _advanced(view, stored, now_ms)
+    resolution = resolve(view, drains=states, previous=stored.services, before=before)
+    writes: list[Write] = [
+        *_drain_writes(keys, stored.drain_states, states, expired),
+        *_service_writes(keys, stored.services, resolution.services),
+    ]
+    manifest = _manifest(keys, resolution.services, stored.manifest, leader)
+    if manifest != stored.manifest:
+        writes.append(Put(keys.resolved_manifest, to_bytes(manifest)))
+    waits = [wait for state in states.values() if (wait := wait_ms(state, now_ms)) is not None]
+    return Step(
+        writes=tuple(writes),
+        after=Stored(resolution.services, states, manifest),
+        resolution=resolution,
+        wait_ms=min(waits, default=None),
+    )
+
+
+def _advanced(
+    view: FederationView, stored: Stored, now_ms: int
+) -> tuple[dict[str, DrainState], tuple[str, ...]]:
+    """The progress of every drain, and the drains that have expired."""
+    states: dict[str, DrainState] = {}
+    expired: list[str] = []
+    for name in sorted({*view.drains, *stored.drain_states}):
+        moved = advance(view.drains.get(name), stored.drain_states.get(name), now_ms)
+        if moved.state is not None:
+            states[name] = moved.state
+        if moved.expired:
+            expired.append(name)
+    return states, tuple(expired)
+
+
+def _drain_writes(
+    keys: Keys,
+    stored: Mapping[str, DrainState],
+    states: Mapping[str, DrainState],
+    expired: tuple[str, ...],
+) -> list[Write]:
+    writes: list[Write] = [Delete(keys.drain(name)) for name in expired]
+    for name in sorted({*stored, *states}):
+        state = states.get(name)
+        if state is None:
+            writes.append(Delete(keys.drain_state(name)))
+        elif state != stored.get(name):
+            writes.append(Put(keys.drain_state(name), to_bytes(state)))
+    return writes
+
+
+def _service_writes(
+    keys: Keys,
+    stored: Mapping[ServiceName, ResolvedService],
+    services: Mapping[ServiceName, ResolvedService],
+) -> list[Write]:
+    writes: list[Write] = []
+    for service in sorted({*stored, *services}, key=str):
+        resolved = services.get(service)
+        if resolved is None:
+            writes.append(Delete(keys.resolved(service)))
+        elif resolved != stored.get(service):
+            writes.append(Put(keys.resolved(service), to_bytes(resolved)))
+    return writes
+
+
+def _manifest(
+    keys: Keys,
+    services: Mapping[ServiceName, ResolvedService],
+    stored: ResolvedManifest | None,
+    leader: Leader,
+) -> ResolvedManifest:
+    """The seal over ``services``; its epoch grows with every change of them or of the leader."""
+    sealed = ResolvedManifest(
+        term=leader.term,
+        resolver=leader.identity,
+        epoch=stored.epoch if stored else 0,
+        count=len(services),
+        checksum=checksum(
+            {keys.resolved(name): to_bytes(value) for name, value in services.items()}
+        ),
+    )
+    if sealed == stored:
+        return sealed
+    return sealed.model_copy(update={"epoch": sealed.epoch + 1})
