@@ -49,7 +49,8 @@ pub struct ByteSpan {
 pub enum Event {
     /// A request opened a stream (server role). Its header block is validated; pseudo headers first.
     Request {
-        /// The new stream; its token is 0 until `set_token`.
+        /// The new stream. Its token is 0 in the events of this batch, also after `set_token`: keep
+        /// its state by [`StreamRef::slot`].
         stream: StreamRef,
         /// The request's fields.
         headers: HeaderBlock,

@@ -219,7 +219,7 @@ impl IdMap {
 impl History {
     fn advance_to(&mut self, id: u32) {
         let skipped = ((id - self.newest) / 2).min(HISTORY_LEN);
-        for back in 0..=skipped {
+        for back in 0..skipped {
             self.put(id.wrapping_sub(back * 2), 0);
         }
         self.newest = id;
@@ -308,8 +308,8 @@ mod tests {
     fn remembers_how_recent_streams_ended() {
         let mut store = Store::new();
         store.use_id(1);
-        store.use_id(7);
         store.set_past(1, Past::ResetByUs);
+        store.use_id(7);
         store.set_past(7, Past::Finished);
         assert_eq!(store.past(1), Past::ResetByUs);
         assert_eq!(store.past(3), Past::Skipped);

@@ -186,7 +186,10 @@ impl Connection {
         Ok(stream)
     }
 
-    /// Sets the caller's key, repeated in later events of the stream.
+    /// Sets the caller's key, repeated in later events of the stream. Events that are there already
+    /// keep what they have: behind a `Request` in the same batch the token is still 0, and there a
+    /// server finds its state by [`StreamRef::slot`], which no other stream has before this one's
+    /// last event.
     pub fn set_token(&mut self, stream: StreamRef, token: u64) {
         if let Some(state) = self.streams.get_mut(stream) {
             state.token = token;

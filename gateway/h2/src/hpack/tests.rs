@@ -21,8 +21,8 @@ fn unhex(hex: &str) -> Vec<u8> {
 
 fn decode(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<Owned>, HpackError> {
     let mut events = Events::new();
-    let decoded = decoder.decode(block, &mut events)?;
-    let fields = events.fields(decoded.block);
+    let list = decoder.decode(block, &mut events)?;
+    let fields = events.fields(list.block);
     Ok(fields
         .map(|f| (f.name.to_vec(), f.value.to_vec(), f.sensitive))
         .collect())
@@ -207,9 +207,9 @@ fn a_list_over_the_limit_keeps_the_tables_in_step() {
     let mut events = Events::new();
     let text = events.bytes.len();
     let block = encode(&mut encoder, &large);
-    let decoded = decoder.decode(&block, &mut events).expect("decodes");
-    assert!(decoded.too_large);
-    assert_eq!(events.fields(decoded.block).count(), 1);
+    let list = decoder.decode(&block, &mut events).expect("decodes");
+    assert!(list.too_large);
+    assert_eq!(events.fields(list.block).count(), 1);
     assert!(
         events.bytes.len() < text + 10,
         "nothing of the rest is kept"
@@ -225,11 +225,11 @@ fn a_list_over_the_limit_keeps_the_tables_in_step() {
 fn a_bomb_is_not_stored() {
     let mut decoder = Decoder::new(4096, 1 << 16);
     let mut events = Events::new();
-    let mut block = vec![0x40, 0x01, b'a', 0x7f, 0x80 | 33, 0x1e]; // 4,000 bytes of value
+    let mut block = vec![0x40, 0x01, b'a', 0x7f, 0x80 | 0x21, 0x1e]; // 4,000 bytes of value
     block.extend(std::iter::repeat_n(b'x', 127 + 33 + (0x1e << 7)));
     block.extend(std::iter::repeat_n(0xbe, 10_000));
-    let decoded = decoder.decode(&block, &mut events).expect("decodes");
-    assert!(decoded.too_large);
+    let list = decoder.decode(&block, &mut events).expect("decodes");
+    assert!(list.too_large);
     assert!(events.bytes.len() < 70_000);
 }
 
@@ -260,8 +260,8 @@ fn secrets_are_never_indexed() {
     own.extend(fields);
     for _ in 0..3 {
         let block = encode(&mut encoder, &own);
-        let decoded = decode(&mut Decoder::new(4096, 1 << 16), &block).expect("needs no table");
-        assert!(decoded.iter().all(|(_, _, sensitive)| *sensitive));
+        let list = decode(&mut Decoder::new(4096, 1 << 16), &block).expect("needs no table");
+        assert!(list.iter().all(|(_, _, sensitive)| *sensitive));
     }
 }
 
@@ -301,11 +301,11 @@ proptest! {
                 encoder.set_table_size(size);
             }
             let block = encode(&mut encoder, &fields);
-            let decoded = decode(&mut decoder, &block).expect("own block");
+            let list = decode(&mut decoder, &block).expect("own block");
             let secret = |name: &[u8]| name == b"authorization";
             let expected: Vec<Owned> =
                 fields.into_iter().map(|(n, v, s)| { let s = s || secret(&n); (n, v, s) }).collect();
-            prop_assert_eq!(decoded, expected);
+            prop_assert_eq!(list, expected);
         }
     }
 
