@@ -100,7 +100,7 @@ def run(work: Coroutine[Any, Any, ExitCode | None]) -> None:
     except CommandError as error:
         fail(str(error), error.code)
     except StoreUnavailable as error:
-        fail(f"etcd is away: {error}", ExitCode.STORE_AWAY)
+        fail(f"etcd is away: {error}; traffic goes on as it is", ExitCode.STORE_AWAY)
     except PortError as error:
         fail(str(error), ExitCode.FAILED)
     except KeyboardInterrupt:

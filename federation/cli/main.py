@@ -11,6 +11,7 @@ its module under the same name.
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -69,7 +70,7 @@ class LazyCommand(TyperCommand):
         self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
     ) -> Any:
         """The context of the real command, which is run in place of this one."""
-        return self._load().make_context(info_name, args, parent=parent, **extra)
+        return self._load().make_context(info_name, split_short(args), parent=parent, **extra)
 
     def _load(self) -> Any:
         path = f"federation.cli.{self._entry.module}"
@@ -82,6 +83,18 @@ class LazyCommand(TyperCommand):
             )
         group: Any = typer.main.get_group(module.app)
         return group if self._entry.group else group.commands[self.name]
+
+
+_SHORT_WITH_VALUE = re.compile(r"-[A-Za-z]=", re.ASCII)
+
+
+def split_short(args: list[str]) -> list[str]:
+    """``-p=VALUE`` as ``-p VALUE``, which kubectl takes and people copy; nothing after ``--``."""
+    options = args[: args.index("--")] if "--" in args else args
+    split: list[str] = []
+    for arg in options:
+        split += [arg[:2], arg[3:]] if _SHORT_WITH_VALUE.match(arg) else [arg]
+    return split + args[len(options) :]
 
 
 class LazyGroup(TyperGroup):

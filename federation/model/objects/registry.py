@@ -71,7 +71,7 @@ def find_kind(group: str, kind: str) -> type[ApiObject] | None:
 def plural(cls: type[ApiObject]) -> str:
     """The lower-case plural by which Kubernetes calls the kind."""
     word = cls.KIND.lower()
-    if word.endswith("y"):
+    if word.endswith("y") and word[-2] not in "aeiou":
         return f"{word[:-1]}ies"
     return f"{word}es" if word.endswith("s") else f"{word}s"
 
