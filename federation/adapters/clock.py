@@ -1,4 +1,4 @@
-"""The system's clock."""
+"""The clock of this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class SystemClock:
-    """``ports.Clock`` on the operating system."""
+    """Implements ``ports.Clock``."""
 
     def now(self) -> float:
         """Unix time in seconds."""
