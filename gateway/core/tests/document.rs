@@ -36,6 +36,19 @@ fn the_example_document_is_accepted() {
 }
 
 #[test]
+fn the_documented_example_is_accepted() {
+    let source = include_str!("../src/config.rs");
+    let lines = source.lines().filter_map(|line| line.strip_prefix("//! "));
+    let lines = lines
+        .skip_while(|line| *line != "```json")
+        .skip(1)
+        .take_while(|line| *line != "```");
+    let without_comments: String = lines.filter_map(|line| line.split(" // ").next()).collect();
+    let update = parse_update(without_comments.as_bytes()).expect("accepted");
+    assert_eq!(update.clusters.len(), 1);
+}
+
+#[test]
 fn fields_with_defaults_may_be_absent() {
     let minimal = r#"{"version": "1", "full": false, "clusters": [{"name": "a"}], "endpoints": [{"cluster": "a",
         "localities": [{"cluster_id": "c", "region": "r", "priority": 0, "weight": 1, "endpoints": [{"address": "[::1]:1"}]}]}]}"#;
