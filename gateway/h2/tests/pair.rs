@@ -48,7 +48,7 @@ struct Wire {
 }
 
 /// One step of the schedule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Open { body: usize, trailers: bool },
     Send { nth: usize, len: usize },
@@ -159,8 +159,8 @@ impl Wire {
                     self.client_sends(token, len);
                 }
             }
-            Step::ToServer { len } => self.to_server(len),
-            Step::ToClient { len } => self.to_client(len),
+            Step::ToServer { len } => self.carry_up(len),
+            Step::ToClient { len } => self.carry_down(len),
             Step::ServerReleases { nth, len } => {
                 if let Some(token) = self.server.nth(nth) {
                     self.server.release(token, len);
@@ -241,7 +241,7 @@ impl Wire {
         }
     }
 
-    fn to_server(&mut self, len: usize) {
+    fn carry_up(&mut self, len: usize) {
         carry(
             &mut self.client,
             &mut self.server,
@@ -251,7 +251,7 @@ impl Wire {
         );
     }
 
-    fn to_client(&mut self, len: usize) {
+    fn carry_down(&mut self, len: usize) {
         carry(
             &mut self.server,
             &mut self.client,
@@ -356,8 +356,8 @@ impl Wire {
                 assert!(self.client.inbox.is_empty() && self.server.inbox.is_empty());
                 return;
             }
-            self.to_server(usize::MAX);
-            self.to_client(usize::MAX);
+            self.carry_up(usize::MAX);
+            self.carry_down(usize::MAX);
         }
         panic!("it does not come to an end");
     }

@@ -354,6 +354,7 @@ fn streams_above_the_limit_are_refused() {
 
 /// RFC 9113 section 5.1: what ends the connection, and with which code.
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn frames_that_end_the_connection() {
     use ErrorCode::{
         CompressionError, FlowControlError, FrameSizeError, ProtocolError, StreamClosed,
