@@ -13,7 +13,6 @@ import logging
 import time
 
 from gateway import last_good
-from gateway.assembly import MAKE_ORDER
 from gateway.runtime import Runtime
 from gateway.settings import GatewaySettings
 from gateway.shell import FeedState
@@ -47,10 +46,12 @@ class AgentFeed:
             return
         if stored is None:
             return
-        for kind in MAKE_ORDER:
-            await self._runtime.accept(
-                kind, [r for r in stored.resources if r.resource.type_url == TYPE_OF_KIND[kind]]
-            )
+        await self._runtime.replace(
+            {
+                kind: [r for r in stored.resources if r.resource.type_url == type_url]
+                for kind, type_url in TYPE_OF_KIND.items()
+            }
+        )
         self._confirmed_at = stored.written_at
         self._booted = True
         log.info("serving from snapshot", extra={"resources": len(stored.resources)})

@@ -130,7 +130,7 @@ class HealthChecker:
             request = health_pb2.HealthCheckRequest(service=plan.service)
             while True:
                 async with self._slots:
-                    passed = await _passes(check, request, timeout_s=plan.timeout_ms / 1000)
+                    passed = await _passes(check, request, plan)
                 verdict = streak.add(passed=passed, plan=plan)
                 if verdict is not None:
                     self._verdicts[target] = verdict
@@ -143,11 +143,10 @@ async def _passes(
         health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
     ],
     request: health_pb2.HealthCheckRequest,
-    *,
-    timeout_s: float,
+    plan: HealthPlan,
 ) -> bool:
     try:
-        answer = await check(request, timeout=timeout_s)
+        answer = await check(request, timeout=plan.timeout_ms / 1000, metadata=plan.metadata)
     except grpc.aio.AioRpcError as failure:
         # A server without the health service is alive and says so: it passes, as in gRPC clients.
         return failure.code() is grpc.StatusCode.UNIMPLEMENTED

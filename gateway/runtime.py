@@ -13,7 +13,7 @@ import asyncio
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -105,6 +105,22 @@ class Runtime:
         for piece_id in gone:
             self._untranslated.pop(piece_id, None)
         async with self._lock:
+            self.assembly.want(pieces, gone)
+            await self._settle()
+
+    async def replace(self, resources: Mapping[Kind, Collection[discovery_pb2.Resource]]) -> None:
+        """Take ``resources`` as everything the control plane says, in one change."""
+        pieces = [
+            piece
+            for kind, entries in resources.items()
+            for resource in entries
+            if (piece := self._translate(kind, resource)) is not None
+        ]
+        named = {PieceId(kind, r.name) for kind, entries in resources.items() for r in entries}
+        self._untranslated = {i: why for i, why in self._untranslated.items() if i in named}
+        async with self._lock:
+            wanted = self.assembly.wanted.items()
+            gone = [i for i, piece in wanted if piece.origin is not None and i not in named]
             self.assembly.want(pieces, gone)
             await self._settle()
 

@@ -159,19 +159,25 @@ class _Session:
     async def run(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                reader = group.create_task(self._read())
+                group.create_task(self._read())
                 await self._subscribe()
                 await self._process()
-                reader.cancel()
         except* grpc.aio.AioRpcError as failures:
             raise failures.exceptions[0] from None
         finally:
             self._call.cancel()
 
     async def _read(self) -> None:
-        # A task of its own: cancelling a read would end the call.
+        """Read ahead; ``None`` stands for the end of the stream.
+
+        A task of its own, since cancelling a read ends the call; and it never raises, since an error
+        of a child would hide the cancellation of its parent.
+        """
         while True:
-            response = await self._call.read()
+            try:
+                response = await self._call.read()
+            except grpc.aio.AioRpcError:
+                response = grpc.aio.EOF
             await self._responses.put(None if response is grpc.aio.EOF else response)
             if response is grpc.aio.EOF:
                 return

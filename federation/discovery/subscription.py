@@ -10,6 +10,7 @@ it changes; a name that does not exist is reported as removed once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -119,7 +120,7 @@ class Subscription:
             for name in versions:
                 self.refusals.pop(name, None)
             return True
-        named = [name for name in versions if name in error] or list(versions)
+        named = [name for name in versions if _names(error, name)] or list(versions)
         for name in versions:
             if name in named:
                 self.refusals[name] = Refusal(versions[name], error)
@@ -170,3 +171,8 @@ class Subscription:
             else:
                 self.known.pop(name, None)
         self.outstanding = Outstanding(nonce, dict(versions), introduces, bool(removed))
+
+
+def _names(text: str, name: str) -> bool:
+    """Whether ``text`` names the resource, and not merely one whose name it is a part of."""
+    return re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-])", text) is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2, outlier_detection_pb2
-from envoy.config.core.v3 import health_check_pb2
+from envoy.config.core.v3 import health_check_pb2, protocol_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
@@ -20,7 +20,9 @@ from gateway.xds_translate.fields import (
     only,
     optional_ms,
     optional_value,
+    own_metadata,
     unpack,
+    whole,
 )
 from gateway.xds_translate.piece import HealthPlan, Kind, Piece, PieceId
 from gateway.xds_translate.tls import read_common
@@ -135,21 +137,34 @@ def _http(cluster: cluster_pb2.Cluster) -> tuple[dict[str, int] | None, int | No
         ignores=("idle_timeout",),
     )
     http2 = options.explicit_http_config.http2_protocol_options
-    keepalive = None
-    if http2.HasField("connection_keepalive"):
-        pings = http2.connection_keepalive
-        where = join(path, "explicit_http_config.http2_protocol_options.connection_keepalive")
-        only(
-            pings,
-            where,
-            reads=("interval", "timeout"),
-            ignores=("interval_jitter", "connection_idle_interval"),
-        )
-        interval, timeout = optional_ms(pings, "interval"), optional_ms(pings, "timeout")
-        if not interval or not timeout:
-            raise UnsupportedFieldError(where, "interval and timeout must both be given")
-        keepalive = {"interval_ms": interval, "timeout_ms": timeout}
-    return keepalive, optional_value(common, "max_requests_per_connection")
+    where = join(path, "explicit_http_config.http2_protocol_options.connection_keepalive")
+    return _keepalive(cluster, http2.connection_keepalive, where), optional_value(
+        common, "max_requests_per_connection"
+    )
+
+
+def _keepalive(
+    cluster: cluster_pb2.Cluster, pings: protocol_pb2.KeepaliveSettings, where: str
+) -> dict[str, int] | None:
+    """Our own metadata speaks first: it says how peers are pinged, which Envoy has no field for."""
+    own = own_metadata(cluster).get("peer_keepalive")
+    if own is not None:
+        return {
+            name: whole(own[name], f"metadata.federation.gateway.peer_keepalive.{name}")
+            for name in ("interval_ms", "timeout_ms")
+        }
+    if not pings.ListFields():
+        return None
+    only(
+        pings,
+        where,
+        reads=("interval", "timeout"),
+        ignores=("interval_jitter", "connection_idle_interval"),
+    )
+    interval, timeout = optional_ms(pings, "interval"), optional_ms(pings, "timeout")
+    if not interval or not timeout:
+        raise UnsupportedFieldError(where, "interval and timeout must both be given")
+    return {"interval_ms": interval, "timeout_ms": timeout}
 
 
 def _limits(cluster: cluster_pb2.Cluster) -> tuple[int | None, int]:
@@ -317,7 +332,7 @@ def _plan(check: health_check_pb2.HealthCheck, path: str) -> HealthPlan:
     only(
         check.grpc_health_check,
         join(path, "grpc_health_check"),
-        reads=("service_name",),
+        reads=("service_name", "initial_metadata"),
         ignores=("authority",),
     )
     interval, timeout = optional_ms(check, "interval"), optional_ms(check, "timeout")
@@ -329,4 +344,8 @@ def _plan(check: health_check_pb2.HealthCheck, path: str) -> HealthPlan:
         unhealthy_threshold=optional_value(check, "unhealthy_threshold") or 3,
         healthy_threshold=optional_value(check, "healthy_threshold") or 1,
         service=check.grpc_health_check.service_name,
+        metadata=tuple(
+            (option.header.key, option.header.value)
+            for option in check.grpc_health_check.initial_metadata
+        ),
     )

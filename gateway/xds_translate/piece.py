@@ -38,13 +38,17 @@ class PieceId:
 
 @dataclass(frozen=True, slots=True)
 class HealthPlan:
-    """How the endpoints of a cluster are actively checked by gRPC health."""
+    """How the endpoints of a cluster are actively checked by gRPC health.
+
+    ``metadata`` goes with every check; an empty ``service`` asks for the server as a whole.
+    """
 
     interval_ms: int
     timeout_ms: int
     unhealthy_threshold: int
     healthy_threshold: int
     service: str = ""
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
