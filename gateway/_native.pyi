@@ -1,0 +1,55 @@
+"""The native core: moves every byte of traffic; Python configures and watches it.
+
+All methods may be called from any thread and release the interpreter lock while they wait.
+"""
+
+from typing import final
+
+__all__ = ["SOURCE_DIGEST", "Core"]
+
+SOURCE_DIGEST: str
+"""SHA-256 over the Rust sources that this module was built from, in hexadecimal digits."""
+
+@final
+class Core:
+    """The data plane of one process: made, started once, drained, stopped."""
+
+    def __new__(cls, settings: bytes) -> Core:
+        """Make a core from settings, a JSON object; absent fields take their defaults.
+
+        Raise ``SettingsRejected`` when a field is unknown or out of its range.
+        """
+
+    def start(self) -> None:
+        """Start the worker threads (after any fork).
+
+        Raise ``CoreClosed`` when it was stopped, ``GatewayError`` when the system gives no thread.
+        """
+
+    def apply(self, update: bytes) -> bytes:
+        """Take an update (JSON) and return once all workers have it.
+
+        The reply is JSON: ``{"version": str, "listeners": [{"name", "address", "error": null | str}]}``.
+        Raise ``SnapshotRejected`` when the update is wrong, ``CoreClosed`` when the core does not run.
+        """
+
+    def set_health(self, cluster: str, address: str, healthy: bool) -> None:
+        """Tell the result of an active health check; one for an endpoint that is not there has no effect.
+
+        Raise ``ValueError`` when the address is none.
+        """
+
+    def drain(self, grace_ms: int) -> None:
+        """Ask clients to leave; what is left after the grace ends with UNAVAILABLE. Return at once."""
+
+    def drained(self) -> bool:
+        """Tell whether a drain was asked for and no client connection is left."""
+
+    def stop(self) -> None:
+        """End all connections at once and join the worker threads."""
+
+    def stats(self) -> bytes:
+        """Return all counters and the state of every endpoint as JSON."""
+
+    def events(self, max: int) -> bytes:
+        """Take up to ``max`` events as a JSON list, oldest first."""

@@ -1,0 +1,158 @@
+//! One call: a stream of a client, and at most one stream to an endpoint at a time.
+//!
+//! ```text
+//!            request
+//!               │ route and cluster chosen
+//!               ▼
+//!   ┌──────▶ Waiting ──────── connection has room ───────▶ Open ── response headers ──▶ Streaming
+//!   │           │                                           │                              │
+//!   │           │ connect failed, queue full                │ trailers-only, reset, lost   │ trailers, reset, lost
+//!   │           ▼                                           ▼                              ▼
+//!   └─ time ─ Backoff ◀──── another try is allowed ──── (retry?) ── no: answer ────────▶ Closing ──▶ gone
+//! ```
+//! A deadline, a reset by the client or the end of its connection leads to "gone" from every state.
+//! `Closing` waits for the rest of the response to leave when the client has not ended its side.
+//!
+//! Invariants: `up` is set exactly in `Open` and `Streaming`; once `committed`, no other try is made; `body` is kept
+//! from the start of the request as long as another try may need it, and never grows beyond its bound then.
+//! Flow control: bytes are owed to the sender until the other side's queue has let go of them.
+
+use std::net::SocketAddr;
+
+use gateway_core::{Name, RetryState};
+
+use crate::conn::StreamAt;
+use crate::headers::HeaderList;
+use crate::timers::TimerId;
+
+/// Names a call; the serial tells it from a later one in the same slot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct CallId {
+    pub key: u32,
+    pub serial: u32,
+}
+
+/// See the module's picture.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Phase {
+    Waiting,
+    Open,
+    Streaming,
+    Backoff,
+    Closing,
+}
+
+/// Which bound a deadline stands for: decides code and words of the answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Limit {
+    /// The caller's `grpc-timeout`.
+    Caller,
+    /// The route's `timeout_ms`.
+    Route,
+    /// The route's `max_stream_ms`.
+    StreamAge,
+}
+
+/// An absolute end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    pub at_ms: u64,
+    pub after_ms: u64,
+    pub limit: Limit,
+}
+
+/// See the module.
+pub(crate) struct Call {
+    pub id: CallId,
+    pub phase: Phase,
+    pub started_us: u64,
+
+    // The client's side.
+    pub down: StreamAt,
+    /// Index in the client connection's list.
+    pub down_index: usize,
+    pub listener: usize,
+    pub request: HeaderList,
+    pub request_ended: bool,
+    /// Window bytes of the client that are not given back yet.
+    pub request_owed: u32,
+    /// Request bytes from the start: what another try would need, or what waits for the first one.
+    pub body: Vec<u8>,
+    /// No other try may be made.
+    pub committed: bool,
+
+    // Where it goes; keys into the worker's tables.
+    pub route: usize,
+    pub cluster: usize,
+    /// The number that chose the part of the route's split; choosing again with it gives the same part.
+    pub split_random: u64,
+    /// Where the present try goes; none in `Backoff` and `Closing`.
+    pub pool: Option<usize>,
+    pub up: Option<StreamAt>,
+    /// Index in the endpoint connection's list.
+    pub up_index: usize,
+    /// The end of the request was sent on `up`.
+    pub up_ended: bool,
+    pub response_owed: u32,
+
+    // Time and tries.
+    /// What `grpc-timeout` counts down to, on every try.
+    pub timeout_at_ms: Option<u64>,
+    /// The first end of any kind.
+    pub deadline: Option<Deadline>,
+    pub deadline_timer: Option<TimerId>,
+    /// Backoff or per-try timer.
+    pub try_timer: Option<TimerId>,
+    pub idle_timer: Option<TimerId>,
+    pub last_activity_ms: u64,
+    pub tries: Tries,
+}
+
+/// What was tried so far.
+#[derive(Debug, Default)]
+pub(crate) struct Tries {
+    /// Retries by the route's policy.
+    pub counted: RetryState,
+    /// Further tries that need no policy: the endpoint had processed nothing.
+    pub transparent: u32,
+    /// Further tries because a connection could not be made.
+    pub connect: u32,
+    /// Tries sent upstream.
+    pub sent: u32,
+    /// Endpoints that failed this call, each with its member cluster.
+    pub addresses: Vec<SocketAddr>,
+    pub cluster_of: Vec<Name>,
+    /// Member clusters that cannot.
+    pub clusters: Vec<Name>,
+}
+
+// === impl Tries ===
+
+impl Tries {
+    /// Notes a failure. A member cluster is given up when its gateway said so, or at its second failure.
+    pub fn failed(&mut self, address: SocketAddr, cluster_id: &Name, cluster_cannot: bool) {
+        let second = self.cluster_of.contains(cluster_id);
+        self.addresses.push(address);
+        self.cluster_of.push(cluster_id.clone());
+        if (second || cluster_cannot) && !self.clusters.contains(cluster_id) {
+            self.clusters.push(cluster_id.clone());
+        }
+    }
+}
+
+// === impl CallId ===
+
+impl CallId {
+    /// As the token of an HTTP/2 stream.
+    pub fn token(self) -> u64 {
+        u64::from(self.serial) << 32 | u64::from(self.key)
+    }
+
+    /// From the token of an HTTP/2 stream.
+    pub fn from_token(token: u64) -> Self {
+        Self {
+            key: token as u32,
+            serial: (token >> 32) as u32,
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! One connection of either side: its transport, its HTTP/2 state, and the calls that have a stream on it.
+//!
+//! Moves bytes between the socket and the HTTP/2 state machine; what the events mean is decided by `downstream`
+//! and `upstream`. A connection that fails is only marked (`dead`); the worker takes it out at the end of the
+//! turn, so that no key is reused while a turn still refers to it. An idle connection holds no read buffer: only
+//! the bytes of an unfinished frame are kept.
+
+use std::io;
+
+use gateway_h2::{Connection, Events, StreamRef};
+
+use crate::call::CallId;
+use crate::timers::TimerId;
+use crate::transport::Transport;
+
+/// Room for the largest frame (16 KiB and its header) and what was left before it, and for several more.
+pub(crate) const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Names a connection; the serial tells it from a later one in the same slot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct ConnId {
+    pub key: usize,
+    pub serial: u64,
+}
+
+/// A stream on a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct StreamAt {
+    pub conn: usize,
+    pub stream: StreamRef,
+}
+
+/// Why a connection ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Death {
+    /// The peer ended it, or the socket failed.
+    Closed,
+    /// The peer broke the protocol or one of our limits.
+    Protocol,
+    /// Connecting, TLS or the first SETTINGS failed or took too long.
+    Connect(ConnectFault),
+    /// No answer to PING.
+    Silent,
+    /// Nothing is left to do on it.
+    Finished,
+    /// A bug of ours.
+    Panic,
+}
+
+/// How an attempt to connect failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ConnectFault {
+    Refused,
+    Unreachable,
+    Tls,
+    TimedOut,
+    Closed,
+}
+
+/// See the module.
+pub(crate) struct Conn {
+    pub id: ConnId,
+    pub transport: Transport,
+    pub h2: Connection,
+    pub side: Side,
+    /// Calls with a stream here; each call knows its index.
+    pub calls: Vec<CallId>,
+    /// For a client's connection: the call that a stream's slot had last.
+    pub by_slot: Vec<CallId>,
+    pub last_read_ms: u64,
+    pub last_write_ms: u64,
+    /// When our PING that has no answer yet was sent.
+    pub ping_sent_ms: Option<u64>,
+    /// PINGs since the peer last sent a frame of a stream.
+    pub pings_in_vain: u32,
+    pub liveness_timer: Option<TimerId>,
+    /// Waits in the worker's list of connections to flush.
+    pub dirty: bool,
+    /// Used up its share of this turn and has more to read.
+    pub again: bool,
+    pub dead: Option<Death>,
+    write_blocked: bool,
+    rest: Vec<u8>,
+}
+
+/// What the two sides do not share.
+pub(crate) enum Side {
+    Down(Down),
+    Up(Up),
+}
+
+/// A client's connection.
+pub(crate) struct Down {
+    pub listener: usize,
+    pub phase: DownPhase,
+    pub setup_timer: Option<TimerId>,
+}
+
+/// `Preface → Http2 → Leaving`, or `Preface → Refused`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum DownPhase {
+    /// Nothing or not enough was read to tell HTTP/2 from HTTP/1.
+    Preface,
+    /// HTTP/2 flows.
+    Http2,
+    /// Graceful GOAWAY is out: streams may finish and the client leaves.
+    Leaving,
+    /// The final GOAWAY is out: closes with its last stream.
+    Final,
+    /// An HTTP/1 refusal was written; the end of the client is awaited.
+    Refused,
+}
+
+/// A connection to an endpoint.
+pub(crate) struct Up {
+    pub pool: usize,
+    pub phase: UpPhase,
+    /// Streams opened so far.
+    pub requests: u32,
+    pub setup_timer: Option<TimerId>,
+}
+
+/// `Connecting → Ready → Leaving`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum UpPhase {
+    /// TCP, TLS and the first SETTINGS are under way.
+    Connecting,
+    /// Streams may be opened.
+    Ready,
+    /// Opens no new streams and closes with its last one.
+    Leaving,
+}
+
+/// What one read brought.
+pub(crate) enum Read {
+    /// Bytes lie in the buffer, from its start; the flag says that the socket may hold more.
+    Bytes { len: usize, more: bool },
+    /// Nothing now.
+    Blocked,
+    /// The peer ended, or the transport failed.
+    Ended(io::Error),
+}
+
+// === impl ConnectFault ===
+
+impl ConnectFault {
+    /// For messages: what happened to the attempt.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Refused => "connection refused",
+            Self::Unreachable => "unreachable",
+            Self::Tls => "TLS failed",
+            Self::TimedOut => "no connection in time",
+            Self::Closed => "closed while connecting",
+        }
+    }
+}
+
+// === impl Conn ===
+
+impl Conn {
+    pub fn new(id: ConnId, transport: Transport, h2: Connection, side: Side, now_ms: u64) -> Self {
+        Self {
+            id,
+            transport,
+            h2,
+            side,
+            calls: Vec::new(),
+            by_slot: Vec::new(),
+            last_read_ms: now_ms,
+            last_write_ms: now_ms,
+            ping_sent_ms: None,
+            pings_in_vain: 0,
+            liveness_timer: None,
+            dirty: false,
+            again: false,
+            dead: None,
+            write_blocked: false,
+            rest: Vec::new(),
+        }
+    }
+
+    /// A connection whose socket is not connected yet: it is written to once the socket says so.
+    pub fn connecting(
+        id: ConnId,
+        transport: Transport,
+        h2: Connection,
+        side: Side,
+        now_ms: u64,
+    ) -> Self {
+        Self {
+            write_blocked: true,
+            ..Self::new(id, transport, h2, side, now_ms)
+        }
+    }
+
+    pub fn down(&mut self) -> Option<&mut Down> {
+        match &mut self.side {
+            Side::Down(down) => Some(down),
+            Side::Up(_) => None,
+        }
+    }
+
+    pub fn up(&mut self) -> Option<&mut Up> {
+        match &mut self.side {
+            Side::Up(up) => Some(up),
+            Side::Down(_) => None,
+        }
+    }
+
+    /// Remembers which call a client's stream is.
+    pub fn set_call(&mut self, stream: StreamRef, call: CallId) {
+        let slot = stream.slot() as usize;
+        if self.by_slot.len() <= slot {
+            self.by_slot.resize(slot + 1, call);
+        }
+        self.by_slot[slot] = call;
+    }
+
+    /// Reads once; the bytes kept from before come first in the buffer.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Read {
+        let kept = self.rest.len();
+        buffer[..kept].copy_from_slice(&self.rest);
+        match self.transport.read(&mut buffer[kept..]) {
+            Ok(0) => Read::Ended(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                self.rest.clear();
+                let len = kept + count;
+                let full = len == buffer.len();
+                Read::Bytes {
+                    len,
+                    more: full || !self.transport.short_read_means_empty(),
+                }
+            }
+            Err(error) if not_yet(&error) => Read::Blocked,
+            Err(error) => Read::Ended(error),
+        }
+    }
+
+    /// Keeps the bytes of an unfinished frame for the next read.
+    pub fn keep(&mut self, rest: &[u8]) {
+        self.rest.extend_from_slice(rest);
+        if rest.is_empty() && self.rest.capacity() > 0 {
+            self.rest = Vec::new();
+        }
+    }
+
+    /// The socket takes bytes again.
+    pub fn unblock(&mut self) {
+        self.write_blocked = false;
+    }
+
+    /// True when a flush could do something.
+    pub fn wants_flush(&self) -> bool {
+        !self.write_blocked && (self.h2.wants_write() || self.transport.wants_flush())
+    }
+
+    /// Writes what the socket takes; events are bodies that moved up behind what was written.
+    pub fn flush(&mut self, now_ms: u64, events: &mut Events) -> io::Result<()> {
+        while !self.write_blocked && self.h2.wants_write() {
+            match self.transport.write(self.h2.output()) {
+                Ok(count) => {
+                    self.last_write_ms = now_ms;
+                    let all = count == self.h2.output().len();
+                    self.h2.advance_output(count, events);
+                    self.write_blocked = !all && self.transport.short_read_means_empty();
+                }
+                Err(error) if not_yet(&error) => self.write_blocked = true,
+                Err(error) => return Err(error),
+            }
+        }
+        match self.transport.flush() {
+            Err(error) if not_yet(&error) => self.write_blocked = true,
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+}
+
+/// A socket that is still connecting says either.
+fn not_yet(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected
+    )
+}

@@ -1,0 +1,512 @@
+//! From a request to a stream at an endpoint: deadline, route, cluster, endpoint, connection, headers.
+
+use std::sync::Arc;
+
+use gateway_core::config::{HeaderOps, ListenerKind, WeightedCluster};
+use gateway_core::route::Target;
+use gateway_core::{Code, HeaderLookup, NoRoute, PickContext, PickError, Route, deadline};
+use gateway_h2::{ErrorCode, Field, Fields, OpenError};
+
+use crate::call::{Call, CallId, Deadline, Limit, Phase, Tries};
+use crate::conn::{DownPhase, Side, StreamAt, UpPhase};
+use crate::headers::HeaderList;
+use crate::reply::{
+    FEDERATION_PREFIX, HEALTH_CHECK_PATH, HEALTH_NOT_SERVING, HEALTH_SERVING, Reason, Reply,
+};
+use crate::worker::{Timer, Worker};
+
+const GRPC: &[u8] = b"application/grpc";
+const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+
+/// A request's own fields, read for routing and kept for the endpoint.
+struct Request {
+    headers: HeaderList,
+    timeout: Option<Result<u64, deadline::InvalidTimeout>>,
+}
+
+impl HeaderLookup for HeaderList {
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        self.value(name.as_bytes())
+    }
+}
+
+impl Worker {
+    /// A client asks for something.
+    pub fn on_request(&mut self, down: StreamAt, fields: Fields<'_>, ended: bool) {
+        let Some(listener) = self.listener_of(down.conn) else {
+            return;
+        };
+        let request = self.read_request(listener, fields);
+        let listener_state = &self.listeners[listener];
+        let is_grpc = request
+            .headers
+            .value(b"content-type")
+            .is_some_and(|value| value.starts_with(GRPC));
+        if !is_grpc {
+            self.refuse_media_type(down, ended);
+            return self.recycle(request.headers, Vec::new());
+        }
+        let path = request.headers.value(b":path").unwrap_or_default();
+        if listener_state.kind == ListenerKind::EastWest && path == HEALTH_CHECK_PATH {
+            self.answer_health_check(down, ended);
+            return self.recycle(request.headers, Vec::new());
+        }
+        let host = host(&request.headers);
+        let table = &listener_state.table;
+        match table.lookup(host, path, &request.headers, is_grpc) {
+            Ok(route) => {
+                let route = Arc::clone(route);
+                self.begin(down, listener, &route, request, ended);
+            }
+            Err(reason) => {
+                let reply = no_route(reason, host, path, &listener_state.name);
+                self.answer_stream(down, listener, ended, &reply);
+                self.recycle(request.headers, Vec::new());
+            }
+        }
+    }
+
+    fn listener_of(&self, conn: usize) -> Option<usize> {
+        match &self.conns.get(conn)?.side {
+            Side::Down(down) if down.phase != DownPhase::Refused => Some(down.listener),
+            _ => None,
+        }
+    }
+
+    /// Copies the request's fields, without those that this hop writes itself.
+    fn read_request(&mut self, listener: usize, fields: Fields<'_>) -> Request {
+        let from_client = self.listeners[listener].kind == ListenerKind::Ingress;
+        let mut headers = self.spare_lists.pop().unwrap_or_default();
+        let mut timeout = None;
+        for field in fields {
+            match field.name {
+                b"grpc-timeout" => timeout = Some(deadline::parse_grpc_timeout(field.value)),
+                name if from_client && name.starts_with(FEDERATION_PREFIX) => {}
+                _ => headers.push(field),
+            }
+        }
+        Request { headers, timeout }
+    }
+
+    fn begin(
+        &mut self,
+        down: StreamAt,
+        listener: usize,
+        route: &Arc<Route>,
+        request: Request,
+        ended: bool,
+    ) {
+        let split_random = self.random.u64(..);
+        let refusal = match (&request.timeout, route.pick(split_random)) {
+            (Some(Err(error)), _) => Some(Reply::new(
+                Code::Internal,
+                Reason::BadRequest,
+                error.to_string(),
+            )),
+            (_, Target::Cluster(part)) => match self.cluster_keys.get(&part.cluster) {
+                Some(cluster) => {
+                    let cluster = *cluster;
+                    let key = self.routes.enter(route);
+                    let id = self.add_call(down, listener, (key, cluster, split_random), request);
+                    return self.start(id, ended);
+                }
+                None => Some(unknown_cluster(route, part)),
+            },
+            (_, Target::Reply(reply)) => Some(Reply::new(
+                Code::from_number(u32::from(reply.grpc_status)).unwrap_or(Code::Unknown),
+                Reason::RouteReply,
+                reply.message.clone(),
+            )),
+            (_, Target::NoWeight) => Some(Reply::unavailable(
+                Reason::NoWeight,
+                format!(
+                    "rule `{}`: the weights of all its backends are 0",
+                    route.name()
+                ),
+            )),
+        };
+        if let Some(reply) = refusal {
+            self.answer_stream(down, listener, ended, &reply);
+            let code = u32::from(reply.code.number());
+            self.stats.calls(route.name(), "").record(code, 0);
+        }
+        self.recycle(request.headers, Vec::new());
+    }
+
+    fn add_call(
+        &mut self,
+        down: StreamAt,
+        listener: usize,
+        (route, cluster, split_random): (usize, usize, u64),
+        request: Request,
+    ) -> CallId {
+        let id = CallId {
+            key: self.calls.vacant_key() as u32,
+            serial: self.next_serial() as u32,
+        };
+        let timeout_ms = request.timeout.and_then(Result::ok);
+        let deadlines = deadlines(timeout_ms, &self.routes.get(route).route, self.now_ms);
+        let conn = &mut self.conns[down.conn];
+        conn.set_call(down.stream, id);
+        conn.calls.push(id);
+        let down_index = conn.calls.len() - 1;
+        self.clusters[cluster].calls += 1;
+        self.stats.numbers.calls_open.add(1);
+        self.calls.insert(Call {
+            id,
+            phase: Phase::Backoff,
+            started_us: self.clock.now_us(),
+            down,
+            down_index,
+            listener,
+            request: request.headers,
+            request_ended: false,
+            request_owed: 0,
+            body: self.spare_bodies.pop().unwrap_or_default(),
+            committed: false,
+            route,
+            cluster,
+            split_random,
+            pool: None,
+            up: None,
+            up_index: 0,
+            up_ended: false,
+            response_owed: 0,
+            timeout_at_ms: deadlines.timeout_at_ms,
+            deadline: deadlines.first,
+            deadline_timer: None,
+            try_timer: None,
+            idle_timer: None,
+            last_activity_ms: self.now_ms,
+            tries: Tries::default(),
+        });
+        id
+    }
+
+    fn start(&mut self, id: CallId, ended: bool) {
+        let call = &mut self.calls[id.key as usize];
+        call.request_ended = ended;
+        let entry = self.routes.get_mut(call.route);
+        if let Some(budget) = &mut entry.budget {
+            budget.request(self.now_ms);
+        }
+        if let Some(idle_ms) = entry.route.idle_timeout_ms() {
+            call.idle_timer = Some(self.timers.set(self.now_ms + idle_ms, Timer::Idle(id)));
+        }
+        if let Some(deadline) = call.deadline {
+            call.deadline_timer = Some(self.timers.set(deadline.at_ms, Timer::Deadline(id)));
+        }
+        self.watch_liveness_of_client(id);
+        self.try_endpoint(id);
+    }
+
+    /// Begins a try: chooses an endpoint and opens a stream there, or waits for a connection.
+    pub fn try_endpoint(&mut self, id: CallId) {
+        let pool = match self.choose(id) {
+            Ok((pool, _again)) => pool,
+            Err(error) => return self.answer_no_endpoint(id, error),
+        };
+        let call = &mut self.calls[id.key as usize];
+        call.pool = Some(pool);
+        let per_try_ms = self
+            .routes
+            .get(call.route)
+            .route
+            .retry()
+            .and_then(gateway_core::RetryPolicy::per_try_timeout_ms);
+        if let Some(per_try_ms) = per_try_ms {
+            let at_ms = self.now_ms + per_try_ms;
+            call.try_timer = Some(self.timers.set(at_ms, Timer::PerTry(id)));
+        }
+        self.pools[pool].outstanding += 1;
+        match self.usable_connection(pool) {
+            Some(conn) => self.open_stream(id, conn),
+            None => self.wait_for_connection(id, pool),
+        }
+    }
+
+    /// Whether another try would reach an endpoint that has not failed this call yet.
+    pub fn has_untried_endpoint(&mut self, id: CallId) -> bool {
+        matches!(self.choose(id), Ok((_, false)))
+    }
+
+    /// The pool of an endpoint, and whether it was tried already.
+    fn choose(&mut self, id: CallId) -> Result<(usize, bool), PickError> {
+        let call = &self.calls[id.key as usize];
+        let cluster = &self.clusters[call.cluster];
+        if !cluster.live {
+            return Err(PickError::Empty);
+        }
+        let pools = &self.pools;
+        let picked = cluster.handle.endpoints.pick(&PickContext {
+            now_ms: self.now_ms,
+            random: self.random.u64(..),
+            tried: &call.tries.addresses,
+            tried_clusters: &call.tries.clusters,
+            outstanding: &|index| pools[cluster.pools[index.0 as usize]].outstanding,
+        })?;
+        Ok((cluster.pools[picked.index.0 as usize], picked.again))
+    }
+
+    fn usable_connection(&self, pool: usize) -> Option<usize> {
+        let ready = |key: &&usize| {
+            let conn = &self.conns[**key];
+            let open = matches!(&conn.side, Side::Up(up) if up.phase == UpPhase::Ready);
+            open && conn.dead.is_none() && conn.h2.can_open()
+        };
+        let conns = self.pools[pool].conns.iter().filter(ready);
+        conns
+            .copied()
+            .min_by_key(|key| self.conns[*key].calls.len())
+    }
+
+    fn wait_for_connection(&mut self, id: CallId, pool: usize) {
+        let call = &mut self.calls[id.key as usize];
+        let cluster = &mut self.clusters[call.cluster];
+        let limit = cluster.handle.config.max_pending_requests;
+        if cluster.pending >= limit {
+            self.stats.numbers.pending_overflows.add(1);
+            let name = &cluster.handle.config.name;
+            let reply = Reply::unavailable(
+                Reason::PendingOverflow,
+                format!(
+                    "cluster `{name}`: {limit} requests wait for a connection already (max_pending_requests)"
+                ),
+            );
+            return self.answer(id, &reply);
+        }
+        cluster.pending += 1;
+        call.phase = Phase::Waiting;
+        self.pools[pool].waiting.push_back(id);
+        self.grow(pool);
+    }
+
+    /// Gives waiting calls the room that connections have.
+    pub fn serve_waiting(&mut self, pool: usize) {
+        while !self.pools[pool].waiting.is_empty() {
+            let Some(conn) = self.usable_connection(pool) else {
+                break;
+            };
+            let Some(id) = self.pools[pool].waiting.pop_front() else {
+                break;
+            };
+            let cluster = self.pools[pool].cluster;
+            self.clusters[cluster].pending -= 1;
+            self.open_stream(id, conn);
+        }
+        if self.pools[pool].waiting.is_empty()
+            && let Some(timer) = self.pools[pool].patience_timer.take()
+        {
+            self.timers.cancel(timer);
+        }
+        self.grow(pool);
+    }
+
+    fn open_stream(&mut self, id: CallId, key: usize) {
+        let conn = &mut self.conns[key];
+        match conn.h2.open(id.token()) {
+            Ok(stream) => self.send_request(id, StreamAt { conn: key, stream }),
+            Err(OpenError::AtLimit | OpenError::GoingAway | OpenError::IdsExhausted) => {
+                // `usable_connection` asked before; a connection that changed its mind is not asked again.
+                self.leave_upstream(key);
+                let pool = self.calls[id.key as usize].pool;
+                if let Some(pool) = pool {
+                    self.wait_for_connection(id, pool);
+                }
+            }
+        }
+    }
+
+    fn send_request(&mut self, id: CallId, up: StreamAt) {
+        let call = &mut self.calls[id.key as usize];
+        let conn = &mut self.conns[up.conn];
+        call.phase = Phase::Open;
+        call.up = Some(up);
+        call.up_index = conn.calls.len();
+        conn.calls.push(id);
+        call.tries.sent += 1;
+        self.stats.numbers.upstream_tries.add(1);
+        let cluster = &self.clusters[call.cluster].handle.config;
+        if let Side::Up(side) = &mut conn.side {
+            side.requests += 1;
+            let limit = cluster.max_requests_per_connection;
+            if limit.is_some_and(|limit| side.requests >= limit) {
+                side.phase = UpPhase::Leaving;
+            }
+        }
+        let bare = call.request_ended && call.body.is_empty();
+        let list = &mut self.work_list;
+        upstream_headers(call, &self.routes.get(call.route).route, self.now_ms, list);
+        let sent = conn.h2.send_headers(up.stream, list.iter(), bare);
+        call.up_ended = bare;
+        list.clear();
+        self.mark_dirty(up.conn);
+        if sent.is_err() {
+            let code = ErrorCode::InternalError;
+            return self.on_up_reset(id, code);
+        }
+        self.send_kept_body(id);
+    }
+
+    fn refuse_media_type(&mut self, down: StreamAt, ended: bool) {
+        let mut list = std::mem::take(&mut self.work_list);
+        list.clear();
+        list.add(b":status", b"415");
+        list.add(b"content-type", b"text/plain; charset=utf-8");
+        let text =
+            b"content-type must begin with `application/grpc`: this listener serves gRPC only\n";
+        let conn = &mut self.conns[down.conn];
+        let _gone = conn.h2.send_headers(down.stream, list.iter(), false);
+        let _gone = conn.h2.send_data(down.stream, text, true);
+        list.clear();
+        self.work_list = list;
+        self.stats.numbers.local_replies.add(1);
+        self.end_answered_stream(down, ended);
+    }
+
+    fn answer_health_check(&mut self, down: StreamAt, ended: bool) {
+        let body = if self.draining {
+            HEALTH_NOT_SERVING
+        } else {
+            HEALTH_SERVING
+        };
+        let conn = &mut self.conns[down.conn];
+        let head = [
+            Field::new(b":status", b"200"),
+            Field::new(b"content-type", GRPC),
+        ];
+        let _gone = conn.h2.send_headers(down.stream, head, false);
+        let _gone = conn.h2.send_data(down.stream, body, false);
+        let trailers = [Field::new(b"grpc-status", b"0")];
+        let _gone = conn.h2.send_headers(down.stream, trailers, true);
+        self.end_answered_stream(down, ended);
+    }
+
+    /// Answers a stream for which there is no call.
+    pub fn answer_stream(&mut self, down: StreamAt, listener: usize, ended: bool, reply: &Reply) {
+        let marked = self.listeners[listener].marks_replies();
+        let list = &mut self.work_list;
+        reply.trailers_only(marked, list);
+        let conn = &mut self.conns[down.conn];
+        let _gone = conn.h2.send_headers(down.stream, list.iter(), true);
+        list.clear();
+        self.stats.numbers.local_replies.add(1);
+        self.end_answered_stream(down, ended);
+    }
+
+    /// What the client still sends on an answered stream is not wanted. Small answers leave at once; when even they
+    /// have to wait, the client ends the stream itself.
+    fn end_answered_stream(&mut self, down: StreamAt, ended: bool) {
+        let conn = &mut self.conns[down.conn];
+        if !ended && conn.h2.queued(down.stream) == 0 {
+            conn.h2.reset(down.stream, ErrorCode::NoError);
+        }
+        self.mark_dirty(down.conn);
+    }
+
+    fn answer_no_endpoint(&mut self, id: CallId, error: PickError) {
+        let call = &self.calls[id.key as usize];
+        let rule = self.routes.get(call.route).route.name();
+        let cluster = &self.clusters[call.cluster].handle.config.name;
+        let reason = match error {
+            PickError::Empty => Reason::NoEndpoints,
+            PickError::Unavailable => Reason::NoAvailableEndpoint,
+        };
+        let message = format!("rule `{rule}`, cluster `{cluster}`: {error}");
+        self.answer(id, &Reply::unavailable(reason, message));
+    }
+}
+
+/// The part of the split that the call goes to.
+pub(crate) fn split_part(route: &Route, random: u64) -> Option<&WeightedCluster> {
+    match route.pick(random) {
+        Target::Cluster(part) => Some(part),
+        Target::Reply(_) | Target::NoWeight => None,
+    }
+}
+
+/// Applies changes in their order: remove, set, add.
+pub(crate) fn apply_ops(list: &mut HeaderList, ops: Option<&HeaderOps>) {
+    let Some(ops) = ops else { return };
+    for name in &ops.remove {
+        list.remove(name.as_bytes());
+    }
+    for (name, value) in &ops.set {
+        list.remove(name.as_bytes());
+        list.add(name.as_bytes(), value.as_bytes());
+    }
+    for (name, value) in &ops.add {
+        list.add(name.as_bytes(), value.as_bytes());
+    }
+}
+
+/// Writes the header block of the present try.
+fn upstream_headers(call: &Call, route: &Route, now_ms: u64, out: &mut HeaderList) {
+    out.clear();
+    for field in call.request.iter() {
+        out.push(field);
+    }
+    apply_ops(out, route.request_headers());
+    let part = split_part(route, call.split_random);
+    apply_ops(out, part.and_then(|part| part.request_headers.as_ref()));
+    if let Some(at_ms) = call.timeout_at_ms {
+        let mut buffer = [0; 16];
+        let left_ms = at_ms.saturating_sub(now_ms);
+        let text = deadline::format_grpc_timeout(left_ms, &mut buffer);
+        out.add(b"grpc-timeout", text.as_bytes());
+    }
+    let retries = call.tries.counted.retries();
+    if retries > 0 {
+        out.remove(PREVIOUS_ATTEMPTS.as_bytes());
+        out.add(PREVIOUS_ATTEMPTS.as_bytes(), retries.to_string().as_bytes());
+    }
+}
+
+fn host(headers: &HeaderList) -> &[u8] {
+    headers
+        .value(b":authority")
+        .or_else(|| headers.value(b"host"))
+        .unwrap_or_default()
+}
+
+struct Deadlines {
+    first: Option<Deadline>,
+    timeout_at_ms: Option<u64>,
+}
+
+/// The bounds on a call by its caller and its route.
+fn deadlines(caller_ms: Option<u64>, route: &Route, now_ms: u64) -> Deadlines {
+    let bound = |after_ms: Option<u64>, limit| {
+        after_ms.map(|after_ms| Deadline {
+            at_ms: now_ms.saturating_add(after_ms),
+            after_ms,
+            limit,
+        })
+    };
+    let caller = bound(caller_ms, Limit::Caller);
+    let own = bound(route.timeout_ms(), Limit::Route);
+    let timeout = caller.into_iter().chain(own).min_by_key(|it| it.at_ms);
+    let age = bound(route.max_stream_ms(), Limit::StreamAge);
+    Deadlines {
+        first: timeout.into_iter().chain(age).min_by_key(|it| it.at_ms),
+        timeout_at_ms: timeout.map(|it| it.at_ms),
+    }
+}
+
+fn no_route(reason: NoRoute, host: &[u8], path: &[u8], listener: &str) -> Reply {
+    let host = String::from_utf8_lossy(host);
+    let path = String::from_utf8_lossy(path);
+    Reply::new(
+        Code::Unimplemented,
+        Reason::NoRoute,
+        format!("no route for host `{host}`, path `{path}` on listener `{listener}`: {reason}"),
+    )
+}
+
+fn unknown_cluster(route: &Route, part: &WeightedCluster) -> Reply {
+    let (rule, cluster) = (route.name(), &part.cluster);
+    Reply::unavailable(
+        Reason::NoEndpoints,
+        format!("rule `{rule}`: the cluster `{cluster}` is not known"),
+    )
+}

@@ -1,0 +1,79 @@
+//! Header lists that outlive the read they came from: one byte arena and spans, reused from call to call.
+
+use gateway_h2::Field;
+
+/// Owned header fields in order.
+#[derive(Debug, Default)]
+pub struct HeaderList {
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: u32,
+    name_len: u32,
+    value_len: u32,
+    sensitive: bool,
+}
+
+// === impl HeaderList ===
+
+impl HeaderList {
+    /// Forgets all fields and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.spans.clear();
+    }
+
+    /// Appends a field.
+    pub fn push(&mut self, field: Field<'_>) {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(field.name);
+        self.bytes.extend_from_slice(field.value);
+        self.spans.push(Span {
+            start,
+            name_len: field.name.len() as u32,
+            value_len: field.value.len() as u32,
+            sensitive: field.sensitive,
+        });
+    }
+
+    /// Appends a field that compression may index.
+    pub fn add(&mut self, name: &[u8], value: &[u8]) {
+        self.push(Field::new(name, value));
+    }
+
+    /// Removes every field with this name; its bytes stay in the arena until `clear`.
+    pub fn remove(&mut self, name: &[u8]) {
+        let bytes = &self.bytes;
+        self.spans.retain(|span| span.name(bytes) != name);
+    }
+
+    /// The value of the first field with this name.
+    pub fn value(&self, name: &[u8]) -> Option<&[u8]> {
+        self.iter()
+            .find(|field| field.name == name)
+            .map(|field| field.value)
+    }
+
+    /// All fields in order.
+    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+        self.spans.iter().map(|span| {
+            let middle = (span.start + span.name_len) as usize;
+            Field {
+                name: span.name(&self.bytes),
+                value: &self.bytes[middle..middle + span.value_len as usize],
+                sensitive: span.sensitive,
+            }
+        })
+    }
+}
+
+// === impl Span ===
+
+impl Span {
+    fn name(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start as usize..(self.start + self.name_len) as usize]
+    }
+}

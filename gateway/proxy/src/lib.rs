@@ -1,0 +1,44 @@
+//! The gateway's data plane: event loops, TLS and connections. Moves bytes; asks `gateway-core` where to and
+//! `gateway-h2` what they mean.
+//!
+//! ```text
+//!   owner (any thread)          worker threads (one poll each)
+//!   Runtime ── Command ───────▶ Worker: listeners ▶ client connections ▶ calls ▶ pools ▶ endpoint connections
+//!       ▲                          │ counters (relaxed atomics), notices (bounded list)
+//!       └──────────────────────────┘
+//! ```
+//! Nothing is shared on the path of a request: each worker has its own sockets on both sides, its own tables and
+//! counters, and an immutable snapshot. What workers learn about endpoints is in atomics of `gateway-core`.
+//!
+//! Memory: a stream holds at most one receive window in each direction (`Settings::stream_window`) and its retry
+//! buffer; a connection holds nothing while idle but its header tables; every queue and list states its bound.
+
+mod bind;
+mod call;
+mod clock;
+mod conn;
+mod control;
+mod dispatch;
+mod downstream;
+mod drain;
+mod events;
+mod finish;
+mod headers;
+mod listener;
+mod liveness;
+mod pool;
+mod relay;
+mod reply;
+mod routes;
+mod runtime;
+mod settings;
+mod stats;
+mod timers;
+mod tls;
+mod transport;
+mod upstream;
+mod worker;
+
+pub use events::Notice;
+pub use runtime::{ApplyReport, ListenerReport, Runtime, RuntimeError};
+pub use settings::{Settings, SettingsError};

@@ -1,0 +1,59 @@
+//! A listener as a worker sees it: its socket, and what its calls are routed by.
+
+use std::sync::Arc;
+
+use gateway_core::config::{Listener, ListenerKind};
+use gateway_core::{Name, RouteTable};
+use mio::net::TcpListener;
+use rustls::ServerConfig;
+
+use crate::timers::TimerId;
+
+/// A listener that could be set up: checked, bound, its certificates loaded.
+#[derive(Clone)]
+pub(crate) struct ListenerConfig {
+    pub config: Arc<Listener>,
+    pub table: Arc<RouteTable>,
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// One worker's part of a listener. It stays while connections of it are open, also after its socket is closed.
+pub(crate) struct WorkerListener {
+    pub name: Name,
+    pub kind: ListenerKind,
+    pub table: Arc<RouteTable>,
+    pub tls: Option<Arc<ServerConfig>>,
+    /// `None`: closed, the connections drain.
+    pub socket: Option<TcpListener>,
+    /// Keys of its connections are not kept; this is their number.
+    pub connections: usize,
+    pub drain_timers: Vec<TimerId>,
+}
+
+// === impl WorkerListener ===
+
+impl WorkerListener {
+    pub fn new(listener: &ListenerConfig, socket: TcpListener) -> Self {
+        Self {
+            name: listener.config.name.clone(),
+            kind: listener.config.kind,
+            table: Arc::clone(&listener.table),
+            tls: listener.tls.clone(),
+            socket: Some(socket),
+            connections: 0,
+            drain_timers: Vec::new(),
+        }
+    }
+
+    /// Takes what a new snapshot says; standing connections route by it from now on.
+    pub fn update(&mut self, listener: &ListenerConfig) {
+        self.kind = listener.config.kind;
+        self.table = Arc::clone(&listener.table);
+        self.tls.clone_from(&listener.tls);
+    }
+
+    /// Answers made here carry their reason for the peer gateway that asked.
+    pub fn marks_replies(&self) -> bool {
+        self.kind == ListenerKind::EastWest
+    }
+}

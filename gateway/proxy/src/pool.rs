@@ -1,0 +1,74 @@
+//! What a worker holds for each cluster and for each endpoint: its connections and the calls that wait for one.
+//!
+//! Data and bookkeeping only; `upstream` connects and `dispatch` opens streams. A pool lives as long as its endpoint
+//! is in the snapshot, and after that until its last call and connection are gone.
+//!
+//! Bounds: connections of a pool by `max_connections` (one is always allowed), waiting calls of all pools of a
+//! cluster by `max_pending_requests`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use gateway_core::{ClusterHandle, Endpoint};
+use rustls::ClientConfig;
+
+use crate::call::CallId;
+use crate::stats::Counter;
+use crate::timers::TimerId;
+
+/// A cluster of the snapshot, as this worker sees it.
+pub(crate) struct ClusterState {
+    pub handle: Arc<ClusterHandle>,
+    /// Keys of pools by endpoint index.
+    pub pools: Vec<usize>,
+    /// Calls that wait for a connection.
+    pub pending: u32,
+    /// Calls that refer to this entry.
+    pub calls: u32,
+    /// For endpoints that are peer gateways.
+    pub peer_tls: Option<Arc<ClientConfig>>,
+    /// The snapshot has it.
+    pub live: bool,
+}
+
+/// An endpoint of a cluster, as this worker sees it.
+pub(crate) struct Pool {
+    pub cluster: usize,
+    /// As the newest snapshot has it.
+    pub endpoint: Endpoint,
+    /// Keys of its connections in every phase.
+    pub conns: Vec<usize>,
+    pub connecting: u32,
+    pub waiting: VecDeque<CallId>,
+    /// Calls assigned here: waiting or open.
+    pub outstanding: u32,
+    pub answered: Arc<Counter>,
+    /// A connection could not be made and none was since.
+    pub down: bool,
+    pub reconnect_timer: Option<TimerId>,
+    pub patience_timer: Option<TimerId>,
+    /// A drain with its timer, when it has an end.
+    pub draining: bool,
+    pub grace_timer: Option<TimerId>,
+    /// The snapshot has it.
+    pub live: bool,
+}
+
+/// Streams that a connection is expected to carry before its SETTINGS say so: how many calls may wait for each
+/// connection that is being made before another one is begun (the default of gRPC servers is 100 and more).
+const STREAMS_EXPECTED: usize = 100;
+
+// === impl Pool ===
+
+impl Pool {
+    /// Whether another connection should be begun for the calls that wait.
+    pub fn should_grow(&self, usable: usize, connections_max: Option<u32>) -> bool {
+        let room = connections_max.is_none_or(|max| usable < max.max(1) as usize);
+        room && self.waiting.len() > self.connecting as usize * STREAMS_EXPECTED
+    }
+
+    /// Nothing refers to it any more.
+    pub fn is_idle(&self) -> bool {
+        self.conns.is_empty() && self.outstanding == 0 && self.waiting.is_empty()
+    }
+}

@@ -1,0 +1,308 @@
+//! What passes between the two streams of a call: request bytes up, response headers, bytes and trailers down.
+//!
+//! Flow control: a sender's window is given back as far as the other side's queue has let go of the bytes, so what the
+//! gateway holds for a call never exceeds one window in each direction (and the retry buffer).
+
+use gateway_core::outcome::Answer;
+use gateway_core::retry::{NoRetry, Pushback, parse_pushback};
+use gateway_core::{Code, Outcome, status};
+use gateway_h2::Fields;
+
+use crate::call::{Call, CallId, Phase};
+use crate::dispatch::{apply_ops, split_part};
+use crate::finish::over_budget;
+use crate::headers::HeaderList;
+use crate::reply::{FEDERATION_PREFIX, REASON_HEADER, Reason, Reply, says_unprocessed};
+use crate::worker::Worker;
+
+/// What a header block says about the end of a try.
+pub(crate) struct Verdict {
+    pub outcome: Outcome,
+    pub code: Code,
+    pub pushback: Option<Pushback>,
+    /// A peer gateway says that no endpoint of its cluster has seen the call.
+    pub unprocessed: bool,
+}
+
+impl Worker {
+    // --- request ---
+
+    /// Request bytes, or the end of the request, from the client.
+    pub fn on_request_data(&mut self, id: CallId, data: &[u8], flow_len: u32, end: bool) {
+        let now_ms = self.now_ms;
+        let Some(call) = self.call(id) else { return };
+        call.last_activity_ms = now_ms;
+        call.request_owed += flow_len;
+        call.request_ended |= end;
+        if call.phase == Phase::Closing {
+            return self.give_back_request(id, 0);
+        }
+        let Some(up) = call.up else {
+            call.body.extend_from_slice(data);
+            return;
+        };
+        self.keep_for_retry(id, data);
+        self.send_up(id, up, data, end);
+        self.settle_request(id);
+    }
+
+    /// Keeps request bytes while another try may need them; too many commit the call to its present try.
+    fn keep_for_retry(&mut self, id: CallId, data: &[u8]) {
+        let bound = self.retry_buffer_bytes(id);
+        let call = &mut self.calls[id.key as usize];
+        if call.committed {
+            return;
+        }
+        if call.body.len() + data.len() > bound {
+            call.committed = true;
+            call.body = Vec::new();
+        } else {
+            call.body.extend_from_slice(data);
+        }
+    }
+
+    /// Without a policy a call may still be tried again when nothing was processed: small requests are kept for that.
+    fn retry_buffer_bytes(&self, id: CallId) -> usize {
+        const WITHOUT_POLICY: usize = 16 * 1024;
+        let route = &self.routes.get(self.calls[id.key as usize].route).route;
+        route
+            .retry()
+            .map_or(WITHOUT_POLICY, gateway_core::RetryPolicy::buffer_bytes)
+    }
+
+    /// Sends what came before the stream was open, or what an earlier try had got.
+    pub fn send_kept_body(&mut self, id: CallId) {
+        let bound = self.retry_buffer_bytes(id);
+        let call = &mut self.calls[id.key as usize];
+        let Some(up) = call.up else { return };
+        let body = std::mem::take(&mut call.body);
+        let end = call.request_ended;
+        if !body.is_empty() || (end && !call.up_ended) {
+            self.send_up(id, up, &body, end);
+        }
+        let call = &mut self.calls[id.key as usize];
+        if body.len() > bound {
+            call.committed = true;
+        } else {
+            call.body = body;
+        }
+        self.settle_request(id);
+    }
+
+    fn send_up(&mut self, id: CallId, up: crate::conn::StreamAt, data: &[u8], end: bool) {
+        let sent = self.conns[up.conn].h2.send_data(up.stream, data, end);
+        if sent.is_ok() {
+            self.calls[id.key as usize].up_ended |= end;
+            self.mark_dirty(up.conn);
+        }
+    }
+
+    /// Gives the client back the window of what has left for the endpoint.
+    pub fn settle_request(&mut self, id: CallId) {
+        let Some(call) = self.call(id) else { return };
+        let queued = match call.up {
+            Some(up) => self.conns[up.conn].h2.queued(up.stream) as u32,
+            None => return,
+        };
+        self.give_back_request(id, queued);
+    }
+
+    fn give_back_request(&mut self, id: CallId, still_held: u32) {
+        let call = &mut self.calls[id.key as usize];
+        let bytes = call.request_owed.saturating_sub(still_held);
+        if bytes == 0 {
+            return;
+        }
+        call.request_owed -= bytes;
+        let down = call.down;
+        let conn = &mut self.conns[down.conn];
+        conn.h2.release(down.stream, bytes);
+        if conn.wants_flush() {
+            self.mark_dirty(down.conn);
+        }
+    }
+
+    // --- response ---
+
+    /// Response headers from the endpoint.
+    pub fn on_response(&mut self, id: CallId, fields: Fields<'_>, end: bool) {
+        let now_ms = self.now_ms;
+        let Some(call) = self.call(id) else { return };
+        call.last_activity_ms = now_ms;
+        let peer = call.pool.is_some_and(|pool| self.pools[pool].endpoint.peer);
+        let http_status = http_status(fields.clone());
+        if end || http_status != 200 {
+            let verdict = verdict(fields.clone(), Some(http_status), peer);
+            return self.on_whole_answer(id, fields, end, &verdict);
+        }
+        self.begin_response(id);
+        self.forward_headers(id, fields, false);
+    }
+
+    fn begin_response(&mut self, id: CallId) {
+        let call = &mut self.calls[id.key as usize];
+        call.phase = Phase::Streaming;
+        call.committed = true;
+        call.body = Vec::new();
+        if let Some(timer) = call.try_timer.take() {
+            self.timers.cancel(timer);
+        }
+    }
+
+    /// An answer without a body, or one that is no gRPC: another try may still take its place.
+    fn on_whole_answer(&mut self, id: CallId, fields: Fields<'_>, end: bool, verdict: &Verdict) {
+        let failure = match verdict.code {
+            Code::Ok => {
+                self.end_try(id, verdict.outcome);
+                None
+            }
+            _ => match self.try_again_after(id, verdict) {
+                Ok(()) => return,
+                Err(reason) => reason,
+            },
+        };
+        if failure == Some(NoRetry::Budget) {
+            let name = verdict.code.name();
+            return self.answer(id, &over_budget(&format!("the endpoint answered {name}")));
+        }
+        if end {
+            self.forward_headers(id, fields, true);
+            self.finish(id, verdict.code);
+        } else {
+            let message = "the endpoint answered by something else than gRPC";
+            self.answer(id, &Reply::new(verdict.code, Reason::Reset, message));
+        }
+    }
+
+    fn forward_headers(&mut self, id: CallId, fields: Fields<'_>, end: bool) {
+        let call = &self.calls[id.key as usize];
+        let down = call.down;
+        let list = &mut self.work_list;
+        response_headers(call, &self.routes.get(call.route).route, fields, list);
+        let _gone_is_seen_as_reset =
+            self.conns[down.conn]
+                .h2
+                .send_headers(down.stream, list.iter(), end);
+        list.clear();
+        self.mark_dirty(down.conn);
+    }
+
+    /// Response bytes from the endpoint.
+    pub fn on_response_data(&mut self, id: CallId, data: &[u8], flow_len: u32, end: bool) {
+        let now_ms = self.now_ms;
+        let Some(call) = self.call(id) else { return };
+        call.last_activity_ms = now_ms;
+        call.response_owed += flow_len;
+        let down = call.down;
+        let sent = self.conns[down.conn].h2.send_data(down.stream, data, end);
+        self.mark_dirty(down.conn);
+        if sent.is_err() {
+            return self.on_cancelled(id);
+        }
+        self.settle_response(id);
+        if end {
+            // A gRPC response ends with trailers; without them the client maps the missing status itself.
+            self.end_try(id, Outcome::status(Code::Unknown));
+            self.finish(id, Code::Unknown);
+        }
+    }
+
+    /// Response bytes have left for the client.
+    pub fn on_response_drained(&mut self, id: CallId) {
+        let Some(call) = self.call(id) else { return };
+        if call.phase == Phase::Closing {
+            if self.end_down(id) {
+                self.remove(id);
+            }
+        } else {
+            self.settle_response(id);
+        }
+    }
+
+    fn settle_response(&mut self, id: CallId) {
+        let call = &mut self.calls[id.key as usize];
+        let Some(up) = call.up else { return };
+        let queued = self.conns[call.down.conn].h2.queued(call.down.stream) as u32;
+        let bytes = call.response_owed.saturating_sub(queued);
+        if bytes == 0 {
+            return;
+        }
+        call.response_owed -= bytes;
+        let conn = &mut self.conns[up.conn];
+        conn.h2.release(up.stream, bytes);
+        if conn.wants_flush() {
+            self.mark_dirty(up.conn);
+        }
+    }
+
+    /// The end of a response with a body.
+    pub fn on_trailers(&mut self, id: CallId, fields: Fields<'_>) {
+        let Some(call) = self.call(id) else { return };
+        let peer = call.pool.is_some_and(|pool| self.pools[pool].endpoint.peer);
+        let verdict = verdict(fields.clone(), None, peer);
+        self.end_try(id, verdict.outcome);
+        self.forward_headers(id, fields, true);
+        self.finish(id, verdict.code);
+    }
+}
+
+/// Reads `:status`; 0 when it is no number.
+fn http_status(mut fields: Fields<'_>) -> u16 {
+    fields
+        .find(|field| field.name == b":status")
+        .and_then(|field| std::str::from_utf8(field.value).ok())
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Reads status, pushback and a peer's mark. Without a `grpc-status` the HTTP status decides.
+fn verdict(fields: Fields<'_>, http: Option<u16>, peer: bool) -> Verdict {
+    let mut code = None;
+    let mut pushback = None;
+    let mut mark = None;
+    for field in fields {
+        match field.name {
+            b"grpc-status" => code = Some(Code::parse(field.value)),
+            b"grpc-retry-pushback-ms" => pushback = Some(parse_pushback(field.value)),
+            REASON_HEADER if peer => mark = Some(says_unprocessed(field.value)),
+            _ => {}
+        }
+    }
+    let http_status = http.unwrap_or(200);
+    let code = code.unwrap_or_else(|| match http {
+        Some(status) if status != 200 => status::http_to_grpc(status),
+        _ => Code::Unknown,
+    });
+    Verdict {
+        outcome: Outcome::Answer(Answer {
+            code,
+            http_status,
+            by_gateway: mark.is_some(),
+        }),
+        code,
+        pushback,
+        unprocessed: mark == Some(true),
+    }
+}
+
+/// Writes the response's fields for the client: without the federation's own, changed by cluster and route.
+fn response_headers(
+    call: &Call,
+    route: &gateway_core::Route,
+    fields: Fields<'_>,
+    out: &mut HeaderList,
+) {
+    out.clear();
+    let mut has_status = false;
+    for field in fields {
+        has_status |= field.name == b":status";
+        if !field.name.starts_with(FEDERATION_PREFIX) {
+            out.push(field);
+        }
+    }
+    if has_status {
+        let part = split_part(route, call.split_random);
+        apply_ops(out, part.and_then(|part| part.response_headers.as_ref()));
+        apply_ops(out, route.response_headers());
+    }
+}

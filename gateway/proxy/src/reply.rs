@@ -1,0 +1,150 @@
+//! Answers that the gateway makes itself.
+//!
+//! Each is proper gRPC: HTTP 200, one header frame with `grpc-status` and a percent-encoded `grpc-message` that says
+//! what was attempted and why it failed. Towards a peer gateway it also carries the reason as one word, so that the
+//! peer can tell "that cluster cannot" from the service's own answer.
+
+use gateway_core::{Code, status};
+
+use crate::headers::HeaderList;
+
+/// The mark on answers towards peers.
+pub(crate) const REASON_HEADER: &[u8] = b"x-federation-reason";
+/// All names with it are the federation's own: removed from clients' requests and from endpoints' responses.
+pub(crate) const FEDERATION_PREFIX: &[u8] = b"x-federation-";
+
+/// A whole answer for a client that speaks HTTP/1.
+pub(crate) const HTTP1_REFUSAL: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\n\
+content-type: text/plain; charset=utf-8\r\n\
+content-length: 182\r\n\
+connection: close\r\n\
+\r\n\
+HTTP/2 required: this listener serves gRPC over HTTP/2 only. \
+Use a gRPC client, or HTTP/2 with prior knowledge (for example `curl --http2-prior-knowledge`), or HTTPS with ALPN `h2`.\n";
+
+/// The one method of grpc.health.v1 that a gateway answers its peers itself.
+pub(crate) const HEALTH_CHECK_PATH: &[u8] = b"/grpc.health.v1.Health/Check";
+/// `HealthCheckResponse { status: SERVING }` as a gRPC message.
+pub(crate) const HEALTH_SERVING: &[u8] = &[0, 0, 0, 0, 2, 0x08, 1];
+/// `HealthCheckResponse { status: NOT_SERVING }` as a gRPC message.
+pub(crate) const HEALTH_NOT_SERVING: &[u8] = &[0, 0, 0, 0, 2, 0x08, 2];
+
+/// Why the gateway answered itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Reason {
+    NoRoute,
+    RouteReply,
+    NoWeight,
+    NoEndpoints,
+    NoAvailableEndpoint,
+    ConnectFailure,
+    PendingOverflow,
+    Reset,
+    RetryBudget,
+    Deadline,
+    StreamAge,
+    Idle,
+    Drained,
+    Shutdown,
+    BadRequest,
+}
+
+/// A status to answer with.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub code: Code,
+    pub message: String,
+    pub reason: Reason,
+}
+
+// === impl Reason ===
+
+impl Reason {
+    /// The word on the wire, in logs and in metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::NoRoute => "no_route",
+            Self::RouteReply => "route_reply",
+            Self::NoWeight => "no_weight",
+            Self::NoEndpoints => "no_endpoints",
+            Self::NoAvailableEndpoint => "no_available_endpoint",
+            Self::ConnectFailure => "connect_failure",
+            Self::PendingOverflow => "pending_overflow",
+            Self::Reset => "reset",
+            Self::RetryBudget => "retry_budget",
+            Self::Deadline => "deadline",
+            Self::StreamAge => "stream_age",
+            Self::Idle => "idle",
+            Self::Drained => "drained",
+            Self::Shutdown => "shutdown",
+            Self::BadRequest => "bad_request",
+        }
+    }
+}
+
+/// Whether a peer's mark says that no endpoint has seen the call: another cluster may be asked without any policy.
+pub(crate) fn says_unprocessed(word: &[u8]) -> bool {
+    const UNPROCESSED: [Reason; 6] = [
+        Reason::NoRoute,
+        Reason::NoWeight,
+        Reason::NoEndpoints,
+        Reason::NoAvailableEndpoint,
+        Reason::ConnectFailure,
+        Reason::PendingOverflow,
+    ];
+    UNPROCESSED
+        .iter()
+        .any(|reason| reason.word().as_bytes() == word)
+}
+
+// === impl Reply ===
+
+impl Reply {
+    pub fn new(code: Code, reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            reason,
+        }
+    }
+
+    pub fn unavailable(reason: Reason, message: impl Into<String>) -> Self {
+        Self::new(Code::Unavailable, reason, message)
+    }
+
+    /// Writes the one header frame of a response without a body.
+    pub fn trailers_only(&self, marked: bool, out: &mut HeaderList) {
+        out.clear();
+        out.add(b":status", b"200");
+        out.add(b"content-type", b"application/grpc");
+        self.append_status(marked, out);
+    }
+
+    /// Writes trailers for a response that has begun.
+    pub fn trailers(&self, marked: bool, out: &mut HeaderList) {
+        out.clear();
+        self.append_status(marked, out);
+    }
+
+    fn append_status(&self, marked: bool, out: &mut HeaderList) {
+        let mut message = Vec::with_capacity(self.message.len() + 16);
+        status::encode_message(&self.message, &mut message);
+        out.add(b"grpc-status", self.code.digits().as_bytes());
+        out.add(b"grpc-message", &message);
+        if marked {
+            out.add(REASON_HEADER, self.reason.word().as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HTTP1_REFUSAL;
+
+    #[test]
+    fn the_refusal_states_its_length() {
+        let text = std::str::from_utf8(HTTP1_REFUSAL).expect("is text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("has a head");
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())));
+    }
+}

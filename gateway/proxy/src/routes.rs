@@ -1,0 +1,92 @@
+//! What a worker remembers for each route beside the snapshot: its retry budget and its counters.
+//!
+//! Entries are keyed by the route's place in memory and hold the route alive, so a place cannot be taken by another
+//! route while the entry stands. A call holds its entry by a plain count: no atomic is touched for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use gateway_core::{Name, RetryBudget, Route};
+use slab::Slab;
+
+use crate::stats::{CallCounters, WorkerStats};
+
+/// Retries allowed to a route each second whatever its budget's percentage says.
+const RETRIES_MIN_PER_S: u32 = 3;
+
+/// Entries of all routes that calls have used.
+#[derive(Default)]
+pub(crate) struct RouteMemory {
+    keys: HashMap<usize, usize>,
+    entries: Slab<RouteEntry>,
+}
+
+/// See the module.
+pub(crate) struct RouteEntry {
+    pub route: Arc<Route>,
+    pub budget: Option<RetryBudget>,
+    calls: u32,
+    counters: Vec<(Name, Arc<CallCounters>)>,
+}
+
+// === impl RouteMemory ===
+
+impl RouteMemory {
+    /// The entry of a route, made when it is new; counts one more call.
+    pub fn enter(&mut self, route: &Arc<Route>) -> usize {
+        let place = Arc::as_ptr(route) as usize;
+        let key = *self.keys.entry(place).or_insert_with(|| {
+            let percent = route
+                .retry()
+                .and_then(gateway_core::RetryPolicy::budget_percent);
+            self.entries.insert(RouteEntry {
+                route: Arc::clone(route),
+                budget: percent.map(|percent| RetryBudget::new(percent, RETRIES_MIN_PER_S)),
+                calls: 0,
+                counters: Vec::new(),
+            })
+        });
+        self.entries[key].calls += 1;
+        key
+    }
+
+    /// A call has ended.
+    pub fn leave(&mut self, key: usize) {
+        self.entries[key].calls -= 1;
+    }
+
+    pub fn get(&self, key: usize) -> &RouteEntry {
+        &self.entries[key]
+    }
+
+    pub fn get_mut(&mut self, key: usize) -> &mut RouteEntry {
+        &mut self.entries[key]
+    }
+
+    /// Forgets routes that no snapshot and no call refers to.
+    pub fn prune(&mut self) {
+        let keys = &mut self.keys;
+        self.entries.retain(|_, entry| {
+            let keep = entry.calls > 0 || Arc::strong_count(&entry.route) > 1;
+            if !keep {
+                keys.remove(&(Arc::as_ptr(&entry.route) as usize));
+            }
+            keep
+        });
+    }
+}
+
+// === impl RouteEntry ===
+
+impl RouteEntry {
+    /// The counters of this route on a cluster.
+    pub fn counters(&mut self, cluster: &Name, stats: &WorkerStats) -> &CallCounters {
+        let found = self.counters.iter().position(|(name, _)| name == cluster);
+        let at = found.unwrap_or_else(|| {
+            let counters = stats.calls(self.route.name(), cluster);
+            self.counters.push((cluster.clone(), counters));
+            self.counters.len() - 1
+        });
+        &self.counters[at].1
+    }
+}

@@ -1,0 +1,90 @@
+//! Start-time settings of the runtime: sizes and bounds that a snapshot does not carry.
+
+use serde::Deserialize;
+
+/// What the runtime is started with. Every bound has a default that suits a small machine.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Worker threads, each with its own poll, listeners and upstream connections. 1 to 256; default: 1.
+    pub workers: usize,
+    /// Downstream connections over all workers; above it new ones are closed at once. Default: 20 000.
+    pub max_connections: usize,
+    /// Streams that one downstream connection may have open. Default: 256.
+    pub max_concurrent_streams: u32,
+    /// Receive window of each stream in bytes: the memory that one unread stream can hold. Default: 256 KiB.
+    pub stream_window: u32,
+    /// A removed listener's connections may finish their streams for this long. Default: 600 000.
+    pub listener_drain_ms: u64,
+    /// A new downstream connection must have completed TLS and the HTTP/2 preface by then. Default: 10 000.
+    pub handshake_timeout_ms: u64,
+    /// A downstream connection that has open streams but was silent for this long is asked by PING, and closed
+    /// when the answer does not come within the same time again. 0: never. Default: 60 000.
+    pub downstream_keepalive_ms: u64,
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("settings: {0}")]
+pub struct SettingsError(String);
+
+// === impl Settings ===
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            max_connections: 20_000,
+            max_concurrent_streams: 256,
+            stream_window: 256 * 1024,
+            listener_drain_ms: 600_000,
+            handshake_timeout_ms: 10_000,
+            downstream_keepalive_ms: 60_000,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads and checks settings written as a JSON object; absent fields take their defaults.
+    pub fn from_json(json: &[u8]) -> Result<Self, SettingsError> {
+        let settings: Self =
+            serde_json::from_slice(json).map_err(|error| SettingsError(error.to_string()))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        let within = |name: &str, value: u64, least: u64, most: u64| {
+            if (least..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(SettingsError(format!(
+                    "`{name}` is {value}, allowed are {least} to {most}"
+                )))
+            }
+        };
+        within("workers", self.workers as u64, 1, 256)?;
+        within("max_connections", self.max_connections as u64, 1, 1 << 24)?;
+        let streams = u64::from(self.max_concurrent_streams);
+        within("max_concurrent_streams", streams, 1, 1 << 16)?;
+        within(
+            "stream_window",
+            u64::from(self.stream_window),
+            65_535,
+            1 << 26,
+        )?;
+        within("listener_drain_ms", self.listener_drain_ms, 1, 86_400_000)?;
+        within(
+            "handshake_timeout_ms",
+            self.handshake_timeout_ms,
+            1,
+            600_000,
+        )?;
+        within(
+            "downstream_keepalive_ms",
+            self.downstream_keepalive_ms,
+            0,
+            86_400_000,
+        )
+    }
+}

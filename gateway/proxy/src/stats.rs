@@ -1,0 +1,262 @@
+//! Counters: one set per worker, written by that worker alone, read by anyone at any time.
+//!
+//! A counter is a relaxed atomic that its single writer loads and stores: no locked instruction on the request
+//! path. A lock is taken only when a route meets a cluster for the first time, and when somebody reads.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Map, Value, json};
+
+/// Upper bounds of the latency buckets in milliseconds; one more bucket counts what is above.
+pub const LATENCY_BOUNDS_MS: [u64; 14] = [
+    1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 60_000,
+];
+/// gRPC status codes 0 to 16, and one for all other numbers.
+const CODES: usize = 18;
+
+/// A number that one thread counts.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+/// Outcome and latency of the calls of one route on one cluster.
+#[derive(Debug, Default)]
+pub struct CallCounters {
+    codes: [Counter; CODES],
+    latency: [Counter; LATENCY_BOUNDS_MS.len() + 1],
+    latency_us_sum: Counter,
+}
+
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// The plain numbers of one worker.
+        #[derive(Debug, Default)]
+        pub struct Numbers {
+            $($(#[$doc])* pub $name: Counter,)*
+        }
+
+        impl Numbers {
+            fn each(&self, mut visit: impl FnMut(&'static str, u64)) {
+                $(visit(stringify!($name), self.$name.get());)*
+            }
+        }
+    };
+}
+
+numbers! {
+    /// Downstream connections open now.
+    downstream_connections,
+    /// Downstream connections accepted.
+    downstream_accepted,
+    /// Downstream connections closed at once because of `max_connections`.
+    downstream_refused,
+    /// Downstream connections that failed before HTTP/2 began (TLS, silence).
+    downstream_handshake_failures,
+    /// HTTP/1.x requests that got the refusal.
+    http1_refused,
+    /// Connections ended because the peer broke the protocol or a limit.
+    protocol_errors,
+    /// Calls open now.
+    calls_open,
+    /// Calls answered by the gateway itself.
+    local_replies,
+    /// Upstream connections open now.
+    upstream_connections,
+    /// Upstream connections that came up.
+    connects,
+    /// Connection attempts that failed.
+    connect_failures,
+    /// Upstream connections declared dead by PING.
+    liveness_deaths,
+    /// Tries sent upstream.
+    upstream_tries,
+    /// Further tries by the route's retry policy.
+    retries,
+    /// Further tries that need no policy: nothing had been processed.
+    transparent_retries,
+    /// Tries that a policy would have allowed but the retry budget did not.
+    retries_over_budget,
+    /// Calls that failed because the pending queue was full.
+    pending_overflows,
+    /// Endpoints ejected by outlier detection.
+    ejections,
+    /// Deadlines that ended a call.
+    deadlines_exceeded,
+    /// Streams ended because their endpoint's drain grace was over.
+    drained_streams,
+    /// Panics caught.
+    panics,
+}
+
+/// All counters of one worker.
+#[derive(Debug, Default)]
+pub struct WorkerStats {
+    /// Plain numbers.
+    pub numbers: Numbers,
+    named: Mutex<Named>,
+}
+
+#[derive(Debug, Default)]
+struct Named {
+    calls: BTreeMap<(String, String), Arc<CallCounters>>,
+    answered: BTreeMap<String, Arc<Counter>>,
+}
+
+// === impl Counter ===
+
+impl Counter {
+    /// Adds; by the owning thread only.
+    pub fn add(&self, count: u64) {
+        let value = self.0.load(Ordering::Relaxed).wrapping_add(count);
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Subtracts (gauges); by the owning thread only.
+    pub fn sub(&self, count: u64) {
+        let value = self.0.load(Ordering::Relaxed).saturating_sub(count);
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The present value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+// === impl CallCounters ===
+
+impl CallCounters {
+    /// Counts one finished call.
+    pub fn record(&self, code: u32, latency_us: u64) {
+        self.codes[(code as usize).min(CODES - 1)].add(1);
+        let bucket = LATENCY_BOUNDS_MS
+            .iter()
+            .position(|bound_ms| latency_us <= bound_ms * 1_000)
+            .unwrap_or(LATENCY_BOUNDS_MS.len());
+        self.latency[bucket].add(1);
+        self.latency_us_sum.add(latency_us);
+    }
+
+    fn add_to(&self, total: &mut Totals) {
+        for (sum, counter) in total.codes.iter_mut().zip(&self.codes) {
+            *sum += counter.get();
+        }
+        for (sum, counter) in total.latency.iter_mut().zip(&self.latency) {
+            *sum += counter.get();
+        }
+        total.latency_us_sum += self.latency_us_sum.get();
+    }
+}
+
+// === impl WorkerStats ===
+
+impl WorkerStats {
+    /// The counters of a route on a cluster, made when they are new.
+    pub fn calls(&self, route: &str, cluster: &str) -> Arc<CallCounters> {
+        let key = (route.to_owned(), cluster.to_owned());
+        Arc::clone(self.named().calls.entry(key).or_default())
+    }
+
+    /// The counter of answers from a member cluster.
+    pub fn answered(&self, cluster_id: &str) -> Arc<Counter> {
+        let mut named = self.named();
+        Arc::clone(named.answered.entry(cluster_id.to_owned()).or_default())
+    }
+
+    /// Forgets routes that are gone, so that the list stays as long as the configuration.
+    pub fn retain_routes(&self, routes: &HashSet<&str>) {
+        let keep = |route: &str| route.is_empty() || routes.contains(route);
+        self.named().calls.retain(|(route, _), _| keep(route));
+    }
+
+    fn named(&self) -> MutexGuard<'_, Named> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Default)]
+struct Totals {
+    codes: [u64; CODES],
+    latency: [u64; LATENCY_BOUNDS_MS.len() + 1],
+    latency_us_sum: u64,
+}
+
+/// The sum over all workers, as the JSON object that the owner reads.
+pub fn sum(workers: &[Arc<WorkerStats>]) -> Map<String, Value> {
+    let mut numbers: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let mut calls: BTreeMap<(String, String), Totals> = BTreeMap::new();
+    let mut answered: BTreeMap<String, u64> = BTreeMap::new();
+    for worker in workers {
+        worker
+            .numbers
+            .each(|name, value| *numbers.entry(name).or_default() += value);
+        let named = worker.named();
+        for (key, counters) in &named.calls {
+            counters.add_to(calls.entry(key.clone()).or_default());
+        }
+        for (cluster_id, counter) in &named.answered {
+            *answered.entry(cluster_id.clone()).or_default() += counter.get();
+        }
+    }
+    let calls: Vec<Value> = calls.iter().map(call_json).collect();
+    let mut out = Map::new();
+    out.insert("numbers".to_owned(), json!(numbers));
+    out.insert("calls".to_owned(), Value::Array(calls));
+    out.insert("answered".to_owned(), json!(answered));
+    out.insert("latency_bounds_ms".to_owned(), json!(LATENCY_BOUNDS_MS));
+    out
+}
+
+fn call_json(((route, cluster), totals): (&(String, String), &Totals)) -> Value {
+    let codes: BTreeMap<String, u64> = totals
+        .codes
+        .iter()
+        .enumerate()
+        .filter(|(_, count)| **count > 0)
+        .map(|(code, count)| (code_key(code), *count))
+        .collect();
+    json!({
+        "route": route,
+        "cluster": cluster,
+        "codes": codes,
+        "latency": totals.latency,
+        "latency_us_sum": totals.latency_us_sum,
+    })
+}
+
+fn code_key(code: usize) -> String {
+    if code == CODES - 1 {
+        "other".to_owned()
+    } else {
+        code.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{WorkerStats, sum};
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    #[test]
+    fn sums_over_workers_and_forgets_old_routes() {
+        let workers = [Arc::new(WorkerStats::default()), Arc::default()];
+        for worker in &workers {
+            worker.calls("a", "c").record(0, 1_500);
+            worker.calls("b", "c").record(99, 70_000_000);
+            worker.numbers.connects.add(2);
+            worker.answered("us-west-1").add(1);
+        }
+        let all = sum(&workers);
+        assert_eq!(all["numbers"]["connects"], 4);
+        assert_eq!(all["answered"]["us-west-1"], 2);
+        assert_eq!(all["calls"][0]["codes"]["0"], 2);
+        assert_eq!(all["calls"][0]["latency"][1], 2);
+        assert_eq!(all["calls"][1]["codes"]["other"], 2);
+        for worker in &workers {
+            worker.retain_routes(&HashSet::from(["b"]));
+        }
+        assert_eq!(sum(&workers)["calls"].as_array().map(Vec::len), Some(1));
+    }
+}

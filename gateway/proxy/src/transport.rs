@@ -1,0 +1,145 @@
+//! A byte stream that never blocks: a TCP socket, plain or under TLS.
+//!
+//! Decides nothing about HTTP/2. `read` and `write` have the socket's own conventions (`WouldBlock`, 0 = end);
+//! TLS handshakes run inside them. What rustls still holds to be sent is bounded by its own buffer limit, and
+//! `write` takes nothing new while that is stuck.
+
+use std::io::{self, ErrorKind, Read, Write};
+
+use mio::net::TcpStream;
+
+/// Plaintext that rustls may hold while the socket does not take it.
+const TLS_BUFFER_BYTES: usize = 64 * 1024;
+
+/// See the module.
+pub enum Transport {
+    /// Bytes as they are.
+    Plain(TcpStream),
+    /// Bytes under TLS, server or client side.
+    Tls(Box<Tls>),
+}
+
+/// A socket and its TLS session.
+pub struct Tls {
+    socket: TcpStream,
+    session: rustls::Connection,
+}
+
+// === impl Transport ===
+
+impl Transport {
+    /// Puts TLS onto a socket.
+    pub fn tls(socket: TcpStream, mut session: rustls::Connection) -> Self {
+        session.set_buffer_limit(Some(TLS_BUFFER_BYTES));
+        Self::Tls(Box::new(Tls { socket, session }))
+    }
+
+    /// The socket below, for registration and its addresses.
+    pub fn socket(&mut self) -> &mut TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => &mut tls.socket,
+        }
+    }
+
+    /// Reads what is there; 0 is the peer's end.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => retry_interrupted(|| socket.read(buffer)),
+            Self::Tls(tls) => tls.read(buffer),
+        }
+    }
+
+    /// Writes as much as the socket takes now.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => retry_interrupted(|| socket.write(bytes)),
+            Self::Tls(tls) => tls.write(bytes),
+        }
+    }
+
+    /// Sends TLS records that wait; `WouldBlock` while some remain.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(tls) => tls.flush(),
+        }
+    }
+
+    /// True when `flush` has something to send.
+    pub fn wants_flush(&self) -> bool {
+        matches!(self, Self::Tls(tls) if tls.session.wants_write())
+    }
+
+    /// A plain socket that gave less than was asked for is empty now; TLS cannot tell.
+    pub fn short_read_means_empty(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+
+    /// True once application bytes can flow.
+    pub fn is_established(&self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Tls(tls) => !tls.session.is_handshaking(),
+        }
+    }
+
+    /// Says goodbye (TLS `close_notify`) and ends the sending side, as far as the socket takes it.
+    pub fn finish(&mut self) {
+        if let Self::Tls(tls) = self {
+            tls.session.send_close_notify();
+            let _best_effort = tls.flush();
+        }
+        let _already_gone = self.socket().shutdown(std::net::Shutdown::Write);
+    }
+}
+
+// === impl Tls ===
+
+impl Tls {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.session.reader().read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // A peer that ends TCP without close_notify: HTTP/2 has its own framing, so truncation is seen there.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
+                done => return done,
+            }
+            if retry_interrupted(|| self.session.read_tls(&mut self.socket))? == 0 {
+                return Ok(0);
+            }
+            if let Err(error) = self.session.process_new_packets() {
+                let _alert_is_best_effort = self.flush();
+                return Err(io::Error::new(ErrorKind::InvalidData, error));
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.flush()?;
+        let taken = self.session.writer().write(bytes)?;
+        match self.flush() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ if taken == 0 && !bytes.is_empty() => Err(ErrorKind::WouldBlock.into()),
+            _ => Ok(taken),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while self.session.wants_write() {
+            if retry_interrupted(|| self.session.write_tls(&mut self.socket))? == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! One worker thread: its poll, its tables, and the order of a turn.
+//!
+//! A turn: wait for sockets or the next timer; read what is there (a fair share for each connection); take commands;
+//! fire timers; then write, once for each connection that has something to say, and take out what died. Nothing
+//! blocks, nothing is shared but the snapshot and atomics. All other modules of a worker are `impl Worker` blocks for
+//! one subject each; they change connections and calls only through the tables here.
+//!
+//! Invariants: keys of a turn stay valid for that turn (the dead are removed at its end); a panic costs the
+//! connection on which it happened, nothing else.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use gateway_core::Name;
+use gateway_h2::Events;
+use mio::{Poll, Token};
+use slab::Slab;
+
+use crate::call::{Call, CallId};
+use crate::clock::Clock;
+use crate::conn::{Conn, ConnId, ConnectFault, Death, READ_BUFFER_BYTES, Read, Side};
+use crate::control::Command;
+use crate::events::{Notice, NoticeLog};
+use crate::headers::HeaderList;
+use crate::listener::WorkerListener;
+use crate::pool::{ClusterState, Pool};
+use crate::routes::RouteMemory;
+use crate::settings::Settings;
+use crate::stats::WorkerStats;
+use crate::timers::Wheel;
+
+/// Reads of one connection in one turn; a busy one goes on in the next, after the others.
+const READS_PER_TURN: usize = 4;
+const READY_EVENTS: usize = 1_024;
+/// Emptied header lists and bodies kept for the next calls.
+const SPARES_MAX: usize = 256;
+const TICK_MS: u64 = 1_000;
+const WAKER: Token = Token(0);
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Timer {
+    /// Once a second: refills budgets against abuse.
+    Tick,
+    Deadline(CallId),
+    Idle(CallId),
+    PerTry(CallId),
+    Backoff(CallId),
+    /// A connection (of either side) is not set up in time.
+    Setup(ConnId),
+    Liveness(ConnId),
+    /// A connection to a down endpoint is tried again.
+    Reconnect(usize),
+    /// Calls waited long enough for a connection.
+    Patience(usize),
+    /// The grace of a draining endpoint is over.
+    Grace(usize),
+    /// Final GOAWAY on a listener's connections.
+    ListenerFinal(usize),
+    /// What is left on a listener's connections ends.
+    ListenerEnd(usize),
+}
+
+/// What all workers of a runtime share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    pub downstream_connections: AtomicUsize,
+    /// Workers that drained completely.
+    pub drained: AtomicUsize,
+}
+
+/// What failed on a connection that is not set up yet.
+pub(crate) enum Deferred {
+    ConnectFailed(usize, ConnectFault),
+    Retry(CallId),
+}
+
+/// See the module.
+pub(crate) struct Worker {
+    pub settings: Arc<Settings>,
+    pub clock: Clock,
+    pub now_ms: u64,
+    pub poll: Poll,
+    pub commands: Receiver<Command>,
+    pub shared: Arc<Shared>,
+    pub stats: Arc<WorkerStats>,
+    pub notices: Arc<NoticeLog>,
+    pub random: fastrand::Rng,
+
+    pub conns: Slab<Conn>,
+    pub calls: Slab<Call>,
+    pub pools: Slab<Pool>,
+    pub clusters: Slab<ClusterState>,
+    pub cluster_keys: HashMap<Name, usize>,
+    pub listeners: Slab<WorkerListener>,
+    pub routes: RouteMemory,
+    pub timers: Wheel<Timer>,
+
+    /// The process ends: no listener is left and `drained` will be told.
+    pub draining: bool,
+    pub stopping: bool,
+    pub reported_drained: bool,
+    pub serial: u64,
+    pub deferred: Vec<Deferred>,
+    pub spare_lists: Vec<HeaderList>,
+    pub spare_bodies: Vec<Vec<u8>>,
+    /// For headers on their way; empty between uses.
+    pub work_list: HeaderList,
+
+    dirty: Vec<usize>,
+    again: Vec<usize>,
+    dead: Vec<usize>,
+    read_buffer: Vec<u8>,
+    read_events: Events,
+    write_events: Events,
+}
+
+/// What a worker is made of; the rest starts empty.
+pub(crate) struct WorkerParts {
+    pub settings: Arc<Settings>,
+    pub clock: Clock,
+    pub poll: Poll,
+    pub commands: Receiver<Command>,
+    pub shared: Arc<Shared>,
+    pub stats: Arc<WorkerStats>,
+    pub notices: Arc<NoticeLog>,
+}
+
+/// Token of the waker.
+pub(crate) const fn waker_token() -> Token {
+    WAKER
+}
+
+/// Token of a listener's socket.
+pub(crate) fn listener_token(key: usize) -> Token {
+    Token(1 + 2 * key)
+}
+
+/// Token of a connection's socket.
+pub(crate) fn conn_token(key: usize) -> Token {
+    Token(2 + 2 * key)
+}
+
+// === impl Worker ===
+
+impl Worker {
+    pub fn new(parts: WorkerParts) -> Self {
+        let now_ms = parts.clock.now_ms();
+        Self {
+            settings: parts.settings,
+            clock: parts.clock,
+            now_ms,
+            poll: parts.poll,
+            commands: parts.commands,
+            shared: parts.shared,
+            stats: parts.stats,
+            notices: parts.notices,
+            random: fastrand::Rng::new(),
+            conns: Slab::new(),
+            calls: Slab::new(),
+            pools: Slab::new(),
+            clusters: Slab::new(),
+            cluster_keys: HashMap::new(),
+            listeners: Slab::new(),
+            routes: RouteMemory::default(),
+            timers: Wheel::new(now_ms),
+            draining: false,
+            stopping: false,
+            reported_drained: false,
+            serial: 0,
+            deferred: Vec::new(),
+            spare_lists: Vec::new(),
+            spare_bodies: Vec::new(),
+            work_list: HeaderList::default(),
+            dirty: Vec::new(),
+            again: Vec::new(),
+            dead: Vec::new(),
+            read_buffer: vec![0; READ_BUFFER_BYTES],
+            read_events: Events::new(),
+            write_events: Events::new(),
+        }
+    }
+
+    /// Runs until told to stop.
+    pub fn run(mut self) {
+        let mut ready = mio::Events::with_capacity(READY_EVENTS);
+        let mut fired = Vec::new();
+        self.timers.set(self.now_ms + TICK_MS, Timer::Tick);
+        while !self.stopping {
+            match self.poll.poll(&mut ready, self.park_time()) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => break,
+                _ => {}
+            }
+            self.now_ms = self.clock.now_ms();
+            let again = std::mem::take(&mut self.again);
+            for event in &ready {
+                self.on_ready(event);
+            }
+            for key in again {
+                self.go_on_reading(key);
+            }
+            self.timers.advance(self.now_ms, &mut fired);
+            for timer in fired.drain(..) {
+                self.guarded(None, |worker| worker.on_timer(timer));
+            }
+            self.settle();
+        }
+        let open = self.stats.numbers.downstream_connections.get() as usize;
+        let connections = &self.shared.downstream_connections;
+        connections.fetch_sub(open, Ordering::Relaxed);
+    }
+
+    fn park_time(&self) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let next_ms = self.timers.next_at_ms()?;
+        Some(Duration::from_millis(
+            next_ms.saturating_sub(self.clock.now_ms()),
+        ))
+    }
+
+    fn on_ready(&mut self, event: &mio::event::Event) {
+        let token = event.token();
+        if token == WAKER {
+            self.guarded(None, Self::take_commands);
+        } else if token.0 % 2 == 1 {
+            self.guarded(None, |worker| worker.accept(token.0 / 2));
+        } else {
+            let key = token.0 / 2 - 1;
+            if event.is_writable()
+                && let Some(conn) = self.conns.get_mut(key)
+            {
+                conn.unblock();
+                if conn.wants_flush() {
+                    self.mark_dirty(key);
+                }
+            }
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                self.guarded(Some(key), |worker| worker.read(key));
+            }
+        }
+    }
+
+    fn go_on_reading(&mut self, key: usize) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        if std::mem::take(&mut conn.again) {
+            self.guarded(Some(key), |worker| worker.read(key));
+        }
+    }
+
+    /// Runs one piece of work; a panic in it costs the connection it was for.
+    fn guarded(&mut self, key: Option<usize>, work: impl FnOnce(&mut Self)) {
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self))) else {
+            return;
+        };
+        self.stats.numbers.panics.add(1);
+        self.notices.push(Notice::Panic {
+            message: panic_message(&*panic),
+        });
+        self.read_buffer.resize(READ_BUFFER_BYTES, 0);
+        if let Some(key) = key {
+            self.kill(key, Death::Panic);
+        }
+    }
+
+    fn on_timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::Tick => self.on_tick(),
+            Timer::Deadline(call) => self.on_deadline(call),
+            Timer::Idle(call) => self.on_idle(call),
+            Timer::PerTry(call) => self.on_try_timeout(call),
+            Timer::Backoff(call) => self.on_backoff_over(call),
+            Timer::Setup(conn) => self.on_setup_timeout(conn),
+            Timer::Liveness(conn) => self.on_liveness(conn),
+            Timer::Reconnect(pool) => self.on_reconnect(pool),
+            Timer::Patience(pool) => self.on_patience_over(pool),
+            Timer::Grace(pool) => self.on_grace_over(pool),
+            Timer::ListenerFinal(listener) => self.on_listener_final(listener),
+            Timer::ListenerEnd(listener) => self.on_listener_end(listener),
+        }
+    }
+
+    fn on_tick(&mut self) {
+        for (_, conn) in &mut self.conns {
+            conn.h2.tick();
+        }
+        self.timers.set(self.now_ms + TICK_MS, Timer::Tick);
+    }
+
+    // --- reading ---
+
+    fn read(&mut self, key: usize) {
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        let mut events = std::mem::take(&mut self.read_events);
+        self.read_into(key, &mut buffer, &mut events);
+        self.read_buffer = buffer;
+        self.read_events = events;
+        if self.conns.get(key).is_some_and(Conn::wants_flush) {
+            self.mark_dirty(key);
+        }
+    }
+
+    fn read_into(&mut self, key: usize, buffer: &mut [u8], events: &mut Events) {
+        for _ in 0..READS_PER_TURN {
+            let Some(conn) = self.conns.get_mut(key) else {
+                return;
+            };
+            if conn.dead.is_some() {
+                return;
+            }
+            match conn.read(buffer) {
+                Read::Blocked => return,
+                Read::Ended(error) => return self.on_ended(key, &error),
+                Read::Bytes { len, more } => {
+                    conn.last_read_ms = self.now_ms;
+                    self.take_bytes(key, &buffer[..len], events);
+                    if !more {
+                        return;
+                    }
+                }
+            }
+        }
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.again = true;
+            self.again.push(key);
+        }
+    }
+
+    fn take_bytes(&mut self, key: usize, input: &[u8], events: &mut Events) {
+        if !self.is_http2(key, input) {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        events.clear();
+        let outcome = conn.h2.receive(input, events);
+        if let Ok(used) = outcome {
+            conn.keep(&input[used..]);
+        }
+        self.on_events(key, events, input);
+        if outcome.is_err() {
+            self.stats.numbers.protocol_errors.add(1);
+            self.kill(key, Death::Protocol);
+        }
+    }
+
+    fn on_events(&mut self, key: usize, events: &Events, input: &[u8]) {
+        let Some(conn) = self.conns.get(key) else {
+            return;
+        };
+        let is_down = matches!(conn.side, Side::Down(_));
+        for event in events {
+            if is_down {
+                self.on_down_event(key, event, events, input);
+            } else {
+                self.on_up_event(key, event, events, input);
+            }
+        }
+    }
+
+    // --- writing and taking out ---
+
+    /// The connection has something to write at the end of this turn.
+    pub fn mark_dirty(&mut self, key: usize) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// The connection ends with this turn; the first cause counts.
+    pub fn kill(&mut self, key: usize, death: Death) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && conn.dead.is_none()
+        {
+            conn.dead = Some(death);
+            self.dead.push(key);
+        }
+    }
+
+    fn settle(&mut self) {
+        loop {
+            while let Some(key) = self.dirty.pop() {
+                self.guarded(Some(key), |worker| worker.flush(key));
+            }
+            if let Some(key) = self.dead.pop() {
+                self.guarded(None, |worker| worker.bury(key));
+            } else if let Some(deferred) = self.deferred.pop() {
+                self.guarded(None, |worker| worker.on_deferred(deferred));
+            } else {
+                break;
+            }
+        }
+        self.report_drained();
+    }
+
+    fn flush(&mut self, key: usize) {
+        let mut events = std::mem::take(&mut self.write_events);
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        conn.dirty = false;
+        events.clear();
+        let outcome = conn.flush(self.now_ms, &mut events);
+        self.on_events(key, &events, &[]);
+        self.write_events = events;
+        if outcome.is_err() {
+            self.kill(key, Death::Closed);
+        }
+        self.watch_liveness(key);
+    }
+
+    fn bury(&mut self, key: usize) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        // The GOAWAY that says why is worth one attempt.
+        let mut nobody_listens = Events::new();
+        if matches!(conn.dead, Some(Death::Protocol | Death::Finished)) {
+            let _best_effort = conn.flush(self.now_ms, &mut nobody_listens);
+        }
+        conn.transport.finish();
+        let _already_gone = self.poll.registry().deregister(conn.transport.socket());
+        if let Some(timer) = conn.liveness_timer.take() {
+            self.timers.cancel(timer);
+        }
+        let death = conn.dead.unwrap_or(Death::Closed);
+        let calls = std::mem::take(&mut conn.calls);
+        match &conn.side {
+            Side::Down(_) => self.on_down_gone(key, &calls),
+            Side::Up(_) => self.on_up_gone(key, death, &calls),
+        }
+        self.conns.remove(key);
+    }
+
+    fn on_deferred(&mut self, deferred: Deferred) {
+        match deferred {
+            Deferred::ConnectFailed(pool, fault) => self.on_connect_failed(pool, fault),
+            Deferred::Retry(call) => self.on_backoff_over(call),
+        }
+    }
+
+    // --- small services for the other modules ---
+
+    /// The next serial number of a connection or call.
+    pub fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// The call, unless it has ended.
+    pub fn call(&mut self, id: CallId) -> Option<&mut Call> {
+        self.calls
+            .get_mut(id.key as usize)
+            .filter(|call| call.id == id)
+    }
+
+    /// The connection, unless it has ended.
+    pub fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(id.key).filter(|conn| conn.id == id)
+    }
+
+    /// Keeps the memory of a finished call for the next one.
+    pub fn recycle(&mut self, mut list: HeaderList, mut body: Vec<u8>) {
+        if self.spare_lists.len() < SPARES_MAX {
+            list.clear();
+            self.spare_lists.push(list);
+        }
+        if body.capacity() > 0 && self.spare_bodies.len() < SPARES_MAX {
+            body.clear();
+            self.spare_bodies.push(body);
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panic without a message".to_owned())
+}
