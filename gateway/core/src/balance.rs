@@ -1,18 +1,20 @@
 //! Choice of an endpoint: priority, then locality, then endpoint.
 //!
-//! Decides which endpoint a try goes to. Leaves to others who is unhealthy, ejected or down (`crate::endpoint`,
-//! `crate::outlier`, the control plane), and the weights.
+//! Decides which endpoint a try goes to. Leaves to others who is unhealthy, ejected or down
+//! (`crate::endpoint`, `crate::outlier`, the control plane), and the weights.
 //!
 //! How it goes:
-//! - An endpoint is available unless it is draining, unhealthy (by the control plane or by active checks), ejected or down.
-//! - A priority can take its available capacity times `overprovision_percent`; what one cannot take goes to the next
-//!   (`load`). Capacity is endpoint weight, not the number of endpoints.
-//! - Inside a priority, localities share by their weight times what is available of them, with the same overprovision.
-//! - When all priorities together are short, one that has less than `panic_percent` is in panic: health is ignored there,
-//!   except that endpoints known to be down are left out while any other is there. Draining endpoints are used only when
-//!   the cluster has nothing else at all.
-//! - A rolling update is no loss: draining endpoints do not count while their locality has others. A locality that
-//!   drains as a whole does count as lost.
+//! - An endpoint is available unless it is draining, unhealthy (by the control plane or by active
+//!   checks), ejected or down.
+//! - A priority can take its available capacity times `overprovision_percent`; what one cannot take
+//!   goes to the next (`load`). Capacity is endpoint weight, not the number of endpoints.
+//! - Inside a priority, localities share by their weight times what is available of them, with the
+//!   same overprovision.
+//! - When all priorities together are short, one that has less than `panic_percent` is in panic:
+//!   health is ignored there, except that endpoints known to be down are left out while any other
+//!   is there. Draining endpoints are used only when the cluster has nothing else at all.
+//! - A rolling update is no loss: draining endpoints do not count while their locality has others.
+//!   A locality that drains as a whole does count as lost.
 //! - A retry avoids what was tried, if anything else is available at whatever priority.
 //!
 //! All that depends on health is computed once for each change of it, into a view that every worker
@@ -47,7 +49,8 @@ pub struct PickContext<'a> {
     pub random: u64,
     /// Endpoints tried already; avoided if anything else is available, at whatever priority.
     pub tried: &'a [SocketAddr],
-    /// Member clusters that are known not to be able; avoided if any other is available, at whatever priority.
+    /// Member clusters that are known not to be able; avoided if any other is available, at
+    /// whatever priority.
     pub tried_clusters: &'a [Name],
     /// Requests that the asking worker has open on an endpoint.
     pub outstanding: &'a dyn Fn(EndpointIndex) -> u32,
@@ -140,8 +143,8 @@ impl PickError {
 // === impl EndpointTable ===
 
 impl EndpointTable {
-    /// The table of a checked set. Endpoints that `prev` has keep what was learned about them and when they began to
-    /// drain; `changes` is the cluster's counter.
+    /// The table of a checked set. Endpoints that `prev` has keep what was learned about them and
+    /// when they began to drain; `changes` is the cluster's counter.
     pub(crate) fn new(
         cluster: &Cluster,
         config: &Arc<EndpointSet>,
@@ -288,15 +291,16 @@ impl EndpointTable {
             .collect()
     }
 
-    /// The view of the present; made anew when health changed or a time that it depends on has come. Workers that do so
-    /// at once make the same one.
+    /// The view of the present; made anew when health changed or a time that it depends on has
+    /// come. Workers that do so at once make the same one.
     fn view(&self, now_ms: u64) -> Guard<Arc<View>> {
         let view = self.view.load();
         // Acquire: what was stored before the count is seen by the view that is made for it.
         if view.is_of(self.changes.load(Ordering::Acquire), now_ms) {
             return view;
         }
-        // Not loaded again after it is stored: another worker may have stored one that it began earlier.
+        // Not loaded again after it is stored: another worker may have stored one that it began
+        // earlier.
         let view = Arc::new(View::new(self, now_ms));
         self.view.store(Arc::clone(&view));
         Guard::from_inner(view)

@@ -33,7 +33,8 @@ pub struct ClusterShared {
 // === impl ClusterHandle ===
 
 impl ClusterHandle {
-    /// A cluster after `prev` (if there was one), keeping what was learned about endpoints that stay.
+    /// A cluster after `prev` (if there was one), keeping what was learned about endpoints that
+    /// stay.
     pub(crate) fn new(
         config: Arc<Cluster>,
         set: &Arc<EndpointSet>,

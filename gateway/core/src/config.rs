@@ -1,56 +1,69 @@
-//! The configuration document: one JSON message from the Python shell, its types, and the checks of each object by
-//! itself. References between objects are checked by [`Snapshot::apply`](crate::Snapshot::apply).
+//! The configuration document: one JSON message from the Python shell, its types, and the checks of
+//! each object by itself. References between objects are checked by
+//! [`Snapshot::apply`](crate::Snapshot::apply).
 //!
-//! Unknown fields are errors: a field that this core does not act on must not look as if it worked. Fields shown with
-//! `null` may be absent; fields that have a default (given at the field) may be absent.
+//! Unknown fields are errors: a field that this core does not act on must not look as if it worked.
+//! Fields shown with `null` may be absent; fields that have a default (given at the field) may be
+//! absent.
 //!
 //! ```json
 //! {
 //!   "version": "42",
-//!   "full": true,                       // true: this is everything; false: insert or replace by name, then "removed"
+//!   "full": true,       // everything; false: insert or replace by name, then "removed"
 //!   "listeners": [{
-//!     "name": "public", "address": "0.0.0.0", "port": 20443, "kind": "ingress",        // or "east_west"
-//!     "tls": {"certificates": ["web"], "client_ca": null, "allowed_spiffe": []},       // null: h2c
+//!     "name": "public", "address": "0.0.0.0", "port": 20443,
+//!     "kind": "ingress",                                     // or "east_west"
+//!     "tls": {"certificates": ["web"], "client_ca": null, "allowed_spiffe": []}, // null: h2c
 //!     "route_table": "main"
 //!   }],
 //!   "route_tables": [{"name": "main", "virtual_hosts": [{
 //!     "name": "app", "hostnames": ["grpc.example.com", "*.example.com", "*"],
-//!     "routes": [{                                                                     // first match wins
+//!     "routes": [{                                           // first match wins
 //!       "name": "app/users/rule-0",
 //!       "match": {
-//!         "path": {"exact": "/pkg.Svc/M"},                  // or {"prefix": "/pkg.Svc/"} or {"regex": "..."} (full match)
-//!         "headers": [{"name": "version", "exact": "2"}],   // or "regex": "..." or "present": true; all must hold
-//!         "grpc": true                                      // content-type application/grpc* required; default false
+//!         "path": {"exact": "/pkg.Svc/M"},                 // or "prefix", or "regex" (full match)
+//!         "headers": [{"name": "version", "exact": "2"}], // or "regex": "...", or "present": true
+//!         "grpc": true                   // needs content-type application/grpc*; default false
 //!       },
-//!       "action": {"weighted": [{"cluster": "users", "weight": 1, "request_headers": null, "response_headers": null}]},
-//!                                                           // or {"reply": {"grpc_status": 14, "message": "..."}}
-//!       "request_headers": {"set": [["x-a", "1"]], "add": [], "remove": []},           // each list may be absent
+//!       "action": {                      // or {"reply": {"grpc_status": 14, "message": "..."}}
+//!         "weighted": [{"cluster": "users", "weight": 1,
+//!                       "request_headers": null, "response_headers": null}]
+//!       },
+//!       "request_headers": {"set": [["x-a", "1"]], "add": [], "remove": []}, // or fewer lists
 //!       "response_headers": null,
 //!       "timeout_ms": 2000, "max_stream_ms": null, "idle_timeout_ms": null,
-//!       "retry": {"on": ["unavailable"], "http_codes": [503], "grpc_codes": [14], "attempts": 2, "base_ms": 200,
-//!                 "max_ms": 3000, "per_try_timeout_ms": null, "budget_percent": 20, "buffer_bytes": 65536}
+//!       "retry": {"on": ["unavailable"], "http_codes": [503], "grpc_codes": [14],
+//!                 "attempts": 2, "base_ms": 200, "max_ms": 3000, "per_try_timeout_ms": null,
+//!                 "budget_percent": 20, "buffer_bytes": 65536}
 //!     }]
 //!   }]}],
 //!   "clusters": [{
-//!     "name": "users", "connect_timeout_ms": 5000, "lb": "least_request",              // or "round_robin"
+//!     "name": "users", "connect_timeout_ms": 5000,
+//!     "lb": "least_request",                                 // or "round_robin"
 //!     "keepalive": {"interval_ms": 10000, "timeout_ms": 5000},
-//!     "outlier": {"consecutive_failures": 5, "consecutive_gateway_failures": 3, "interval_ms": 10000,
-//!                 "base_ejection_ms": 30000, "max_ejection_ms": 300000, "max_ejection_percent": 50},
+//!     "outlier": {"consecutive_failures": 5, "consecutive_gateway_failures": 3,
+//!                 "interval_ms": 10000, "base_ejection_ms": 30000,
+//!                 "max_ejection_ms": 300000, "max_ejection_percent": 50},
 //!     "max_connections": null, "max_pending_requests": 1024, "max_requests_per_connection": null,
 //!     "panic_percent": 50, "overprovision_percent": 140,
-//!     "peer_tls": {"secret": "me", "ca": "peers", "sni": "gw", "allowed_spiffe": ["spiffe://clusterset.local/ns/*"]},
+//!     "peer_tls": {"secret": "me", "ca": "peers", "sni": "gw",
+//!                  "allowed_spiffe": ["spiffe://clusterset.local/ns/*"]},
 //!     "health_check": false
 //!   }],
 //!   "endpoints": [{"cluster": "users", "localities": [{
 //!     "cluster_id": "us-west-1", "region": "us-west", "priority": 0, "weight": 1,
-//!     "endpoints": [{"address": "10.0.0.7:50051", "weight": 1, "health": "healthy",    // "draining", "unhealthy"
+//!     "endpoints": [{"address": "10.0.0.7:50051", "weight": 1,
+//!                    "health": "healthy",                    // or "draining", "unhealthy"
 //!                    "peer": false, "drain_grace_ms": null}]
 //!   }]}],
-//!   "secrets": [{"name": "web", "certificate_pem": "...", "private_key_pem": "...", "ca_pem": null}],
-//!   "removed": {"listeners": [], "route_tables": [], "clusters": [], "endpoints": [], "secrets": []}
+//!   "secrets": [{"name": "web", "certificate_pem": "...", "private_key_pem": "...",
+//!                "ca_pem": null}],
+//!   "removed": {"listeners": [], "route_tables": [], "clusters": [], "endpoints": [],
+//!               "secrets": []}
 //! }
 //! ```
-//! (JSON has no comments; these are for the reader. A complete document is in `tests/data/update.json`.)
+//! (JSON has no comments; these are for the reader. A complete document is in
+//! `tests/data/update.json`.)
 
 mod check;
 mod cluster;
@@ -80,7 +93,8 @@ pub type Name = Arc<str>;
 pub struct Update {
     /// The version that the snapshot gets; opaque.
     pub version: String,
-    /// `true`: the document is everything there is. `false`: objects are inserted or replaced by name.
+    /// `true`: the document is everything there is. `false`: objects are inserted or replaced by
+    /// name.
     pub full: bool,
     /// Listeners by name.
     #[serde(default)]
@@ -122,7 +136,8 @@ pub struct Removed {
 /// [`Snapshot::apply`](crate::Snapshot::apply), which compiles them).
 ///
 /// # Errors
-/// With the path of the first field that is unknown, missing, of the wrong type or out of its range.
+/// With the path of the first field that is unknown, missing, of the wrong type or out of its
+/// range.
 pub fn parse_update(json: &[u8]) -> Result<Update, ConfigError> {
     let mut reader = serde_json::Deserializer::from_slice(json);
     let update: Update = serde_path_to_error::deserialize(&mut reader).map_err(|error| {

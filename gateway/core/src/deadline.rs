@@ -1,7 +1,7 @@
 //! `grpc-timeout`: at most eight digits and a unit.
 //!
-//! Milliseconds are the unit of deadlines here. Reading rounds up (a client that gives 300 microseconds does not get 0),
-//! writing rounds down, so a deadline never grows on its way.
+//! Milliseconds are the unit of deadlines here. Reading rounds up (a client that gives 300
+//! microseconds does not get 0), writing rounds down, so a deadline never grows on its way.
 
 /// A `grpc-timeout` that is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,9 +38,11 @@ pub fn parse_grpc_timeout(value: &[u8]) -> Result<u64, InvalidTimeout> {
     }
 }
 
-/// Writes milliseconds as `grpc-timeout`, in the finest unit that holds them in eight digits, rounded down.
+/// Writes milliseconds as `grpc-timeout`, in the finest unit that holds them in eight digits,
+/// rounded down.
 ///
-/// 0 becomes `1n`, since the specification wants a positive number; more than 99999999 hours become that.
+/// 0 becomes `1n`, since the specification wants a positive number; more than 99999999 hours become
+/// that.
 #[must_use]
 pub fn format_grpc_timeout(ms: u64, buffer: &mut [u8; 16]) -> &str {
     const AMOUNT_MAX: u64 = 99_999_999;

@@ -4,8 +4,9 @@ use std::fmt;
 
 /// A configuration update that was refused; nothing of it took effect.
 ///
-/// `path` is the place in the JSON document (`clusters[3].outlier.max_ejection_percent`), or, for an object that the
-/// update does not carry but would break, its kind and name (`listeners(public).route_table`).
+/// `path` is the place in the JSON document (`clusters[3].outlier.max_ejection_percent`), or, for
+/// an object that the update does not carry but would break, its kind and name
+/// (`listeners(public).route_table`).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {message}")]
 pub struct ConfigError {

@@ -1,15 +1,19 @@
 //! Routing and balancing decisions of the gateway.
 //!
-//! Decides: which route a call takes, which cluster of a weighted split, which endpoint; when an endpoint is ejected or
-//! held to be down; whether a failed try is tried again, when, and under which deadline.
-//! Leaves to others: sockets, HTTP/2, TLS and timers (`gateway-proxy`), and where the configuration comes from (Python).
+//! Decides: which route a call takes, which cluster of a weighted split, which endpoint; when an
+//! endpoint is ejected or held to be down; whether a failed try is tried again, when, and under
+//! which deadline. Leaves to others: sockets, HTTP/2, TLS and timers (`gateway-proxy`), and where
+//! the configuration comes from (Python).
 //!
 //! Invariants:
-//! - No clock and no randomness: `now_ms` (any monotonic origin, one for the process) and `random` are arguments, so the
-//!   same arguments give the same answer.
-//! - A [`Snapshot`] never changes; a delta shares every part that it does not name with the snapshot before it.
-//! - What outlives snapshots ([`EndpointShared`]) is atomics only; nothing here waits for another thread.
-//! - Everything from outside is checked once, in [`parse_update`] and [`Snapshot::apply`]; an error names the field's path.
+//! - No clock and no randomness: `now_ms` (any monotonic origin, one for the process) and `random`
+//!   are arguments, so the same arguments give the same answer.
+//! - A [`Snapshot`] never changes; a delta shares every part that it does not name with the
+//!   snapshot before it.
+//! - What outlives snapshots ([`EndpointShared`]) is atomics only; nothing here waits for another
+//!   thread.
+//! - Everything from outside is checked once, in [`parse_update`] and [`Snapshot::apply`]; an error
+//!   names the field's path.
 
 // A test that cannot go on says so by panicking.
 #![cfg_attr(test, allow(clippy::unwrap_used))]

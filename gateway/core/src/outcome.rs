@@ -9,7 +9,8 @@ pub enum Outcome {
     Answer(Answer),
     /// No connection: refused, unreachable, TLS failed, or nothing within `connect_timeout_ms`.
     ConnectFailure,
-    /// Not processed for sure: `REFUSED_STREAM`, GOAWAY below the stream, closed before it was sent.
+    /// Not processed for sure: `REFUSED_STREAM`, GOAWAY below the stream, closed before it was
+    /// sent.
     Refused,
     /// The stream or its connection broke.
     Reset,

@@ -1,11 +1,13 @@
 //! Passive ejection: takes an endpoint out of balancing after failures in a row.
 //!
-//! Decides what counts as a failure, when there were too many, and for how long the endpoint is out. The cap keeps
-//! ejections from emptying a cluster: at most `max_ejection_percent` of its endpoints at once, but one always may. What
-//! fails at the cap stays in, and each further failure asks again. Endpoints that leave the snapshot can leave a larger
-//! share ejected than the cap; panic is for that.
+//! Decides what counts as a failure, when there were too many, and for how long the endpoint is
+//! out. The cap keeps ejections from emptying a cluster: at most `max_ejection_percent` of its
+//! endpoints at once, but one always may. What fails at the cap stays in, and each further failure
+//! asks again. Endpoints that leave the snapshot can leave a larger share ejected than the cap;
+//! panic is for that.
 //!
-//! An endpoint that comes back is on probation: a failure before its first success ejects it again at once, for longer.
+//! An endpoint that comes back is on probation: a failure before its first success ejects it again
+//! at once, for longer.
 //!
 //! What counts, by who answered:
 //!
@@ -65,9 +67,11 @@ enum Verdict {
     GatewayFailure,
 }
 
-/// Counts the end of a try at `endpoint`, and ejects it when that was one failure too many and the cap allows it.
+/// Counts the end of a try at `endpoint`, and ejects it when that was one failure too many and the
+/// cap allows it.
 ///
-/// Both may be of an older snapshot than the current one: counters and the cap are shared by all snapshots.
+/// Both may be of an older snapshot than the current one: counters and the cap are shared by all
+/// snapshots.
 #[must_use = "an ejection is an event to report"]
 pub fn record(
     cluster: &ClusterHandle,

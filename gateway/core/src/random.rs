@@ -17,7 +17,8 @@ impl Draws {
         z ^ (z >> 31)
     }
 
-    /// Uniform in `0..bound`; 0 for a bound of 0. The bias of the multiplication is below `bound / 2^64`.
+    /// Uniform in `0..bound`; 0 for a bound of 0. The bias of the multiplication is below `bound /
+    /// 2^64`.
     pub(crate) const fn below(&mut self, bound: u64) -> u64 {
         ((self.next() as u128 * bound as u128) >> 64) as u64
     }

@@ -1,11 +1,13 @@
 //! Whether a failed try is repeated, and when.
 //!
-//! Decides by what the policy covers, how many retries there were, the server's word, the deadline and the budget.
-//! Leaves to `gateway-proxy` whether the call is committed (response headers went out, or the kept request overflowed),
-//! and transparent retries of what was surely not processed, which do not count.
+//! Decides by what the policy covers, how many retries there were, the server's word, the deadline
+//! and the budget. Leaves to `gateway-proxy` whether the call is committed (response headers went
+//! out, or the kept request overflowed), and transparent retries of what was surely not processed,
+//! which do not count.
 //!
-//! What each word of `on` covers. `5xx`, `gateway-error` and `reset` speak of what a client would see, so failures below
-//! HTTP are in them; gRPC answers with HTTP status 200 are taken by what their code maps to.
+//! What each word of `on` covers. `5xx`, `gateway-error` and `reset` speak of what a client would
+//! see, so failures below HTTP are in them; gRPC answers with HTTP status 200 are taken by what
+//! their code maps to.
 //!
 //! | word | connect failure | refused | reset | our per-try timeout | answers |
 //! |---|---|---|---|---|---|
@@ -166,8 +168,8 @@ impl RetryPolicy {
         })
     }
 
-    /// Decides after a failed try of a call that is not committed; counts the retry in `state` (and the budget) when
-    /// the answer is [`RetryDecision::After`].
+    /// Decides after a failed try of a call that is not committed; counts the retry in `state` (and
+    /// the budget) when the answer is [`RetryDecision::After`].
     pub fn decide(
         &self,
         state: &mut RetryState,
@@ -216,7 +218,8 @@ impl RetryPolicy {
         Ok(wait_ms)
     }
 
-    /// Uniform over 0 to min(`base` * 2^`steps`, `max`), both included: full jitter, as gRFC A6 has it.
+    /// Uniform over 0 to min(`base` * 2^`steps`, `max`), both included: full jitter, as gRFC A6 has
+    /// it.
     fn backoff_ms(&self, steps: u32, random: u64) -> u64 {
         let doubled = self
             .config

@@ -1,11 +1,13 @@
 //! Route tables: from host, path and headers to a route, and from a route to a cluster.
 //!
-//! Decides which virtual host a hostname has (exact, then the longest wildcard, then `*`), which of its routes is first
-//! to match, and which part of a split a call takes. Leaves the order of routes to whoever wrote the configuration
-//! (Gateway API's rules of precedence), and what to answer when nothing matches to `gateway-proxy`.
+//! Decides which virtual host a hostname has (exact, then the longest wildcard, then `*`), which of
+//! its routes is first to match, and which part of a split a call takes. Leaves the order of routes
+//! to whoever wrote the configuration (Gateway API's rules of precedence), and what to answer when
+//! nothing matches to `gateway-proxy`.
 //!
-//! Invariants: a lookup gives what trying every route in order would give; it allocates nothing, and its cost does not
-//! grow with the number of routes that have an exact path or a `/service/` prefix.
+//! Invariants: a lookup gives what trying every route in order would give; it allocates nothing,
+//! and its cost does not grow with the number of routes that have an exact path or a `/service/`
+//! prefix.
 
 mod host;
 mod index;
@@ -242,8 +244,9 @@ impl RouteTable {
         self.virtual_hosts.iter().flat_map(|host| &host.routes)
     }
 
-    /// The first route that takes a call. `host` is `:authority` (case, port and a final dot do not matter), `path` is
-    /// `:path` (a query does not matter), `is_grpc` says whether content-type begins with `application/grpc`.
+    /// The first route that takes a call. `host` is `:authority` (case, port and a final dot do not
+    /// matter), `path` is `:path` (a query does not matter), `is_grpc` says whether content-type
+    /// begins with `application/grpc`.
     ///
     /// # Errors
     /// When no route takes it.

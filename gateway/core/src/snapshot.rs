@@ -1,12 +1,12 @@
 //! A complete, consistent, immutable configuration, and the step from one to the next.
 //!
-//! Decides whether an update fits what is there: every name that an object refers to exists and is of use. Leaves the
-//! checks of single objects to `crate::config`.
+//! Decides whether an update fits what is there: every name that an object refers to exists and is
+//! of use. Leaves the checks of single objects to `crate::config`.
 //!
 //! Invariants:
 //! - A snapshot has no dangling name, so lookups by names out of it succeed.
-//! - What an update does not name, or names without a change, is the same object as before (`Arc::ptr_eq`): a change of
-//!   endpoints costs one cluster and one map of pointers.
+//! - What an update does not name, or names without a change, is the same object as before
+//!   (`Arc::ptr_eq`): a change of endpoints costs one cluster and one map of pointers.
 //! - A refused update changes nothing, in the old snapshot or in what endpoints share.
 
 mod clusters;
@@ -37,13 +37,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The snapshot after an update. `prev` stays as it is; [`Snapshot::default`] is the one before the first.
+    /// The snapshot after an update. `prev` stays as it is; [`Snapshot::default`] is the one before
+    /// the first.
     ///
     /// From here on the cap on ejections counts the endpoints of the new snapshot.
     ///
     /// # Errors
-    /// When an object refers to one that would not be there, or a regular expression does not compile; then nothing
-    /// changed.
+    /// When an object refers to one that would not be there, or a regular expression does not
+    /// compile; then nothing changed.
     pub fn apply(prev: &Self, update: Update, now_ms: u64) -> Result<Self, ConfigError> {
         let positions = Positions::of(&update);
         let base = if update.full {
@@ -70,7 +71,8 @@ impl Snapshot {
             secrets,
         };
 
-        // An update that neither removes nor replaces what others may need can only break what it carries.
+        // An update that neither removes nor replaces what others may need can only break what it
+        // carries.
         let everything = update.full || something_removed || secrets_changed;
         check(&next, &positions, &touched, everything)?;
         for cluster in touched.iter().filter_map(|name| next.cluster(name)) {

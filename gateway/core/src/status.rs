@@ -1,7 +1,8 @@
 //! gRPC codes: names, and how other protocols' failures map to them.
 //!
-//! Mappings are those of `doc/http-grpc-status-mapping.md` and `doc/PROTOCOL-HTTP2.md` of grpc/grpc. A gateway does not
-//! invent codes that describe the application's data (gRFC A54), so none of these maps leads to one.
+//! Mappings are those of `doc/http-grpc-status-mapping.md` and `doc/PROTOCOL-HTTP2.md` of
+//! grpc/grpc. A gateway does not invent codes that describe the application's data (gRFC A54), so
+//! none of these maps leads to one.
 
 /// A gRPC status code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -213,7 +214,8 @@ mod tests {
             while let Some(&byte) = bytes.next() {
                 if byte == b'%' {
                     let hex = [*bytes.next().unwrap(), *bytes.next().unwrap()];
-                    decoded.push(u8::from_str_radix(std::str::from_utf8(&hex).unwrap(), 16).unwrap());
+                    let hex = std::str::from_utf8(&hex).unwrap();
+                    decoded.push(u8::from_str_radix(hex, 16).unwrap());
                 } else {
                     decoded.push(byte);
                 }

@@ -50,8 +50,9 @@ fn the_documented_example_is_accepted() {
 
 #[test]
 fn fields_with_defaults_may_be_absent() {
-    let minimal = r#"{"version": "1", "full": false, "clusters": [{"name": "a"}], "endpoints": [{"cluster": "a",
-        "localities": [{"cluster_id": "c", "region": "r", "priority": 0, "weight": 1, "endpoints": [{"address": "[::1]:1"}]}]}]}"#;
+    let minimal = r#"{"version": "1", "full": false, "clusters": [{"name": "a"}],
+        "endpoints": [{"cluster": "a", "localities": [{"cluster_id": "c", "region": "r",
+            "priority": 0, "weight": 1, "endpoints": [{"address": "[::1]:1"}]}]}]}"#;
     let update = parse_update(minimal.as_bytes()).expect("accepted");
     let cluster = &update.clusters[0];
     assert_eq!(
@@ -269,7 +270,8 @@ fn what_is_no_document_is_refused() {
 
 #[test]
 fn a_name_is_sent_or_removed_but_not_both() {
-    let document = r#"{"version": "1", "full": false, "clusters": [{"name": "a"}], "removed": {"clusters": ["b", "a"]}}"#;
+    let document = r#"{"version": "1", "full": false, "clusters": [{"name": "a"}],
+        "removed": {"clusters": ["b", "a"]}}"#;
     let refusal = parse_update(document.as_bytes())
         .expect_err("refused")
         .to_string();
@@ -303,7 +305,8 @@ proptest! {
         if cut_short {
             document.truncate(cut.index(document.len()));
         }
-        let snapshot = parse_update(&document).and_then(|update| Snapshot::apply(&Snapshot::default(), update, 0));
+        let apply = |update| Snapshot::apply(&Snapshot::default(), update, 0);
+        let snapshot = parse_update(&document).and_then(apply);
         if let Err(error) = snapshot {
             prop_assert!(!error.path.is_empty() && !error.message.is_empty());
         }

@@ -1,20 +1,21 @@
 //! How traffic spreads over priorities.
 //!
-//! Envoy's arithmetic in whole percent (its `priority` and `overprovisioning` pages), except that what rounding leaves
-//! goes to the largest remainders, not all to the first priority.
+//! Envoy's arithmetic in whole percent (its `priority` and `overprovisioning` pages), except that
+//! what rounding leaves goes to the largest remainders, not all to the first priority.
 
-/// How much of its traffic a part can take, in percent; at least 1 while anything is available, so that the last endpoint
-/// of many is not rounded away.
+/// How much of its traffic a part can take, in percent; at least 1 while anything is available, so
+/// that the last endpoint of many is not rounded away.
 pub(super) fn health_percent(available: u64, total: u64, overprovision_percent: u64) -> u64 {
-    // Weights are at most 10^6 and the factor at most 10^3 (`config`): this holds for 10^10 endpoints.
+    // Weights are at most 10^6 and the factor at most 10^3 (`config`): this holds for 10^10
+    // endpoints.
     let health = (available * overprovision_percent)
         .checked_div(total)
         .unwrap_or(0);
     health.clamp(available.min(1), 100)
 }
 
-/// The share of each priority by its health: each takes what it can of what those before it left, and a shortage is
-/// shared by all in proportion. Sums to 100, or to 0 when every health is 0.
+/// The share of each priority by its health: each takes what it can of what those before it left,
+/// and a shortage is shared by all in proportion. Sums to 100, or to 0 when every health is 0.
 pub(super) fn load_percents(healths: &[u64]) -> Vec<u64> {
     let sum: u64 = healths.iter().sum();
     if sum >= 100 {
@@ -89,11 +90,14 @@ mod tests {
             let loads = load_percents(&healths);
             let expected = if healths.iter().all(|health| *health == 0) { 0 } else { 100 };
             prop_assert_eq!(loads.iter().sum::<u64>(), expected);
-            prop_assert!(loads.iter().zip(&healths).all(|(load, health)| *health > 0 || *load == 0));
+            let mut pairs = loads.iter().zip(&healths);
+            prop_assert!(pairs.all(|(load, health)| *health > 0 || *load == 0));
         }
 
         #[test]
-        fn a_priority_gets_traffic_only_when_those_before_it_cannot_take_it(healths in prop::collection::vec(0..=100_u64, 2..8)) {
+        fn a_priority_gets_traffic_only_when_those_before_it_cannot_take_it(
+            healths in prop::collection::vec(0..=100_u64, 2..8),
+        ) {
             let loads = load_percents(&healths);
             for at in 1..loads.len() {
                 let before: u64 = healths[..at].iter().sum();
@@ -102,7 +106,10 @@ mod tests {
         }
 
         #[test]
-        fn more_health_in_a_priority_never_moves_traffic_behind_it(healths in prop::collection::vec(0..=100_u64, 2..6), more in 0..100_u64) {
+        fn more_health_in_a_priority_never_moves_traffic_behind_it(
+            healths in prop::collection::vec(0..=100_u64, 2..6),
+            more in 0..100_u64,
+        ) {
             let mut better = healths.clone();
             better[0] = (better[0] + more).min(100);
             // One percent of slack for the largest remainders.

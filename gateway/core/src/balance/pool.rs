@@ -13,8 +13,9 @@ pub(super) struct Pool {
     pub(super) locality: usize,
     pub(super) members: Vec<EndpointIndex>,
     weights: Split,
-    /// Step of round robin through the line of weights: coprime to its length, so that as many turns as it is long visit
-    /// every place once, and near the golden section of it, so that turns of one heavy endpoint lie apart.
+    /// Step of round robin through the line of weights: coprime to its length, so that as many
+    /// turns as it is long visit every place once, and near the golden section of it, so that turns
+    /// of one heavy endpoint lie apart.
     stride: u64,
 }
 
@@ -39,8 +40,8 @@ impl Pool {
         }
     }
 
-    /// Two at random by weight, then the one with fewer requests for its weight; the first of equals, which keeps an
-    /// idle pool proportional to weight.
+    /// Two at random by weight, then the one with fewer requests for its weight; the first of
+    /// equals, which keeps an idle pool proportional to weight.
     pub(super) fn least_request(
         &self,
         draws: &mut Draws,
@@ -105,7 +106,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn turns_are_exactly_proportional(weights in prop::collection::vec(1..30_u32, 1..8), start: u32) {
+        fn turns_are_exactly_proportional(
+            weights in prop::collection::vec(1..30_u32, 1..8),
+            start: u32,
+        ) {
             let pool = pool(&weights);
             let total: u32 = weights.iter().sum();
             // The cursor starts at a multiple, so that no turn is cut in two.
@@ -118,7 +122,10 @@ mod tests {
         }
 
         #[test]
-        fn an_idle_pool_is_proportional_to_weight(weights in prop::collection::vec(1..20_u32, 1..6), seed: u64) {
+        fn an_idle_pool_is_proportional_to_weight(
+            weights in prop::collection::vec(1..20_u32, 1..6),
+            seed: u64,
+        ) {
             let pool = pool(&weights);
             let total = f64::from(weights.iter().sum::<u32>());
             let mut draws = Draws::new(seed);
@@ -133,7 +140,10 @@ mod tests {
         }
 
         #[test]
-        fn a_busy_pool_fills_by_weight(weights in prop::collection::vec(1..6_u32, 2..6), seed: u64) {
+        fn a_busy_pool_fills_by_weight(
+            weights in prop::collection::vec(1..6_u32, 2..6),
+            seed: u64,
+        ) {
             let pool = pool(&weights);
             let total: u32 = weights.iter().sum();
             let mut draws = Draws::new(seed);

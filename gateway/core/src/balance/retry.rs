@@ -59,7 +59,8 @@ impl EndpointTable {
                 0
             }
         });
-        // A priority that gets nothing now still takes a retry when those that get something were tried.
+        // A priority that gets nothing now still takes a retry when those that get something were
+        // tried.
         let at = Split::new(loads)
             .pick(draws.next())
             .or_else(|| view.levels.iter().position(level_has_some))?;

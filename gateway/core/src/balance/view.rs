@@ -66,7 +66,8 @@ struct LevelSight<'a> {
 
 impl View {
     pub(super) fn new(table: &EndpointTable, now_ms: u64) -> Self {
-        // The count comes first: a change after it makes this view old, though it may be in it already.
+        // The count comes first: a change after it makes this view old, though it may be in it
+        // already.
         let changes = table.changes.load(Ordering::Acquire);
         let mut valid_until_ms = u64::MAX;
         let mut sights: Vec<LevelSight<'_>> = Vec::new();
@@ -217,7 +218,8 @@ impl<'a> Sight<'a> {
         }
     }
 
-    /// Its part of the priority's traffic: its weight, less what it cannot take. At least 1 while it can take any.
+    /// Its part of the priority's traffic: its weight, less what it cannot take. At least 1 while
+    /// it can take any.
     fn share(&self, overprovision_percent: u64) -> u64 {
         let takes = self.available * overprovision_percent * (SHARE_SCALE / 100) / self.total;
         (self.weight * takes.min(SHARE_SCALE)).max(1)

@@ -1,7 +1,8 @@
-//! Checks of each object by itself: ranges, names, duplicates. Regular expressions are checked by compiling them, once,
-//! when a snapshot is made.
+//! Checks of each object by itself: ranges, names, duplicates. Regular expressions are checked by
+//! compiling them, once, when a snapshot is made.
 //!
-//! What serde cannot say in a type. A check returns the path below the object; callers put theirs in front.
+//! What serde cannot say in a type. A check returns the path below the object; callers put theirs
+//! in front.
 
 mod cluster;
 mod route;

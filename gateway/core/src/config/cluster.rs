@@ -31,8 +31,8 @@ pub struct Cluster {
     /// A connection is replaced after as many; `None`: never.
     #[serde(default)]
     pub max_requests_per_connection: Option<u32>,
-    /// Below this available share of a priority its health is ignored when all priorities together are short;
-    /// 0 refuses instead. Default 50.
+    /// Below this available share of a priority its health is ignored when all priorities together
+    /// are short; 0 refuses instead. Default 50.
     #[serde(default = "default_panic_percent")]
     pub panic_percent: u8,
     /// How much of its share an endpoint can carry, in percent; 100 to 1000. Default 140.
@@ -41,7 +41,8 @@ pub struct Cluster {
     /// For endpoints with `peer`; needed when there are any.
     #[serde(default)]
     pub peer_tls: Option<PeerTls>,
-    /// Whether active health checks run: what they report counts only then. An endpoint not checked yet is healthy.
+    /// Whether active health checks run: what they report counts only then. An endpoint not checked
+    /// yet is healthy.
     #[serde(default)]
     pub health_check: bool,
 }
@@ -74,7 +75,8 @@ pub struct Outlier {
     /// Failures of any kind in a row that eject; `None`: not counted.
     #[serde(default)]
     pub consecutive_failures: Option<u32>,
-    /// Gateway failures (UNAVAILABLE, connect, reset, timeout) in a row that eject; `None`: not counted.
+    /// Gateway failures (UNAVAILABLE, connect, reset, timeout) in a row that eject; `None`: not
+    /// counted.
     #[serde(default)]
     pub consecutive_gateway_failures: Option<u32>,
     /// An endpoint that stays in for this long is forgiven one earlier ejection. Default 10000.

@@ -38,8 +38,8 @@ pub struct LocalityConfig {
 pub struct EndpointConfig {
     /// `10.0.0.7:50051` or `[fd00::7]:50051`.
     pub address: SocketAddr,
-    /// Its capacity against the other endpoints of the cluster, 1 to 1,000,000: balances inside the locality, and says how
-    /// much of the locality and of the priority is lost with it. Default 1.
+    /// Its capacity against the other endpoints of the cluster, 1 to 1,000,000: balances inside the
+    /// locality, and says how much of the locality and of the priority is lost with it. Default 1.
     #[serde(default = "default_weight")]
     pub weight: u32,
     /// What the control plane knows. Default `healthy`.

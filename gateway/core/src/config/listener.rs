@@ -31,7 +31,8 @@ pub struct Listener {
 pub enum ListenerKind {
     /// Clients.
     Ingress,
-    /// Gateways of other clusters; answers made here are marked so that the caller can tell them from the service's.
+    /// Gateways of other clusters; answers made here are marked so that the caller can tell them
+    /// from the service's.
     EastWest,
 }
 
@@ -39,12 +40,15 @@ pub enum ListenerKind {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerTls {
-    /// Secrets with the certificates to serve, chosen by SNI; the first is served when none fits. Not empty.
+    /// Secrets with the certificates to serve, chosen by SNI; the first is served when none fits.
+    /// Not empty.
     pub certificates: Vec<Name>,
-    /// Secret whose `ca_pem` client certificates must chain to; `None` asks for no client certificate.
+    /// Secret whose `ca_pem` client certificates must chain to; `None` asks for no client
+    /// certificate.
     #[serde(default)]
     pub client_ca: Option<Name>,
-    /// SPIFFE ids that clients may have, see [`spiffe_allowed`]; empty accepts every id that `client_ca` signed.
+    /// SPIFFE ids that clients may have, see [`spiffe_allowed`]; empty accepts every id that
+    /// `client_ca` signed.
     #[serde(default)]
     pub allowed_spiffe: Vec<Name>,
 }
@@ -78,7 +82,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Whether `id` is one of `patterns`: the id itself, or a prefix of it when the pattern ends with `*`.
+/// Whether `id` is one of `patterns`: the id itself, or a prefix of it when the pattern ends with
+/// `*`.
 ///
 /// No patterns allow every id (the certificate's chain was checked before).
 #[must_use]

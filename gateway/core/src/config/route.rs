@@ -30,7 +30,8 @@ pub struct VirtualHostConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
-    /// For logs, metrics and messages, e.g. `app/user-service-route/rule-0`; rules with several matches repeat it.
+    /// For logs, metrics and messages, e.g. `app/user-service-route/rule-0`; rules with several
+    /// matches repeat it.
     pub name: Name,
     /// What has to hold.
     #[serde(rename = "match")]
@@ -43,7 +44,8 @@ pub struct RouteConfig {
     /// Changes to response headers; those of the chosen cluster come before.
     #[serde(default)]
     pub response_headers: Option<HeaderOps>,
-    /// Deadline of the call; the client's `grpc-timeout` can only lower it. `None`: the client's alone.
+    /// Deadline of the call; the client's `grpc-timeout` can only lower it. `None`: the client's
+    /// alone.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
     /// Longest life of a stream; `None`: unbounded.
@@ -52,7 +54,8 @@ pub struct RouteConfig {
     /// Longest silence on a stream, both directions; `None`: unbounded.
     #[serde(default)]
     pub idle_timeout_ms: Option<u64>,
-    /// `None`: failed tries are not repeated (what a peer refused unprocessed still is, see `gateway-proxy`).
+    /// `None`: failed tries are not repeated (what a peer refused unprocessed still is, see
+    /// `gateway-proxy`).
     #[serde(default)]
     pub retry: Option<Retry>,
 }
@@ -175,7 +178,8 @@ pub struct Retry {
     /// Retries as a share of requests over a window, 0 to 100; `None`: unbounded.
     #[serde(default)]
     pub budget_percent: Option<u8>,
-    /// Request bytes kept for a retry; beyond it the call is committed. Default 65536, at most 16 MiB.
+    /// Request bytes kept for a retry; beyond it the call is committed. Default 65536, at most 16
+    /// MiB.
     #[serde(default = "default_buffer_bytes")]
     pub buffer_bytes: u32,
 }

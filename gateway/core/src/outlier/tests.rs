@@ -179,7 +179,10 @@ proptest! {
     fn ejections_never_exceed_the_cap(
         endpoints in 1..12_u16,
         percent in 0..=100_u8,
-        steps in prop::collection::vec((any::<prop::sample::Index>(), 0..4_000_u64, 0..5_u8), 1..300),
+        steps in prop::collection::vec(
+            (any::<prop::sample::Index>(), 0..4_000_u64, 0..5_u8),
+            1..300,
+        ),
     ) {
         let handle = handle(endpoints, false, percent);
         let cap = (usize::from(endpoints) * usize::from(percent) / 100).max(1);

@@ -1,4 +1,5 @@
-//! Retries as a share of requests over a window (GEP-3388 counts over time, not at one moment; so does this).
+//! Retries as a share of requests over a window (GEP-3388 counts over time, not at one moment; so
+//! does this).
 //!
 //! The window is ten buckets of a second, so that forgetting costs nothing and memory is fixed.
 
@@ -24,7 +25,8 @@ struct Bucket {
 }
 
 impl RetryBudget {
-    /// `percent` of the window's requests, and at least `min_per_s` retries for each second of the window.
+    /// `percent` of the window's requests, and at least `min_per_s` retries for each second of the
+    /// window.
     #[must_use]
     pub const fn new(percent: u8, min_per_s: u32) -> Self {
         Self {
@@ -126,7 +128,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn retries_stay_below_the_share(percent in 0..=100_u8, steps in proptest::collection::vec((0..50_u64, any::<bool>()), 0..400)) {
+        fn retries_stay_below_the_share(
+            percent in 0..=100_u8,
+            steps in proptest::collection::vec((0..50_u64, any::<bool>()), 0..400),
+        ) {
             let mut budget = RetryBudget::new(percent, 0);
             let (mut now, mut requests, mut retries) = (0, 0_u64, 0_u64);
             for (wait, is_retry) in steps {

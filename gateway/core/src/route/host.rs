@@ -63,7 +63,8 @@ impl HostMap {
     }
 }
 
-/// The host of an authority in lower case, without port and final dot; `None` when it is too long to be one.
+/// The host of an authority in lower case, without port and final dot; `None` when it is too long
+/// to be one.
 fn lower_case_host<'a>(authority: &[u8], buffer: &'a mut [u8; HOST_BYTES_MAX]) -> Option<&'a [u8]> {
     let host = without_port(authority);
     let host = host.strip_suffix(b".").unwrap_or(host);

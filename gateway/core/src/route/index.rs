@@ -1,8 +1,9 @@
 //! Which routes can match a path, in order, without looking at the others.
 //!
-//! gRPC paths are `/service/method`. Routes for one path go under that path, routes for one service (a prefix of the form
-//! `/service/`) under that prefix, and everything else (other prefixes, regular expressions) into a list that is tried
-//! for every path. All three keep ascending positions, so merging them gives the order of precedence.
+//! gRPC paths are `/service/method`. Routes for one path go under that path, routes for one service
+//! (a prefix of the form `/service/`) under that prefix, and everything else (other prefixes,
+//! regular expressions) into a list that is tried for every path. All three keep ascending
+//! positions, so merging them gives the order of precedence.
 
 use hashbrown::HashMap;
 

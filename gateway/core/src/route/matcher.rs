@@ -6,7 +6,8 @@ use super::HeaderLookup;
 use crate::ConfigError;
 use crate::config::{HeaderMatch, Name, PathMatch};
 
-/// Memory that one compiled expression may take; the default of the crate, 10 MiB, is for programs that have one.
+/// Memory that one compiled expression may take; the default of the crate, 10 MiB, is for programs
+/// that have one.
 const REGEX_BYTES_MAX: usize = 256 * 1024;
 
 /// A condition on the path.

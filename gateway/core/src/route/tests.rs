@@ -114,7 +114,8 @@ fn the_first_route_that_matches_wins_whatever_its_kind() {
 
 #[test]
 fn headers_are_all_needed_and_the_first_rule_of_equals_wins() {
-    // gateway-api's conformance case: `version: two` and `color: blue` go to the rule that stands first.
+    // gateway-api's conformance case: `version: two` and `color: blue` go to the rule that stands
+    // first.
     let table = table(vec![
         route(
             "both",
@@ -236,19 +237,25 @@ proptest! {
         path in any_path(),
         second: bool,
     ) {
-        let routes: Vec<_> = matches.into_iter().enumerate().map(|(position, (path, needs_header))| {
+        let compile = |(position, (path, needs_header)): (usize, (PathMatch, bool))| {
             let headers = if needs_header { vec![header("v", "2")] } else { vec![] };
             route(&position.to_string(), path, headers)
-        }).collect();
+        };
+        let routes: Vec<_> = matches.into_iter().enumerate().map(compile).collect();
         let headers = if second { Headers(vec![("v", "2")]) } else { NONE };
         let table = table(routes);
         let linear = table.routes().find(|route| route.matches(path.as_bytes(), &headers, true));
-        prop_assert_eq!(name_of(&table, &path, &headers), linear.map(|route| route.name().to_string()));
+        let linear = linear.map(|route| route.name().to_string());
+        prop_assert_eq!(name_of(&table, &path, &headers), linear);
     }
 
     #[test]
-    fn lookups_never_panic(host in prop::collection::vec(any::<u8>(), 0..300), path in prop::collection::vec(any::<u8>(), 0..64)) {
-        let table = table(vec![route("a", prefix("/a/"), vec![]), route("b", regex(".*x"), vec![])]);
+    fn lookups_never_panic(
+        host in prop::collection::vec(any::<u8>(), 0..300),
+        path in prop::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let routes = vec![route("a", prefix("/a/"), vec![]), route("b", regex(".*x"), vec![])];
+        let table = table(routes);
         let _ = table.lookup(&host, &path, &NONE, true);
     }
 }

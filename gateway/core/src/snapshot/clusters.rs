@@ -1,4 +1,5 @@
-//! The clusters of the next snapshot: each is its configuration and its endpoints, which come separately.
+//! The clusters of the next snapshot: each is its configuration and its endpoints, which come
+//! separately.
 
 use std::sync::Arc;
 
@@ -66,8 +67,8 @@ impl<'a> Sent<'a> {
         self.configs.contains_key(name) || kept()
     }
 
-    /// A cluster that stays: of the parts that were sent, and those that it had in `base`. What it had in `prev` is used
-    /// again where it is the same.
+    /// A cluster that stays: of the parts that were sent, and those that it had in `base`. What it
+    /// had in `prev` is used again where it is the same.
     fn cluster(
         &self,
         prev: &Snapshot,

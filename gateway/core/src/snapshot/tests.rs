@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -27,7 +29,9 @@ fn endpoints(cluster: &str, addresses: &[&str]) -> Value {
         .iter()
         .map(|address| json!({"address": address}))
         .collect();
-    json!({"cluster": cluster, "localities": [{"cluster_id": "c", "region": "r", "priority": 0, "weight": 1, "endpoints": endpoints}]})
+    let locality = json!({"cluster_id": "c", "region": "r", "priority": 0, "weight": 1,
+        "endpoints": endpoints});
+    json!({"cluster": cluster, "localities": [locality]})
 }
 
 /// Kinds and names of objects that are the same in both.
@@ -115,7 +119,8 @@ fn the_same_again_keeps_every_object() {
 #[test]
 fn an_endpoint_change_costs_one_cluster_and_keeps_what_was_learned() {
     let snapshot = first();
-    let change = json!({"version": "43", "full": false, "endpoints": [endpoints("users", &["10.0.0.7:50051", "10.0.0.9:50051"])]});
+    let set = endpoints("users", &["10.0.0.7:50051", "10.0.0.9:50051"]);
+    let change = json!({"version": "43", "full": false, "endpoints": [set]});
     let next = delta(&snapshot, &change).unwrap();
     assert_eq!(shared(&snapshot, &next), ALL[1..]);
     let address = "10.0.0.7:50051".parse().unwrap();
@@ -198,7 +203,8 @@ fn dangling_names_are_refused_with_the_path_of_who_has_them() {
     assert!(removed("clusters", "users").starts_with(
         "route_tables(main).virtual_hosts[0].routes[0].action.weighted[0].cluster: there is no cluster `users`"
     ));
-    let orphan = json!({"version": "43", "full": false, "endpoints": [endpoints("nobody", &["10.0.0.1:1"])]});
+    let set = endpoints("nobody", &["10.0.0.1:1"]);
+    let orphan = json!({"version": "43", "full": false, "endpoints": [set]});
     assert!(refused(orphan).starts_with("endpoints[0].cluster: there is no cluster `nobody`"));
     let secret = json!({"version": "43", "full": false, "secrets": [{"name": "clusterset-ca"}]});
     assert_eq!(
@@ -251,7 +257,8 @@ fn expressions_that_do_not_compile_are_refused_with_their_path() {
 #[test]
 fn a_refused_update_changes_nothing_that_endpoints_share() {
     let snapshot = first();
-    let change = json!({"version": "43", "full": false, "endpoints": [endpoints("users", &["10.0.0.7:50051"])],
+    let set = endpoints("users", &["10.0.0.7:50051"]);
+    let change = json!({"version": "43", "full": false, "endpoints": [set],
         "removed": {"secrets": ["web"]}});
     assert!(delta(&snapshot, &change).is_err());
     assert_eq!(snapshot.cluster("users").unwrap().shared.members().len(), 4);
@@ -260,13 +267,16 @@ fn a_refused_update_changes_nothing_that_endpoints_share() {
 proptest! {
     /// Deltas one after the other give what one full update gives, and share what they do not name.
     #[test]
-    fn deltas_lead_where_a_full_update_leads(steps in prop::collection::vec((0..4_usize, prop::collection::vec(1..9_u8, 0..4), any::<bool>()), 1..12)) {
+    fn deltas_lead_where_a_full_update_leads(
+        steps in prop::collection::vec((0..4_usize, prop::collection::vec(1..9_u8, 0..4), any::<bool>()), 1..12),
+    ) {
         let names = ["a", "b", "c", "d"];
-        let mut expected: std::collections::BTreeMap<&str, Vec<String>> = std::collections::BTreeMap::new();
+        let mut expected: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         let mut snapshot = Snapshot::default();
         for (at, octets, remove) in steps {
             let name = names[at];
-            let mut addresses: Vec<_> = octets.iter().map(|octet| format!("10.0.0.{octet}:80")).collect();
+            let addresses = octets.iter().map(|octet| format!("10.0.0.{octet}:80"));
+            let mut addresses: Vec<_> = addresses.collect();
             addresses.sort();
             addresses.dedup();
             let change = if remove {
@@ -275,22 +285,26 @@ proptest! {
             } else {
                 expected.insert(name, addresses.clone());
                 let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
-                json!({"version": "x", "full": false, "clusters": [{"name": name}], "endpoints": [endpoints(name, &addresses)]})
+                json!({"version": "x", "full": false, "clusters": [{"name": name}],
+                    "endpoints": [endpoints(name, &addresses)]})
             };
             let next = delta(&snapshot, &change).unwrap();
             for other in names.iter().filter(|other| **other != name) {
                 let [before, after] = [&snapshot, &next].map(|snapshot| snapshot.cluster(other));
                 prop_assert_eq!(before.is_some(), after.is_some());
-                prop_assert!(before.zip(after).is_none_or(|(before, after)| Arc::ptr_eq(before, after)));
+                let both = before.zip(after);
+                prop_assert!(both.is_none_or(|(before, after)| Arc::ptr_eq(before, after)));
             }
             snapshot = next;
         }
         let mut found: Vec<_> = snapshot.clusters().map(|cluster| {
-            let addresses = cluster.endpoints.endpoints().iter().map(|endpoint| endpoint.address.to_string());
+            let endpoints = cluster.endpoints.endpoints().iter();
+            let addresses = endpoints.map(|endpoint| endpoint.address.to_string());
             (cluster.config.name.to_string(), addresses.collect::<Vec<_>>())
         }).collect();
         found.sort();
-        let expected: Vec<_> = expected.into_iter().map(|(name, addresses)| (name.to_owned(), addresses)).collect();
+        let expected = expected.into_iter().map(|(name, addresses)| (name.to_owned(), addresses));
+        let expected: Vec<_> = expected.collect();
         prop_assert_eq!(found, expected);
     }
 }

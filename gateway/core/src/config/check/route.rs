@@ -53,7 +53,8 @@ fn virtual_host(host: &VirtualHostConfig) -> Checked {
             format!("hostnames[{position}]"),
             || {
                 format!(
-                    "must be `*`, `*.` and a lower-case DNS name, a lower-case DNS name, or an IP address; it is `{hostname}`"
+                    "must be `*`, an IP address, or a lower-case DNS name, with or without `*.` in front; \
+                     it is `{hostname}`"
                 )
             },
         )?;
