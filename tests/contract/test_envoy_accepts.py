@@ -59,7 +59,7 @@ spec:
   hostnames: [grpc.example.com, "*.api.example.com"]
   rules:
   - matches:
-    - method: {type: RegularExpression, service: 'com[.]example[.].+', method: "Get[A-Z][a-z]{2,10}"}
+    - method: {type: RegularExpression, service: 'com[.]example[.].+', method: "Get[A-Z][a-z]{2,9}"}
     - method: {method: Check}
       headers:
       - {type: RegularExpression, name: x-env, value: "(staging|canary)-[0-9]+"}

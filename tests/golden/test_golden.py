@@ -1,8 +1,8 @@
 """Manifests in, snapshot and conditions out, compared with files that people have read.
 
-A case is a folder: `in.yaml` (one cluster's objects, oldest first; certificates listed in a comment
-`# certificate: NAMESPACE/NAME` are made on the spot), optionally `federation.yaml` (facts and derived
-state, in the model's JSON form) and `out.yaml`. Values at their defaults are left out of `out.yaml`.
+A case is a folder: `in.yaml` (one cluster's objects, oldest first; certificates listed in a
+comment `# certificate: NAMESPACE/NAME` are made on the spot), optionally `federation.yaml` (facts
+and derived state, in the model's JSON form) and `out.yaml`, without values at their defaults.
 `pytest tests/golden --update-golden` rewrites it.
 """
 

@@ -81,7 +81,7 @@ def compile_cluster(inputs: CompileInputs) -> Compiled:
 def _snapshot(
     look_up: Index, listeners: ListenersByGateway, routes: Iterable[CompiledRoute]
 ) -> Snapshot:
-    routes = [route for route in routes if any(outcome.attached for outcome in route.outcomes)]
+    routes = [route for route in routes if route.answers]
     ingress, tables = build_listeners(listeners, routes)
     local = exported_upstreams(look_up)
     east_west = build_east_west(look_up, local)

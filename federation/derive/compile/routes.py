@@ -33,6 +33,13 @@ class CompiledRoute:
     outcomes: tuple[ParentOutcome, ...]
 
     @property
+    def answers(self) -> bool:
+        """Whether any call can reach a rule of the route."""
+        return any(outcome.attached for outcome in self.outcomes) and any(
+            rule.routes for rule in self.rules
+        )
+
+    @property
     def rejection(self) -> Problem | None:
         """The fault that keeps the whole route from being accepted, if every rule has one."""
         faulty = [rule for rule in self.rules if rule.faults]
