@@ -1,4 +1,4 @@
-//! The server's end against a hand-made client: streams, header rules, GOAWAY.
+//! The server's end against a hand-made client: stream life, broken rules, GOAWAY.
 
 mod support;
 
@@ -41,7 +41,7 @@ fn a_call_from_end_to_end() {
         panic!("{events:?}")
     };
     assert_eq!(&bytes[range.clone()], b"hello");
-    server.feed(&headers_frame_trailers()).expect("allowed");
+    server.feed(&trailers(1)).expect("allowed");
     assert!(matches!(
         server.take()[..],
         [Event::Trailers { token: 77, .. }]
@@ -68,10 +68,6 @@ fn a_call_from_end_to_end() {
         server.connection.send_data(stream, b"x", true),
         Err(SendError::Gone)
     );
-}
-
-fn headers_frame_trailers() -> Vec<u8> {
-    headers(1, &[("x-sum", "1")], true)
 }
 
 #[test]
@@ -155,183 +151,6 @@ fn a_large_block_goes_out_in_many_frames() {
     );
     let len: usize = frames.iter().map(|f| f.payload.len()).sum();
     assert!(len > 40_000);
-}
-
-/// RFC 9113 sections 8.2 and 8.3: each list is malformed, the stream ends, the connection stays.
-#[test]
-fn malformed_requests() {
-    let with = |extra: &[(&'static str, &'static str)]| {
-        let mut fields = REQUEST.to_vec();
-        fields.extend(extra);
-        fields
-    };
-    let without = |name: &str| {
-        REQUEST
-            .iter()
-            .filter(|f| f.0 != name)
-            .copied()
-            .collect::<Vec<_>>()
-    };
-    let replaced = |name: &str, value: &'static str| {
-        REQUEST
-            .iter()
-            .map(|f| if f.0 == name { (f.0, value) } else { *f })
-            .collect::<Vec<_>>()
-    };
-    let lists = [
-        with(&[("Upper", "1")]),
-        with(&[("", "1")]),
-        with(&[("a b", "1")]),
-        with(&[("x", "a\rb")]),
-        with(&[("x", "a\nb")]),
-        with(&[("x", "a\0b")]),
-        with(&[("x", " a")]),
-        with(&[("x", "a\t")]),
-        with(&[("connection", "close")]),
-        with(&[("keep-alive", "1")]),
-        with(&[("proxy-connection", "1")]),
-        with(&[("transfer-encoding", "chunked")]),
-        with(&[("upgrade", "h2c")]),
-        with(&[("te", "gzip")]),
-        with(&[("x", "1"), (":path", "/")]),
-        with(&[(":path", "/again")]),
-        with(&[(":status", "200")]),
-        with(&[(":unknown", "1")]),
-        with(&[(":protocol", "websocket")]),
-        with(&[("content-length", "x")]),
-        with(&[("content-length", "1"), ("content-length", "2")]),
-        with(&[("content-length", "1")]),
-        without(":method"),
-        without(":scheme"),
-        without(":path"),
-        replaced(":path", ""),
-        replaced(":path", "a"),
-        replaced(":path", "*"),
-        replaced(":method", "CONNECT"),
-    ];
-    let mut server = Probe::server();
-    for (number, list) in lists.iter().enumerate() {
-        let id = number as u32 * 2 + 1;
-        server
-            .feed(&headers(id, list, true))
-            .expect("the connection stays");
-        assert_eq!(server.take(), [], "{list:?}");
-        assert_eq!(
-            server.reset_code(),
-            (id, ErrorCode::ProtocolError),
-            "{list:?}"
-        );
-    }
-    server.request(1001, true);
-    assert_eq!(server.connection.stream_count(), 1);
-}
-
-#[test]
-fn unusual_requests_that_are_well_formed() {
-    let lists: [&[(&str, &str)]; 5] = [
-        &[(":method", "OPTIONS"), (":scheme", "http"), (":path", "*")],
-        &[(":method", "CONNECT"), (":authority", "a:1")],
-        &[
-            (":scheme", "http"),
-            (":path", "/"),
-            (":method", "GET"),
-            ("te", "trailers"),
-        ],
-        &[
-            (":method", "GET"),
-            (":scheme", "http"),
-            (":path", "/"),
-            ("x", ""),
-            ("x", "a\tb"),
-        ],
-        &[
-            (":method", "GET"),
-            (":scheme", "http"),
-            (":path", "/"),
-            ("x", "\u{e9}"),
-            ("content-length", "0"),
-        ],
-    ];
-    let mut server = Probe::server();
-    for (number, list) in lists.iter().enumerate() {
-        server
-            .feed(&headers(number as u32 * 2 + 1, list, true))
-            .expect("allowed");
-        assert!(
-            matches!(server.take()[..], [Event::Request { .. }]),
-            "{list:?}"
-        );
-    }
-}
-
-#[test]
-fn malformed_trailers_reset_a_known_stream() {
-    for (fields, end_stream) in [(&[(":path", "/")], true), (&[("x", "1")], false)] {
-        let mut server = Probe::server();
-        let stream = server.request(1, false);
-        server.connection.set_token(stream, 5);
-        server
-            .feed(&headers(1, fields, end_stream))
-            .expect("the connection stays");
-        let reset = Event::Reset {
-            stream,
-            token: 5,
-            code: ErrorCode::ProtocolError,
-            local: true,
-        };
-        assert_eq!(server.take(), [reset]);
-        assert_eq!(server.reset_code(), (1, ErrorCode::ProtocolError));
-        assert_eq!(server.connection.stream_count(), 0);
-    }
-}
-
-#[test]
-fn content_length_has_to_match_the_body() {
-    let with_length = || {
-        let mut fields = REQUEST.to_vec();
-        fields.push(("content-length", "4"));
-        headers(1, &fields, false)
-    };
-    for (body, trailers) in [
-        (data(1, b"abc", true), None),
-        (data(1, b"abcde", false), None),
-        (data(1, b"abc", false), Some(headers_frame_trailers())),
-    ] {
-        let mut server = Probe::server();
-        server.feed(&with_length()).expect("allowed");
-        server.feed(&body).expect("the connection stays");
-        if let Some(trailers) = trailers {
-            server.feed(&trailers).expect("the connection stays");
-        }
-        let last = server.take().pop();
-        assert!(
-            matches!(last, Some(Event::Reset { local: true, .. })),
-            "{last:?}"
-        );
-    }
-    let mut server = Probe::server();
-    server
-        .feed_all(&[with_length(), data(1, b"ab", false), data(1, b"cd", true)])
-        .expect("right");
-    assert_eq!(server.take().len(), 3);
-}
-
-#[test]
-fn a_list_too_large_is_no_request() {
-    let mut server = Probe::server_with(Config {
-        max_header_list_size: 300,
-        ..Config::server()
-    });
-    let large = "v".repeat(300);
-    let mut fields = REQUEST.to_vec();
-    fields.push(("x", &large));
-    server
-        .feed(&headers(1, &fields, true))
-        .expect("the connection stays");
-    assert_eq!(server.take(), []);
-    assert_eq!(server.reset_code(), (1, ErrorCode::EnhanceYourCalm));
-    assert_eq!(server.connection.stats().header_lists_too_large, 1);
-    server.request(3, true);
 }
 
 #[test]
@@ -483,7 +302,7 @@ fn frames_that_end_the_connection() {
     for (what, frames, code) in cases {
         assert_eq!(Probe::server().failure(&frames), code, "{what}");
     }
-    for late in [data(1, b"x", true), headers_frame_trailers()] {
+    for late in [data(1, b"x", true), trailers(1)] {
         let mut server = Probe::server();
         server.feed_all(&finished).expect("allowed");
         let [Event::Request { stream, .. }] = server.take()[..] else {
@@ -522,12 +341,7 @@ fn frames_that_end_the_stream() {
             data(1, b"x", true),
             StreamClosed,
         ),
-        (
-            "HEADERS after the end",
-            true,
-            headers_frame_trailers(),
-            StreamClosed,
-        ),
+        ("HEADERS after the end", true, trailers(1), StreamClosed),
         (
             "WINDOW_UPDATE of 0",
             false,
@@ -578,7 +392,7 @@ fn what_was_on_its_way_when_we_reset_is_dropped() {
         .feed_all(&[
             data(1, b"late", false),
             window_update(1, 5),
-            headers_frame_trailers(),
+            trailers(1),
             rst(1, ErrorCode::Cancel),
             request(3, true),
         ])

@@ -1,13 +1,14 @@
 //! The connection: bytes of the peer in, events out; calls of the caller in, bytes out.
 //!
 //! Decides what frames mean together: stream life, windows, GOAWAY, settings. `receive` takes frames,
-//! `headers` takes header blocks, `send` makes frames. Leaves bytes to `frame`, `hpack` and `output`.
+//! `control` those that steer, `headers` header blocks; `send` makes frames. Leaves bytes to `frame`, `hpack` and `output`.
 //!
 //! Invariants:
 //! - A stream with queued bytes and an open window stands in `round` exactly once.
 //! - Header blocks are encoded and decoded in the order of the wire, also those nobody wants.
 //! - After an error every `receive` gives the same error; sending does no harm.
 
+mod control;
 mod headers;
 mod receive;
 mod send;

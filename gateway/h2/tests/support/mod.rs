@@ -72,6 +72,10 @@ pub fn request(id: u32, end_stream: bool) -> Vec<u8> {
     headers(id, &REQUEST, end_stream)
 }
 
+pub fn trailers(id: u32) -> Vec<u8> {
+    headers(id, &[("x-sum", "1")], true)
+}
+
 pub fn data(id: u32, payload: &[u8], end_stream: bool) -> Vec<u8> {
     frame(DATA, u8::from(end_stream), id, payload)
 }
