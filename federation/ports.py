@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from federation.model.objects import ObjectKey, ObjectSnapshot
+from federation.model.snapshot import Snapshot
 from federation.model.status import ObjectStatus
 
 
@@ -216,4 +217,12 @@ class StatusSink(Protocol):
 
         Sets ``last_transition_time`` where a condition's status changed. Raises ``TemporaryError``.
         """
+        ...
+
+
+class SnapshotSink(Protocol):
+    """Who serves compiled snapshots to the gateways."""
+
+    def publish(self, snapshot: Snapshot) -> int:
+        """Serve ``snapshot`` from now on; returns its generation. An equal one changes nothing."""
         ...

@@ -9,18 +9,12 @@ Invariants: a condition whose status is as before keeps its time, whatever else 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 from federation.model.conditions import Condition
 from federation.model.status import AncestorStatus, ListenerStatus, ObjectStatus, ParentStatus
 
 Times = Mapping[tuple[str, str], tuple[str, str | None]]
 """By place and type: the status and since when."""
-
-
-def timestamp(unix_s: float) -> str:
-    """A Unix time as API objects spell it: RFC 3339, seconds, UTC."""
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def with_times(status: ObjectStatus, old: ObjectStatus | None, now: str) -> ObjectStatus:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -24,6 +24,7 @@ class Latest(Generic[T]):
         self._version = 0 if initial is None else 1
         self._closed = False
         self._news = asyncio.Event()
+        self._listeners: set[asyncio.Event] = set()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -69,6 +70,36 @@ class Latest(Generic[T]):
             news = self._news
             await news.wait()
 
+    def subscribe(self, event: asyncio.Event) -> None:
+        """Set ``event`` at every change, until ``unsubscribe``."""
+        self._listeners.add(event)
+
+    def unsubscribe(self, event: asyncio.Event) -> None:
+        """Leave ``event`` alone from now on."""
+        self._listeners.discard(event)
+
     def _announce(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
+        for listener in self._listeners:
+            listener.set()
+
+
+async def any_change(*cells: Latest[Any], settle_s: float = 0.0) -> AsyncGenerator[None, None]:
+    """Yield once now, and once after changes of any of ``cells``; never ends.
+
+    ``settle_s`` is how long to wait after a change for others that belong to it.
+    """
+    changed = asyncio.Event()
+    for cell in cells:
+        cell.subscribe(changed)
+    try:
+        while True:
+            changed.clear()
+            yield
+            await changed.wait()
+            if settle_s:
+                await asyncio.sleep(settle_s)
+    finally:
+        for cell in cells:
+            cell.unsubscribe(changed)

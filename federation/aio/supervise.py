@@ -24,11 +24,13 @@ async def supervised(
     loop: Callable[[], Awaitable[None]],
     *,
     on_failure: Callable[[str, Exception, float], None],
+    fatal: tuple[type[Exception], ...] = (),
     first_wait_s: float = 0.1,
 ) -> None:
     """Run ``loop`` and start it again whenever it raises; returns when the loop returns.
 
-    ``on_failure`` is told the name, the exception and the wait until the next start.
+    ``on_failure`` is told the name, the exception and the wait until the next start. Exceptions of
+    the types ``fatal`` are not survived: they are raised.
     """
     clock = asyncio.get_running_loop().time
     wait_s = first_wait_s
@@ -36,6 +38,8 @@ async def supervised(
         started = clock()
         try:
             await loop()
+        except fatal:
+            raise
         except Exception as failure:  # noqa: BLE001 - a supervisor's purpose
             if clock() - started > QUIET_AFTER_S:
                 wait_s = first_wait_s

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from federation.adapters.transitions import timestamp
 from federation.adapters.universal.reading import object_bytes, object_of
 from federation.model.base import ClusterId
 from federation.model.objects import ApiObject, ObjectKey, RejectedObject
@@ -35,6 +34,7 @@ from federation.ports import (
 from federation.wire.etcd import from_bytes
 from federation.wire.etcd_keys import Keys
 from federation.wire.manifests import Rejected, Skipped
+from federation.wire.timestamps import timestamp
 
 ATTEMPTS_MAX = 8
 """Tries of one apply against other writers before it gives up; each try reads anew."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from federation.adapters.transitions import timestamp, with_times
+from federation.adapters.transitions import with_times
 from federation.adapters.universal.objects import read_statuses
 from federation.model.base import ClusterId
 from federation.model.objects import ObjectKey
@@ -19,6 +19,7 @@ from federation.model.status import ObjectStatus
 from federation.ports import MAX_WRITES, Clock, Delete, Put, Store, Write
 from federation.wire.etcd import to_bytes
 from federation.wire.etcd_keys import Keys
+from federation.wire.timestamps import timestamp
 
 
 class UniversalStatusSink:

@@ -1,0 +1,129 @@
+"""What the agent reads: its objects and the federation's state, kept in two cells.
+
+Decides: when the last good state from disk stands in for what has not arrived yet; when to save.
+Leaves to others: watching (source and store), what follows (``publisher``, ``routing``).
+Invariants: what is live is never replaced by what is from disk; only complete, live state is saved;
+each bad object or stored value is logged once, when it becomes bad.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import aclosing
+
+from federation.agent.disk import StateDir, StateDirError
+from federation.agent.settings import AgentSettings
+from federation.agent.state import ClusterObjects, FederationState
+from federation.aio import Latest, any_change
+from federation.model.objects import ObjectSnapshot
+from federation.ports import Clock, Listing, ObjectSource, Store
+from federation.wire.etcd import ViewReader
+from federation.wire.etcd_keys import Keys
+
+log = logging.getLogger(__name__)
+
+
+class Inputs:
+    """The cells and the loops that fill them. One owner: the agent."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        store: Store,
+        keys: Keys,
+        source: ObjectSource,
+        disk: StateDir,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._keys = keys
+        self._source = source
+        self._disk = disk
+        self._reader = ViewReader(keys, now=clock.now)
+        self._complaints: dict[str, str] = {}
+        self.objects: Latest[ClusterObjects] = Latest()
+        self.federation: Latest[FederationState] = Latest()
+
+    def __repr__(self) -> str:
+        return f"Inputs(objects={self.objects!r}, federation={self.federation!r})"
+
+    async def watch_federation(self) -> None:
+        """Keep ``federation`` current, for ever."""
+        async with aclosing(self._store.mirror(self._keys.state)) as listings:
+            async for listing in listings:
+                self._take_listing(listing, live=True)
+
+    async def watch_objects(self) -> None:
+        """Keep ``objects`` current, for ever."""
+        async with aclosing(self._source.snapshots()) as snapshots:
+            async for snapshot in snapshots:
+                if snapshot.synced:
+                    self._take_objects(snapshot, live=True)
+
+    async def fall_back_to_disk(self) -> bool:
+        """After the settings' patience put the last good state in place of what is missing."""
+        await asyncio.sleep(self._settings.from_disk_after_s)
+        if self.objects.value is not None and self.federation.value is not None:
+            return False
+        try:
+            saved = await asyncio.to_thread(self._disk.load)
+        except StateDirError as error:
+            log.warning("last good state is unusable", extra={"reason": str(error)})
+            return False
+        if saved is None:
+            log.warning("nothing is known yet and nothing was saved; serving nothing")
+            return False
+        objects, listing = saved
+        if self.objects.value is None:
+            self._take_objects(objects, live=False)
+        if self.federation.value is None:
+            self._take_listing(listing, live=False)
+        log.warning("serving the last good state", extra={"revision": listing.revision})
+        return True
+
+    async def save(self) -> None:
+        """Save live state when it has changed, at most as often as the settings say."""
+        saved: object = None
+        async with aclosing(any_change(self.objects, self.federation)) as changes:
+            async for _ in changes:
+                objects, federation = self.objects.value, self.federation.value
+                if objects is None or federation is None:
+                    continue
+                if not (objects.live and federation.live):
+                    continue
+                lasting = [entry for entry in federation.listing.entries if not entry.leased]
+                if saved != (objects.snapshot, lasting):
+                    await self._save(objects.snapshot, federation.listing)
+                    saved = (objects.snapshot, lasting)
+                    await asyncio.sleep(self._settings.save_every_s)
+
+    async def _save(self, objects: ObjectSnapshot, listing: Listing) -> None:
+        try:
+            await asyncio.to_thread(self._disk.save, objects, listing)
+        except OSError as error:
+            log.warning("last good state was not saved", extra={"reason": str(error)})
+
+    def _take_listing(self, listing: Listing, *, live: bool) -> None:
+        reading = self._reader.read(listing.revision, listing.entries)
+        self._complain("stored value", {entry.key: entry.message for entry in reading.problems})
+        self.federation.set(FederationState(listing, reading, live))
+
+    def _take_objects(self, snapshot: ObjectSnapshot, *, live: bool) -> None:
+        rejected = {str(key): why.message for key, why in snapshot.rejected.items()}
+        self._complain("object", rejected)
+        self.objects.set(ClusterObjects(snapshot, live))
+
+    def _complain(self, what: str, problems: Mapping[str, str]) -> None:
+        known = {key: text for key, text in self._complaints.items() if key.startswith(what)}
+        fresh = {f"{what} {name}": text for name, text in problems.items()}
+        for key, text in fresh.items():
+            if known.get(key) != text:
+                log.warning("%s is not used", what, extra={"name_": key, "reason": text})
+        for key in known.keys() - fresh.keys():
+            log.info("%s is in order again", what, extra={"name_": key})
+            del self._complaints[key]
+        self._complaints |= fresh

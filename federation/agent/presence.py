@@ -1,0 +1,104 @@
+"""The heartbeat: the sign of life of the cluster's agent, under a lease.
+
+Decides: when a claim and a lease are taken anew.
+Leaves to others: the claim's rules (``claim``), what readers conclude (``Stale``, no more).
+Invariants: nothing is written without the claim; losing the store ends the heartbeat and nothing
+else; leaving revokes the lease, so an agent that was stopped shows as stale at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from federation.agent.claim import Claim, claim
+from federation.agent.settings import AgentSettings
+from federation.aio import Backoff, cancel_and_wait, retrying
+from federation.model.facts import Heartbeat, Member
+from federation.ports import Lease, LeaseLost, Put, Store, StoreUnavailable, TemporaryError
+from federation.wire.etcd import to_bytes
+from federation.wire.etcd_keys import Keys
+
+log = logging.getLogger(__name__)
+
+RETRY_WAIT_S_MAX = 1.0
+"""Longest wait before the store is asked again after a loss."""
+
+
+class Presence:
+    """Keeps claim and heartbeat."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        store: Store,
+        keys: Keys,
+        member: Member,
+        observe: Callable[[], tuple[int, int]],
+    ) -> None:
+        """``observe`` tells the newest revision seen and the number of connected gateways."""
+        self._settings = settings
+        self._store = store
+        self._keys = keys
+        self._member = member
+        self._observe = observe
+        self._state = "starting"
+        self.claimed = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"Presence({self._member.cluster}, {self._state})"
+
+    async def run(self) -> None:
+        """Be present for ever. Raises ``NameTakenError`` when the name is another's."""
+        backoff = Backoff(max_s=RETRY_WAIT_S_MAX)
+        while True:
+            await retrying(
+                self._be_present,
+                on=(TemporaryError, LeaseLost),
+                backoff=backoff,
+                before_wait=lambda failure, _tries, _wait: self._enter("away", str(failure)),
+            )
+
+    async def _be_present(self) -> None:
+        """Claim, hold a lease, beat until the lease or the claim is lost."""
+        held = await claim(self._store, self._keys, self._member)
+        self.claimed.set()
+        async with self._store.lease(ttl_s=self._settings.heartbeat_ttl_s) as lease:
+            lost = asyncio.create_task(lease.lost(), name="heartbeat lease")
+            try:
+                while not lost.done() and await self._beat(held, lease):
+                    await asyncio.wait({lost}, timeout=self._settings.heartbeat_every_s)
+            finally:
+                await cancel_and_wait(lost)
+        self._enter("away", "the lease or the claim was lost")
+
+    async def _beat(self, held: Claim, lease: Lease) -> bool:
+        """One heartbeat; false when the claim has gone. A store that is away is waited for."""
+        revision, gateways = self._observe()
+        beat = Heartbeat(
+            cluster=self._member.cluster,
+            instance=self._member.instance,
+            seen_revision=revision,
+            version=self._settings.version,
+            gateways_connected=gateways,
+        )
+        key = self._keys.heartbeat(self._member.cluster)
+        try:
+            written = await self._store.commit(
+                [Put(key, to_bytes(beat), lease.id)], guards=[held.guard]
+            )
+        except StoreUnavailable as error:
+            self._enter("away", str(error))
+            return True
+        if written is not None:
+            self._enter("present", "")
+        return written is not None
+
+    def _enter(self, state: str, reason: str) -> None:
+        """One line for each change of state."""
+        if state != self._state:
+            self._state = state
+            level = logging.INFO if state == "present" else logging.WARNING
+            log.log(level, "heartbeat is %s", state, extra={"reason": reason})

@@ -1,0 +1,171 @@
+"""Brings the stored facts and gateway addresses of the cluster to what is so here.
+
+Decides: when to publish (objects, gateways or the stored facts have changed) and what was seen to
+be deleted: a service that was exported in this process's life and is no longer.
+Leaves to others: the plan (``publication``), the addresses (``entrances``), the claim (``claim``).
+Invariants: facts come from live objects and are compared with live state only; every write is
+guarded by the claim, facts also by the seal they were planned against, so that nothing is written
+on top of what was not read; a lost answer is settled by reading, not by writing again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from federation.agent.claim import Claim, claim
+from federation.agent.entrances import entrances
+from federation.agent.publication import Batch, Publication, Stored, plan
+from federation.agent.settings import AgentSettings
+from federation.agent.state import ClusterObjects, FederationState
+from federation.aio import Backoff, Latest, any_change, retrying
+from federation.derive.exports import derive_facts
+from federation.model.acks import AckView
+from federation.model.base import ServiceName
+from federation.model.facts import Member, Quarantine
+from federation.ports import Absent, Clock, Entry, Guard, Put, Store, TemporaryError, Unchanged
+from federation.wire.etcd import to_bytes
+from federation.wire.etcd_keys import Keys
+from federation.wire.timestamps import timestamp
+
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """The loop and what it remembers: the claim, and which services were here in its life."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        store: Store,
+        keys: Keys,
+        member: Member,
+        clock: Clock,
+        objects: Latest[ClusterObjects],
+        federation: Latest[FederationState],
+        acks: Latest[AckView],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._keys = keys
+        self._member = member
+        self._clock = clock
+        self._objects = objects
+        self._federation = federation
+        self._acks = acks
+        self._claim: Claim | None = None
+        self._seen: set[ServiceName] = set()
+        self._written = 0
+        self._quarantine: Quarantine | None = None
+
+    def __repr__(self) -> str:
+        state = "quarantined" if self._quarantine is not None else "publishing"
+        return f"Publisher({self._member.cluster}, {state}, revision={self._written})"
+
+    async def run(self) -> None:
+        """Publish after every change, for ever. Raises ``NameTakenError``."""
+        cells = (self._objects, self._federation, self._acks)
+        async with aclosing(any_change(*cells)) as changes:
+            async for _ in changes:
+                await retrying(
+                    self.step,
+                    on=TemporaryError,
+                    backoff=Backoff(max_s=1.0),
+                    before_wait=self._note,
+                )
+
+    async def step(self) -> None:
+        """Compare and write what differs. Does nothing while something is not known live."""
+        objects, federation = self._objects.value, self._federation.value
+        if objects is None or federation is None or not (objects.live and federation.live):
+            return
+        if federation.listing.revision < self._written:
+            return  # our own last write is still on its way to us
+        if self._claim is None:
+            self._claim = await claim(self._store, self._keys, self._member)
+        publication = self._plan(objects, federation)
+        done = await self._commit_gateways(self._claim, federation)
+        done = done and await self._commit_facts(self._claim, federation, publication.batches)
+        if done:
+            self._tell_quarantine(publication.quarantine)
+        else:
+            self._claim = None  # a guard failed: look who holds the name; newer state is coming
+
+    def _plan(self, objects: ClusterObjects, federation: FederationState) -> Publication:
+        cluster = self._member.cluster
+        facts = derive_facts(
+            cluster=cluster,
+            region=self._settings.region,
+            objects=objects.snapshot,
+            exported=tuple(federation.view.exports),
+        )
+        shown = {*facts.exports, *(name for name, _ in facts.policies)}
+        self._seen |= shown
+        return plan(
+            self._keys,
+            cluster,
+            Stored.of(self._keys, cluster, federation.view, federation.listing.entries),
+            facts,
+            deleted=self._seen - shown,
+            now=timestamp(self._clock.now()),
+        )
+
+    async def _commit_gateways(self, held: Claim, federation: FederationState) -> bool:
+        cluster = self._member.cluster
+        stored = federation.view.gateways.get(cluster)
+        nodes = self._acks.value.nodes if self._acks.value is not None else ()
+        wanted = entrances(stored, nodes, cluster=cluster, region=self._settings.region)
+        if wanted is None or wanted == stored:
+            return True
+        put = Put(self._keys.gateways(cluster), to_bytes(wanted))
+        revision = await self._store.commit([put], guards=[held.guard])
+        if revision is not None:
+            self._written = revision
+            addresses = [peer.address for peer in wanted.gateways]
+            log.info("gateways published", extra={"addresses": addresses})
+        return revision is not None
+
+    async def _commit_facts(
+        self, held: Claim, federation: FederationState, batches: Sequence[Batch]
+    ) -> bool:
+        key = self._keys.manifest(self._member.cluster)
+        seal = _seal_guard(key, federation.listing.entries)
+        for batch in batches:
+            revision = await self._store.commit(batch.writes, guards=[held.guard, seal])
+            if revision is None:
+                return False
+            self._written = revision
+            seal = Unchanged(key, revision)
+            log.info(
+                "facts published",
+                extra={
+                    "epoch": batch.manifest.epoch,
+                    "exports": batch.manifest.count,
+                    "writes": len(batch.writes) - 1,
+                    "revision": revision,
+                },
+            )
+        return True
+
+    def _tell_quarantine(self, quarantine: Quarantine | None) -> None:
+        if quarantine == self._quarantine:
+            return
+        if quarantine is not None:
+            missing = [str(name) for name in quarantine.missing]
+            log.error(
+                "shrink is quarantined", extra={"missing": missing, "reason": quarantine.reason}
+            )
+        else:
+            log.info("quarantine is lifted")
+        self._quarantine = quarantine
+
+    def _note(self, failure: Exception, attempt: int, _wait_s: float) -> None:
+        if attempt == 1:
+            log.warning("facts are not published", extra={"reason": str(failure)})
+
+
+def _seal_guard(key: str, entries: Sequence[Entry]) -> Guard:
+    found = next((entry for entry in entries if entry.key == key), None)
+    return Absent(key) if found is None else Unchanged(key, found.mod_revision)

@@ -1,0 +1,154 @@
+"""From what is known to what the gateways do, and to the statuses that say so.
+
+Decides: when to compile: after any change that routing depends on, the newest inputs at once, older
+ones never; and when statuses are written: when conditions or the gateways' answers have changed.
+Leaves to others: routing itself (``derive.compile``), serving (a ``SnapshotSink``), what an answer
+means (``derive.programmed``), storing statuses (a ``StatusSink``).
+Invariants: nothing is published before objects and federation are known; equal inputs are compiled
+once; a status sink that is away holds up no routing, and gets the newest statuses when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from federation.agent.settings import AgentSettings
+from federation.agent.state import ClusterObjects, FederationState, routing_view
+from federation.aio import Latest, any_change
+from federation.derive.compile import Compiled, CompileInputs, compile_cluster
+from federation.derive.programmed import with_programmed
+from federation.model.acks import AckView
+from federation.model.objects import ObjectKey
+from federation.model.status import ObjectStatus
+from federation.ports import SnapshotSink, StatusSink, TemporaryError
+
+log = logging.getLogger(__name__)
+
+STATUS_RETRY_S = 0.5
+"""Wait before statuses are offered again to a sink that was away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What is served now: what it was compiled from, the outcome, and the sink's generation."""
+
+    inputs: CompileInputs
+    compiled: Compiled
+    generation: int
+
+
+class Router:
+    """Compiles and publishes; its cell ``routing`` holds what is in force."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        objects: Latest[ClusterObjects],
+        federation: Latest[FederationState],
+        sink: SnapshotSink,
+    ) -> None:
+        self._settings = settings
+        self._objects = objects
+        self._federation = federation
+        self._sink = sink
+        self.routing: Latest[Routing] = Latest()
+
+    def __repr__(self) -> str:
+        served = self.routing.value
+        return f"Router(generation={served.generation if served is not None else 'none'})"
+
+    async def run(self) -> None:
+        """Compile after every change, for ever."""
+        cells = (self._objects, self._federation)
+        async with aclosing(any_change(*cells, settle_s=self._settings.settle_s)) as changes:
+            async for _ in changes:
+                self.step()
+
+    def step(self) -> None:
+        """Compile the newest inputs and publish, unless nothing that matters has changed."""
+        inputs = self._inputs()
+        served = self.routing.value
+        if inputs is None or (served is not None and inputs == served.inputs):
+            return
+        compiled = compile_cluster(inputs)
+        generation = self._sink.publish(compiled.snapshot)
+        self.routing.set(Routing(inputs, compiled, generation))
+        if served is None or generation != served.generation:
+            log.info(
+                "snapshot published",
+                extra={"generation": generation, "objects_revision": inputs.objects.revision},
+            )
+
+    def _inputs(self) -> CompileInputs | None:
+        objects, federation = self._objects.value, self._federation.value
+        if objects is None or federation is None:
+            return None
+        own = self._settings.cluster
+        view = routing_view(federation.view, own=own, peer_dial=self._settings.peer_dial)
+        return CompileInputs(
+            cluster=own,
+            region=self._settings.region,
+            objects=objects.snapshot,
+            view=view,
+            settings=self._settings.compile,
+        )
+
+
+class StatusWriter:
+    """Keeps the stored statuses at what compiling and the gateways say."""
+
+    def __init__(
+        self,
+        *,
+        objects: Latest[ClusterObjects],
+        routing: Latest[Routing],
+        acks: Latest[AckView],
+        sink: StatusSink,
+        settle_s: float,
+    ) -> None:
+        self._objects = objects
+        self._routing = routing
+        self._acks = acks
+        self._sink = sink
+        self._settle_s = settle_s
+        self._written: Mapping[ObjectKey, ObjectStatus] | None = None
+
+    def __repr__(self) -> str:
+        return f"StatusWriter({'unwritten' if self._written is None else len(self._written)})"
+
+    async def run(self) -> None:
+        """Write after every change, for ever."""
+        cells = (self._routing, self._acks)
+        away = False
+        async with aclosing(any_change(*cells, settle_s=self._settle_s)) as changes:
+            async for _ in changes:
+                while (failure := await self._step()) is not None:
+                    if not away:
+                        log.warning("statuses are not written", extra={"reason": str(failure)})
+                        away = True
+                    await asyncio.sleep(STATUS_RETRY_S)
+                away = False
+
+    async def _step(self) -> TemporaryError | None:
+        """Write the newest statuses; what went wrong if the sink is away."""
+        routing, objects = self._routing.value, self._objects.value
+        if routing is None or objects is None or not objects.live:
+            return None  # statuses made from old objects would go back in time
+        statuses = with_programmed(
+            routing.compiled.statuses,
+            self._acks.value or AckView(),
+            snapshot=routing.compiled.snapshot,
+            previous=self._written,
+        )
+        if statuses != self._written:
+            try:
+                await self._sink.write(statuses)
+            except TemporaryError as failure:
+                return failure
+            self._written = statuses
+        return None

@@ -1,0 +1,66 @@
+"""What the agent knows: the federation's state and its objects, live or from disk.
+
+Decides: what counts as a change of the federation for routing, and what peers are dialled at.
+Leaves to others: watching (``inputs``), saving (``disk``), compiling (``routing``).
+Invariants: immutable; ``live`` says whether the store said so in this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from federation.model.base import ClusterId
+from federation.model.facts import ClusterGateways, Heartbeat, PeerGateway
+from federation.model.objects import ObjectSnapshot
+from federation.model.view import FederationView
+from federation.ports import Listing
+from federation.wire.etcd import ViewReading
+
+
+@dataclass(frozen=True, slots=True)
+class FederationState:
+    """The federation's keys at one revision, as stored and as read."""
+
+    listing: Listing
+    reading: ViewReading
+    live: bool
+
+    @property
+    def view(self) -> FederationView:
+        """The view that was read."""
+        return self.reading.view
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterObjects:
+    """The cluster's own objects."""
+
+    snapshot: ObjectSnapshot
+    live: bool
+
+
+def routing_view(
+    view: FederationView, *, own: ClusterId, peer_dial: Mapping[str, str]
+) -> FederationView:
+    """The part of ``view`` that routing depends on; equal for views that differ in signs of life.
+
+    Addresses of other clusters' gateways are replaced by what is dialled for them.
+    """
+    alive = {
+        cluster: Heartbeat(cluster=cluster, instance=beat.instance, seen_revision=0, version="")
+        for cluster, beat in view.heartbeats.items()
+    }
+    gateways = {
+        cluster: found if cluster == own else _dialled(found, peer_dial)
+        for cluster, found in view.gateways.items()
+    }
+    return replace(view, revision=0, heartbeats=alive, gateways=gateways)
+
+
+def _dialled(found: ClusterGateways, peer_dial: Mapping[str, str]) -> ClusterGateways:
+    gateways = tuple(
+        PeerGateway(name=peer.name, address=peer_dial.get(peer.address, peer.address))
+        for peer in found.gateways
+    )
+    return found.model_copy(update={"gateways": gateways})
