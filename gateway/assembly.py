@@ -106,7 +106,9 @@ class Assembly:
         piece = self.wanted.get(piece_id)
         if piece is None or piece_id in self.refused or self.in_force.get(piece_id) == piece:
             return ()
-        return tuple(sorted(need for need in piece.needs if need not in self.in_force))
+        # What is in force but no longer wanted is kept for others, not for newcomers.
+        met = self.in_force.keys() & self.wanted.keys()
+        return tuple(sorted(piece.needs - met))
 
     def _of(self, kind: Kind) -> list[Piece]:
         return [piece for piece_id, piece in self.wanted.items() if piece_id.kind is kind]
