@@ -167,10 +167,11 @@ class TestLastGood:
         (tmp_path / "a.yaml").write_bytes(b"\xff\xfe")
         newer = await anext(snapshots)
         assert names(newer) == ["one", "two"]
+        file = tmp_path / "a.yaml"
         assert said(newer) == [
             (
-                f"{tmp_path / 'a.yaml'}: cannot be read: not UTF-8 text: invalid start byte at byte "
-                "0; its last good objects stay"
+                f"{file}: cannot be read: not UTF-8 text: invalid start byte at byte 0; "
+                "its last good objects stay"
             )
         ]
 
