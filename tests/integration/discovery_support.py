@@ -117,7 +117,7 @@ class PaperCore:
     def stats(self) -> bytes:
         return b'{"numbers": {}, "calls": [], "answered": {}, "latency_bounds_ms": []}'
 
-    def events(self, max: int) -> bytes:
+    def events(self, max: int) -> bytes:  # noqa: A002 - as in the port
         return b"[]"
 
 

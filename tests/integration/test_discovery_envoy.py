@@ -1,4 +1,4 @@
-"""A stock Envoy on the agent's xDS port carries a real gRPC call from a real client to a real server."""
+"""A stock Envoy on the agent's xDS port carries real gRPC calls between client and server."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def bootstrap(agent: str, admin_path: Path) -> dict[str, object]:
 
 @asynccontextmanager
 async def envoy(agent: str, folder: Path) -> AsyncIterator[None]:
-    """Envoy attached to ``agent``; its log is printed when it ends, which pytest shows on failure."""
+    """Envoy attached to ``agent``; its log is printed at the end, for pytest to show on failure."""
     assert ENVOY is not None
     config = folder / "envoy.json"
     log = folder / "envoy.log"

@@ -1,4 +1,4 @@
-"""``fedctl standalone`` over a folder: what comes into force, what is printed, what a change does."""
+"""``fedctl standalone`` over a folder: what comes into force, is printed, and is taken up."""
 
 from __future__ import annotations
 

@@ -232,19 +232,19 @@ def test_routes_wait_for_endpoints_not_yet_asked_for_but_not_for_ever() -> None:
 
 def test_large_types_are_cut_and_continued_after_the_answer() -> None:
     client = Client(C, response_bytes=4)
-    source = catalog(clusters={name: "12" for name in "abcde"})
+    source = catalog(clusters=dict.fromkeys("abcde", "12"))
     assert [names(r) for r in client.drain(source)] == [["a"], ["b"], ["c"], ["d"], ["e"]]
 
 
 def test_an_unknown_type_is_refused_by_name() -> None:
-    with pytest.raises(SubscriptionError, match='"type.googleapis.com/x.Y" is not served here'):
+    with pytest.raises(SubscriptionError, match=r"type\.googleapis\.com/x\.Y\W+is not served here"):
         Client().ask("type.googleapis.com/x.Y", subscribe=["*"])
 
 
 VERSIONS = st.dictionaries(st.sampled_from("abcd"), st.sampled_from("123"))
 
 
-@given(st.lists(st.fixed_dictionaries({k: VERSIONS for k in ("clusters", "routes")}), max_size=5))
+@given(st.lists(st.fixed_dictionaries(dict.fromkeys(("clusters", "routes"), VERSIONS)), max_size=5))
 def test_any_course_of_publications_ends_with_what_was_published_last(
     publications: list[dict[str, dict[str, str]]],
 ) -> None:

@@ -364,8 +364,10 @@ REFUSALS: list[tuple[Kind, Callable[[], Any], Change, str]] = [
         Kind.CLUSTERS,
         good_cluster,
         lambda m: m.typed_extension_protocol_options.clear(),
-        "typed_extension_protocol_options: must ask for HTTP/2: this gateway speaks nothing else "
-        "upstream",
+        (
+            "typed_extension_protocol_options: must ask for HTTP/2: this gateway speaks nothing else "
+            "upstream"
+        ),
     ),
     (
         Kind.CLUSTERS,
@@ -395,8 +397,10 @@ REFUSALS: list[tuple[Kind, Callable[[], Any], Change, str]] = [
         Kind.ROUTE_TABLES,
         good_table,
         lambda m: setattr(route_of(m).request_headers_to_add.add().header, "value", "%START_TIME%"),
-        "virtual_hosts[0].routes[0].request_headers_to_add[0].header.value: format operators "
-        "(%...%) are not supported",
+        (
+            "virtual_hosts[0].routes[0].request_headers_to_add[0].header.value: format operators "
+            "(%...%) are not supported"
+        ),
     ),
     (
         Kind.ROUTE_TABLES,
@@ -416,8 +420,10 @@ REFUSALS: list[tuple[Kind, Callable[[], Any], Change, str]] = [
         lambda m: setattr(
             m.endpoints[0].lb_endpoints[0].endpoint.address.socket_address, "address", "pod.local"
         ),
-        "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: "
-        "must be an IP address, got 'pod.local'",
+        (
+            "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: "
+            "must be an IP address, got 'pod.local'"
+        ),
     ),
 ]
 

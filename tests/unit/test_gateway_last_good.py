@@ -1,0 +1,45 @@
+"""The last good file: whole or not at all, checked when read, readable by its owner only."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from envoy.service.discovery.v3 import discovery_pb2
+
+from gateway.last_good import FILE_NAME, LastGoodError, load, save
+
+
+def resource(name: str) -> discovery_pb2.Resource:
+    return discovery_pb2.Resource(name=name, version="1")
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "state"
+    save(folder, [resource("a"), resource("b")])
+    save(folder, [resource("c")])
+    stored = load(folder)
+    assert stored is not None
+    assert [entry.name for entry in stored.resources] == ["c"]
+    assert [path.name for path in folder.iterdir()] == [FILE_NAME]
+    assert stat.S_IMODE((folder / FILE_NAME).stat().st_mode) == 0o600
+
+
+def test_no_file_is_no_configuration(tmp_path: Path) -> None:
+    assert load(tmp_path) is None
+
+
+@pytest.mark.parametrize("keep", [0, 10, 40, 60])
+def test_a_torn_file_is_reported_and_not_used(tmp_path: Path, keep: int) -> None:
+    save(tmp_path, [resource("a")])
+    path = tmp_path / FILE_NAME
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(LastGoodError, match="it is not used"):
+        load(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LastGoodError, match="cannot write"):
+        save(tmp_path / "file" / "state", [])
