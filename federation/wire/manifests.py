@@ -113,7 +113,17 @@ def decode(
 
 def decode_value(raw: Mapping[str, Any], *, origin: str) -> ApiObject | Skipped | Rejected:
     """The object that a JSON value is (from a store or an API server, which know no lines)."""
-    return decode(Document(origin, 0, raw))
+    present = {name: _without_nulls(part) for name, part in raw.items() if part is not None}
+    return decode(Document(origin, 0, present))
+
+
+def _without_nulls(value: object) -> object:
+    """API servers write ``null`` for what is absent; YAML is read so too."""
+    if isinstance(value, Mapping):
+        return {name: _without_nulls(part) for name, part in value.items() if part is not None}
+    if isinstance(value, list):
+        return [_without_nulls(part) for part in value]
+    return value
 
 
 def decode_all(

@@ -137,6 +137,7 @@ class TestServerFields:
                 "generation": 4,
                 "creationTimestamp": "2026-01-01T00:00:00Z",
                 "managedFields": [{}],
+                "annotations": None,
                 "finalizers": ["x"],
             },
             "status": {"conditions": []},

@@ -19,8 +19,13 @@ VALID: list[dict[str, Any]] = [
     raw for file in sorted(MANIFESTS.glob("*.yaml")) for raw in yaml.safe_load_all(file.read_text())
 ]
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=10)
-SCALARS |= st.floats(allow_nan=False, allow_infinity=False)
+SCALARS: st.SearchStrategy[object] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.text(max_size=10),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
 JSON_VALUES = st.recursive(
     SCALARS,
     lambda inner: (
