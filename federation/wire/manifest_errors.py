@@ -22,11 +22,10 @@ from pydantic import BaseModel, PlainSerializer
 from pydantic_core import ErrorDetails
 
 from federation.model.duration import format_duration
+from federation.wire.manifest_yaml import FieldPath
 
 QUOTE_MAX = 60
 """Characters of input quoted in a sentence."""
-
-FieldPath = tuple[str | int, ...]
 
 _EXPECTED = {
     "string_type": "text",
