@@ -236,8 +236,10 @@ impl Connection {
     /// in turn, which gives `Drained` events.
     pub fn advance_output(&mut self, bytes: usize, events: &mut Events) {
         self.output.advance(bytes);
-        self.flush(events);
-        self.announce_room(events);
+        if self.failed.is_none() {
+            self.flush(events);
+            self.announce_room(events);
+        }
     }
 
     /// There are bytes to write.
