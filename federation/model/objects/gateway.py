@@ -149,6 +149,8 @@ class RouteNamespaces(Part):
     @model_validator(mode="before")
     @classmethod
     def _read_selector_labels(cls, raw: object) -> object:
+        # What a validator has seen raw is no longer JSON to pydantic, where a list is a tuple.
+        raw = _tupled(raw)
         if not isinstance(raw, Mapping):
             return raw
         if isinstance(raw.get("selector"), Mapping) and "selectorLabels" in raw["selector"]:
@@ -163,6 +165,12 @@ class RouteNamespaces(Part):
         if self.from_ is FromNamespaces.SELECTOR and self.selector is None:
             raise ValueError("`from: Selector` needs a selector")
         return self
+
+
+def _tupled(raw: object) -> object:
+    if isinstance(raw, Mapping):
+        return {name: _tupled(value) for name, value in raw.items()}
+    return tuple(_tupled(value) for value in raw) if isinstance(raw, list) else raw
 
 
 def _with_match_labels(selector: Mapping[str, Any]) -> dict[str, Any]:
