@@ -82,24 +82,25 @@ async def _run(settings: GatewaySettings) -> None:
     from gateway.admin import AdminError
     from gateway.agent_feed import AgentFeed
     from gateway.driver import open_core
+    from gateway.errors import GatewayError
     from gateway.identity import IdentityError
     from gateway.logs import log_to_stderr
     from gateway.shell import Shell, ShellSettings
 
     log_to_stderr()
-    shell = Shell(
-        ShellSettings(
-            name=settings.name,
-            cluster=settings.cluster,
-            admin=settings.admin,
-            identity=settings.identity,
-            drain_grace_s=settings.drain_grace_s,
-        ),
-        core=open_core(settings.core),
-    )
     try:
+        shell = Shell(
+            ShellSettings(
+                name=settings.name,
+                cluster=settings.cluster,
+                admin=settings.admin,
+                identity=settings.identity,
+                drain_grace_s=settings.drain_grace_s,
+            ),
+            core=open_core(settings.core),
+        )
         await shell.run(AgentFeed(settings, shell.runtime))
-    except (AdminError, IdentityError) as failure:
+    except (AdminError, GatewayError, IdentityError) as failure:
         typer.echo(f"gateway {settings.name}: {failure}", err=True)
         raise typer.Exit(1) from failure
 

@@ -183,7 +183,7 @@ class Runtime:
             self.version += 1
             self.assembly.applied(change)
             self.listeners = {entry["name"]: entry["error"] for entry in reply["listeners"]}
-            log.info(
+            log.debug(
                 "configuration applied",
                 extra={
                     "version": self.version,

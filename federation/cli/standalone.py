@@ -94,11 +94,16 @@ async def _serve(settings: StandaloneSettings) -> None:
     import logging
 
     from gateway.driver import open_core
+    from gateway.errors import GatewayError
     from gateway.logs import log_to_stderr
     from gateway.settings import CoreSettings
 
     log_to_stderr(logging.WARNING)
-    await serve(settings, core=open_core(CoreSettings(workers=settings.workers)), say=typer.echo)
+    try:
+        core = open_core(CoreSettings(workers=settings.workers))
+    except GatewayError as failure:
+        raise CommandError(str(failure)) from failure
+    await serve(settings, core=core, say=typer.echo)
 
 
 async def serve(settings: StandaloneSettings, *, core: Core, say: Callable[[str], None]) -> None:

@@ -365,8 +365,8 @@ REFUSALS: list[tuple[Kind, Callable[[], Any], Change, str]] = [
         good_cluster,
         lambda m: m.typed_extension_protocol_options.clear(),
         (
-            "typed_extension_protocol_options: must ask for HTTP/2: this gateway speaks nothing else "
-            "upstream"
+            "typed_extension_protocol_options: must ask for HTTP/2: this gateway speaks nothing "
+            "else upstream"
         ),
     ),
     (
