@@ -117,11 +117,25 @@ class ResolvedService(Value):
         return next((entry for entry in self.sources if entry.region == region), None)
 
 
+class SilentCluster(Value):
+    """A member whose heartbeat has ended: ``since_ms`` is the leader's Unix time when it saw that.
+
+    For display alone: a one-shot reader could not know the age otherwise.
+    """
+
+    cluster: ClusterId
+    since_ms: int
+
+
 class ResolvedManifest(Value):
-    """Seal over all resolved services: fenced by the leader's term, complete by count and checksum."""
+    """Seal over all resolved services: fenced by the leader's term, complete by count and checksum.
+
+    ``silent`` are the stale members at that time, by name.
+    """
 
     term: int
     resolver: str
     epoch: int
     count: int
     checksum: str
+    silent: tuple[SilentCluster, ...] = ()

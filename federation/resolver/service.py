@@ -23,8 +23,8 @@ from federation.ports import (
     Clock,
     CreatedAt,
     Leadership,
-    LeaseLost,
     Listing,
+    PortError,
     Store,
     StoreUnavailable,
     TemporaryError,
@@ -68,7 +68,7 @@ class Resolver:
         backoff = Backoff(max_s=self._settings.retry_max_s)
         await retrying(
             self._one_term,
-            on=(TemporaryError, LeaseLost),
+            on=PortError,
             backoff=backoff,
             before_wait=self._report_failure,
         )

@@ -16,7 +16,7 @@ from federation.derive.drain import advance, wait_ms
 from federation.derive.resolve import Resolution, resolve
 from federation.model.base import ServiceName
 from federation.model.drain import DrainState
-from federation.model.resolved import ResolvedManifest, ResolvedService
+from federation.model.resolved import ResolvedManifest, ResolvedService, SilentCluster
 from federation.model.view import FederationView
 from federation.ports import Delete, Put, Write
 from federation.wire.etcd import checksum, to_bytes
@@ -74,7 +74,8 @@ def step(
         *_drain_writes(keys, stored.drain_states, states, expired),
         *_service_writes(keys, stored.services, resolution.services),
     ]
-    manifest = _manifest(keys, resolution.services, stored.manifest, leader)
+    sealed = _seal(keys, resolution.services, leader)
+    manifest = _manifest(sealed, _silent(view, stored.manifest, now_ms), stored.manifest)
     if manifest != stored.manifest:
         writes.append(Put(keys.resolved_manifest, to_bytes(manifest)))
     waits = [wait for state in states.values() if (wait := wait_ms(state, now_ms)) is not None]
@@ -132,22 +133,36 @@ def _service_writes(
     return writes
 
 
-def _manifest(
-    keys: Keys,
-    services: Mapping[ServiceName, ResolvedService],
-    stored: ResolvedManifest | None,
-    leader: Leader,
+def _seal(
+    keys: Keys, services: Mapping[ServiceName, ResolvedService], leader: Leader
 ) -> ResolvedManifest:
-    """The seal over ``services``; its epoch grows with every change of them or of the leader."""
-    sealed = ResolvedManifest(
+    values = {keys.resolved(name): to_bytes(value) for name, value in services.items()}
+    return ResolvedManifest(
         term=leader.term,
         resolver=leader.identity,
-        epoch=stored.epoch if stored else 0,
-        count=len(services),
-        checksum=checksum(
-            {keys.resolved(name): to_bytes(value) for name, value in services.items()}
-        ),
+        epoch=0,
+        count=len(values),
+        checksum=checksum(values),
     )
-    if sealed == stored:
-        return sealed
-    return sealed.model_copy(update={"epoch": sealed.epoch + 1})
+
+
+def _silent(
+    view: FederationView, stored: ResolvedManifest | None, now_ms: int
+) -> tuple[SilentCluster, ...]:
+    """Members without a heartbeat; who was silent before keeps the time of its last word."""
+    before = {entry.cluster: entry.since_ms for entry in (stored.silent if stored else ())}
+    return tuple(
+        SilentCluster(cluster=cluster, since_ms=before.get(cluster, now_ms))
+        for cluster in sorted(set(view.members) - set(view.heartbeats))
+    )
+
+
+def _manifest(
+    sealed: ResolvedManifest, silent: tuple[SilentCluster, ...], stored: ResolvedManifest | None
+) -> ResolvedManifest:
+    """The manifest to store; its epoch grows with every change of it."""
+    epoch = stored.epoch if stored else 0
+    manifest = sealed.model_copy(update={"epoch": epoch, "silent": silent})
+    if manifest == stored:
+        return manifest
+    return manifest.model_copy(update={"epoch": epoch + 1})
