@@ -12,6 +12,7 @@ from federation.model.objects import (
     ConfigMap,
     FederatedServiceImport,
     FilterType,
+    Gateway,
     GRPCRoute,
     McsServiceExport,
     MultiClusterService,
@@ -78,6 +79,19 @@ class TestDocumentedManifests:
             ("us-west-1", "us-east-1"),
             ("us-east-1", "us-west-1"),
         ]
+
+    def test_namespaces_are_selected_by_expressions_too(self) -> None:
+        text = (MANIFESTS / "8-keepalive-health-coexistence.yaml").read_text()
+        selector = 'selector: {matchLabels: {internal-grpc: "true"}}'
+        assert selector in text
+        expression = "selector: {matchExpressions: [{key: team, operator: In, values: [a, b]}]}"
+        gateway = objects_of(text.replace(selector, expression))[
+            "Gateway infra/multi-protocol-gateway"
+        ]
+        assert isinstance(gateway, Gateway)
+        chosen = gateway.spec.listeners[2].allowed_routes.namespaces.selector
+        assert chosen is not None
+        assert [chosen.matches({"team": team}) for team in "abc"] == [True, True, False]
 
     def test_filters_stand_on_the_rule_or_on_a_backend(self) -> None:
         text = (MANIFESTS / "3-canary.yaml").read_text()
