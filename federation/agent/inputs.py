@@ -122,8 +122,8 @@ class Inputs:
         fresh = {f"{what} {name}": text for name, text in problems.items()}
         for key, text in fresh.items():
             if known.get(key) != text:
-                log.warning("%s is not used", what, extra={"name_": key, "reason": text})
+                log.warning("%s is not used", what, extra={"subject": key, "reason": text})
         for key in known.keys() - fresh.keys():
-            log.info("%s is in order again", what, extra={"name_": key})
+            log.info("%s is in order again", what, extra={"subject": key})
             del self._complaints[key]
         self._complaints |= fresh

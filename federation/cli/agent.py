@@ -1,0 +1,217 @@
+"""``fedctl agent``: the agent of one cluster, with its xDS server and its DNS.
+
+Decides: which adapters the agent runs on, what its options mean, how it stops.
+Leaves to others: the agent (``agent``), xDS (``discovery``), names (``dns``).
+Invariants: a wrong option ends the command before anything is started; SIGTERM and SIGINT end it
+cleanly with code 0; losing etcd does not end it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from federation.cli.context import CommandError, Context, current, run
+from federation.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from federation.model.base import ClusterId
+    from federation.ports import ObjectSource, Store
+    from federation.wire.etcd_keys import Keys
+
+app = typer.Typer()
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_ADDRESS = re.compile(r"(.+):(\d{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """What ``fedctl agent`` was asked to do, checked."""
+
+    cluster: str
+    region: str
+    source: str
+    xds: str
+    dns: str | None
+    state_dir: Path
+    peer_dial: dict[str, str]
+    gateway_classes: frozenset[str]
+
+
+@app.command("agent", epilog="Example: fedctl agent --cluster us-west-1 --region us-west-1")
+def agent(
+    ctx: typer.Context,
+    cluster: Annotated[str, typer.Option(help="Name of this cluster, unique in the clusterset.")],
+    region: Annotated[str, typer.Option(help="Failure domain that the cluster stands in.")],
+    source: Annotated[
+        str, typer.Option(help="Where objects come from: `universal` (etcd) or `folder:DIR`.")
+    ] = "universal",
+    xds: Annotated[
+        str, typer.Option(help="HOST:PORT to serve xDS on, for this cluster's gateways.")
+    ] = "127.0.0.1:15010",
+    dns: Annotated[
+        str | None, typer.Option(help="HOST:PORT to answer clusterset DNS on; without it: none.")
+    ] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the agent's identity and last good state.", show_default=False
+        ),
+    ] = None,
+    peer_dial: Annotated[
+        Path | None,
+        typer.Option(help="JSON map from advertised to dialled peer addresses (NAT, relays)."),
+    ] = None,
+    gateway_class: Annotated[
+        list[str] | None,
+        typer.Option(help="Served gatewayClassName; may be given again. Default: istio."),
+    ] = None,
+) -> None:
+    """Run the agent of a cluster: publish its exports, serve its gateways, write its statuses."""
+    options = AgentOptions(
+        cluster=_checked_name("--cluster", cluster),
+        region=_checked_name("--region", region),
+        source=source,
+        xds=_checked_address("--xds", xds),
+        dns=_checked_address("--dns", dns) if dns is not None else None,
+        state_dir=state_dir or Path.home() / ".local/state/federation/agent" / cluster,
+        peer_dial=_read_peer_dial(peer_dial) if peer_dial is not None else {},
+        gateway_classes=frozenset(gateway_class or ["istio"]),
+    )
+    run(_run_agent(current(ctx), options))
+
+
+async def _run_agent(context: Context, options: AgentOptions) -> None:
+    from federation.agent import NameTakenError, StateDirError
+    from federation.discovery import DiscoveryError
+    from gateway.logs import log_to_stderr
+
+    log_to_stderr()
+    try:
+        async with context.open_store() as store:
+            await until_told_to_stop(serve(store, context.prefix, options))
+    except (NameTakenError, StateDirError, DiscoveryError) as error:
+        raise CommandError(str(error)) from error
+
+
+async def until_told_to_stop(work: Awaitable[None]) -> None:
+    """Await ``work`` until it ends, or SIGTERM or SIGINT asks for the end."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        stopped.set()
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stopped.is_set():
+            raise
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
+    """Wire the agent to its adapters and run it until cancelled."""
+    from federation.adapters.clock import SystemClock
+    from federation.adapters.universal import UniversalStatusSink
+    from federation.agent import Agent, AgentSettings
+    from federation.derive.compile import CompileSettings
+    from federation.discovery import DiscoveryServer, DiscoverySettings
+    from federation.model.base import ClusterId, Region
+    from federation.model.snapshot import Snapshot
+    from federation.wire.etcd_keys import Keys
+    from federation.wire.xds import to_resources
+
+    keys, clock, cluster = Keys(prefix), SystemClock(), ClusterId(options.cluster)
+    discovery: DiscoveryServer[Snapshot] = DiscoveryServer(
+        DiscoverySettings(cluster=cluster, address=options.xds), render=to_resources
+    )
+    subject = Agent(
+        AgentSettings(
+            cluster=cluster,
+            region=Region(options.region),
+            state_dir=options.state_dir,
+            version=_version(),
+            peer_dial=options.peer_dial,
+            compile=CompileSettings(gateway_classes=options.gateway_classes),
+        ),
+        store=store,
+        keys=keys,
+        source=_source(store, keys, cluster, options.source),
+        statuses=UniversalStatusSink(store, keys, cluster, clock),
+        snapshots=discovery,
+        acks=discovery.acks,
+        clock=clock,
+    )
+    await discovery.start()
+    try:
+        await subject.run()
+    finally:
+        await discovery.stop()
+
+
+def _source(store: Store, keys: Keys, cluster: ClusterId, text: str) -> ObjectSource:
+    from federation.adapters.folder import FolderSettings, FolderSource
+    from federation.adapters.universal import UniversalSource
+
+    if text == "universal":
+        return UniversalSource(store, keys, cluster)
+    kind, _, path = text.partition(":")
+    if kind == "folder" and path:
+        return FolderSource(FolderSettings(Path(path)))
+    raise CommandError(
+        f'--source: "{text}" is not known; use universal or folder:DIR', ExitCode.USAGE
+    )
+
+
+def _checked_name(option: str, text: str) -> str:
+    if not _LABEL.fullmatch(text):
+        raise typer.BadParameter(
+            f'"{text}" is no DNS label (at most 63 lower-case letters, digits and "-")',
+            param_hint=option,
+        )
+    return text
+
+
+def _checked_address(option: str, text: str) -> str:
+    found = _ADDRESS.fullmatch(text)
+    if found is None or int(found[2]) > 65_535:
+        raise typer.BadParameter(f'"{text}" is not HOST:PORT', param_hint=option)
+    return text
+
+
+def _read_peer_dial(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="--peer-dial") from error
+    except ValueError as error:
+        raise typer.BadParameter(f"{path}: {error}", param_hint="--peer-dial") from error
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise typer.BadParameter(
+            f"{path}: expected a JSON object from HOST:PORT to HOST:PORT", param_hint="--peer-dial"
+        )
+    return found
+
+
+def _version() -> str:
+    try:
+        return version("grpc-federation")
+    except PackageNotFoundError:
+        return "unknown"
