@@ -24,16 +24,27 @@ Server = DiscoveryServer[Snapshot]
 class Gateway:
     """A shell's feed and runtime over a core on paper."""
 
-    def __init__(self, agent: str, state_dir: Path, *, port_offset: int = 20_000) -> None:
-        settings = GatewaySettings(
-            name="gw-1",
-            cluster="us-west-1",
-            agent=agent,
-            state_dir=state_dir,
-            address="127.0.0.1",
-            port_offset=port_offset,
-            eastwest_address="127.0.0.1:15444",
+    def __init__(self, agent: str, state_dir: Path) -> None:
+        self._start(
+            GatewaySettings(
+                name="gw-1",
+                cluster="us-west-1",
+                agent=agent,
+                state_dir=state_dir,
+                address="127.0.0.1",
+                port_offset=20_000,
+                eastwest_address="127.0.0.1:15444",
+            )
         )
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> Gateway:
+        """A gateway with settings of the test's own."""
+        gateway = cls.__new__(cls)
+        gateway._start(settings)
+        return gateway
+
+    def _start(self, settings: GatewaySettings) -> None:
         self.core = PaperCore()
         self.runtime = Runtime(self.core)
         self.feed = AgentFeed(settings, self.runtime)
