@@ -225,6 +225,8 @@ def _ports(runtime: Runtime) -> Iterator[str]:
         if piece is not None and error is None:
             scheme = "TLS" if piece.body["tls"] else "plain text"
             yield f"listening: {name} on {piece.body['address']}:{piece.body['port']} ({scheme})"
+    if not runtime.listeners:
+        yield "nothing to listen on: no Gateway of a served class has a listener that can be opened"
 
 
 def _problems(objects: ObjectSnapshot, compiled: Compiled) -> Iterator[str]:
