@@ -24,6 +24,8 @@ from tests.simulation.world import (
     world,
 )
 
+VIRTUAL_TIME = True
+
 USER = ServiceName(namespace="app", name="user")
 EXPORT_GROUP = McsServiceExport.GROUP
 
