@@ -274,4 +274,4 @@ def _processes(plan: LabPlan) -> list[ProcessPlan]:
 
 def fedctl(*arguments: str) -> tuple[str, ...]:
     """The command line that runs ``fedctl`` with this interpreter."""
-    return (sys.executable, "-m", "federation.cli.main", *arguments)
+    return (sys.executable, "-m", "federation.cli", *arguments)
