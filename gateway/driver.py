@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from gateway import _native
-from gateway.errors import GatewayError
 from gateway.settings import CoreSettings
+
+log = logging.getLogger("gateway.driver")
 
 _CRATES: Final = ("binding", "core", "h2", "proxy")
 
@@ -43,8 +45,9 @@ class Applied:
 
 
 def open_core(settings: CoreSettings) -> _native.Core:
-    """A core with these settings, not started; refuses a build that is older than its sources."""
-    refuse_stale_build(Path(__file__).parent)
+    """A core with these settings, not started."""
+    if is_stale(Path(__file__).parent):
+        log.warning("the native core is older than its sources: run `make build` to build it again")
     return _native.Core(json.dumps(dataclasses.asdict(settings)).encode())
 
 
@@ -127,14 +130,9 @@ def source_digest(root: Path) -> str:
     return digest.hexdigest()
 
 
-def refuse_stale_build(root: Path) -> None:
-    """Raise when the sources beside this package are not those that the core was built from.
+def is_stale(root: Path) -> bool:
+    """Whether the sources beside this package are not those that the core was built from.
 
     An installed wheel has no sources, and nothing to compare.
     """
-    if not (root / "binding" / "src").is_dir():
-        return
-    if source_digest(root) != _native.SOURCE_DIGEST:
-        raise GatewayError(
-            f"the native core is older than its sources under {root}: run `make build` to build it again"
-        )
+    return (root / "binding" / "src").is_dir() and source_digest(root) != _native.SOURCE_DIGEST

@@ -79,6 +79,8 @@ pub(crate) struct Conn {
     /// Used up its share of this turn and has more to read.
     pub again: bool,
     pub dead: Option<Death>,
+    /// A client that was not heard yet: HTTP/2 says nothing, since it may be answered in HTTP/1.
+    pub held: bool,
     write_blocked: bool,
     rest: Vec<u8>,
 }
@@ -160,6 +162,7 @@ impl ConnectFault {
 
 impl Conn {
     pub fn new(id: ConnId, transport: Transport, h2: Connection, side: Side, now_ms: u64) -> Self {
+        let held = matches!(side, Side::Down(_));
         Self {
             id,
             transport,
@@ -175,6 +178,7 @@ impl Conn {
             dirty: false,
             again: false,
             dead: None,
+            held,
             write_blocked: false,
             rest: Vec::new(),
         }
@@ -252,12 +256,13 @@ impl Conn {
 
     /// True when a flush could do something.
     pub fn wants_flush(&self) -> bool {
-        !self.write_blocked && (self.h2.wants_write() || self.transport.wants_flush())
+        let speaks = self.h2.wants_write() && !self.held;
+        !self.write_blocked && (speaks || self.transport.wants_flush())
     }
 
     /// Writes what the socket takes; events are bodies that moved up behind what was written.
     pub fn flush(&mut self, now_ms: u64, events: &mut Events) -> io::Result<()> {
-        while !self.write_blocked && self.h2.wants_write() {
+        while !self.held && !self.write_blocked && self.h2.wants_write() {
             match self.transport.write(self.h2.output()) {
                 Ok(count) => {
                     self.last_write_ms = now_ms;

@@ -137,6 +137,7 @@ impl Worker {
         }
         if PREFACE.starts_with(&input[..PREFACE_MARK.min(input.len())]) {
             down.phase = DownPhase::Http2;
+            conn.held = false;
             self.mark_dirty(key);
             return true;
         }

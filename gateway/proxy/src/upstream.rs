@@ -270,7 +270,7 @@ impl Worker {
         for id in calls {
             self.on_connection_lost(*id);
         }
-        if self.pools.contains(pool) {
+        if phase != UpPhase::Connecting && self.pools.contains(pool) {
             self.grow(pool);
         }
         self.forget_pool_if_done(pool);
