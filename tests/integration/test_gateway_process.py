@@ -52,11 +52,20 @@ class Process:
 
 
 @asynccontextmanager
-async def gateway(agent: str, state_dir: Path) -> AsyncIterator[Process]:
+async def gateway(
+    agent: str, state_dir: Path, *, identity: Path | None = None
+) -> AsyncIterator[Process]:
+    """A gateway process, started; ``identity`` is a folder with tls.crt, tls.key and ca.crt."""
+    files = (
+        ("--identity-cert", "tls.crt"),
+        ("--identity-key", "tls.key"),
+        ("--trust-bundle", "ca.crt"),
+    )
+    own = [part for flag, name in files if identity for part in (flag, str(identity / name))]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", "--name", "gw-1", "--cluster", "us-west-1"),
         *("--agent", agent, "--state-dir", str(state_dir), "--address", "127.0.0.1"),
-        *("--drain-grace", "2"),
+        *("--drain-grace", "2", *own),
         cwd=ROOT,
         stderr=asyncio.subprocess.PIPE,
     )
