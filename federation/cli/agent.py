@@ -131,6 +131,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     from federation.adapters.clock import SystemClock
     from federation.adapters.universal import UniversalStatusSink
     from federation.agent import Agent, AgentSettings
+    from federation.cli.agent_names import answer_names
     from federation.derive.compile import CompileSettings
     from federation.discovery import DiscoveryServer, DiscoverySettings
     from federation.model.base import ClusterId, Region
@@ -161,7 +162,8 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     )
     await discovery.start()
     try:
-        await subject.run()
+        async with answer_names(subject.routing, options.dns):
+            await subject.run()
     finally:
         await discovery.stop()
 

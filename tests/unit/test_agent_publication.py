@@ -1,0 +1,243 @@
+"""Pure parts of the agent: plans of publication, advertised gateways, the state on disk."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation.agent.disk import StateDir, StateDirError
+from federation.agent.entrances import ENTRANCES_MAX, entrances
+from federation.agent.publication import Publication, Stored, plan
+from federation.agent.state import routing_view
+from federation.derive.exports import ClusterFacts
+from federation.model.acks import NodeAcks
+from federation.model.base import ClusterId, Region, ServiceName
+from federation.model.facts import (
+    ClusterGateways,
+    ExportFact,
+    Heartbeat,
+    PeerGateway,
+    ServicePort,
+)
+from federation.model.objects import ObjectSnapshot
+from federation.model.view import FederationView
+from federation.ports import MAX_WRITES, Delete, Entry, Listing, Put
+from federation.wire.etcd import view_from
+from federation.wire.etcd_keys import Keys
+from federation.wire.manifests import decode_all, parse_documents
+
+KEYS = Keys()
+WEST, REGION = ClusterId("west"), Region("us-west")
+NOW = "2026-01-01T00:00:00Z"
+
+
+def name(text: str) -> ServiceName:
+    return ServiceName(namespace="app", name=text)
+
+
+def facts(ready: dict[str, int]) -> ClusterFacts:
+    return ClusterFacts(
+        exports={
+            name(text): ExportFact(
+                cluster=WEST,
+                region=REGION,
+                service=name(text),
+                ports=(ServicePort(port=1),),
+                ready=count,
+                total=count,
+                capacity=count,
+            )
+            for text, count in ready.items()
+        }
+    )
+
+
+class Contents:
+    """A store in miniature: applies what was planned."""
+
+    def __init__(self) -> None:
+        self.revision = 1
+        self.entries: dict[str, Entry] = {}
+
+    def plan(self, wanted: ClusterFacts, *, deleted: set[str] = frozenset()) -> Publication:
+        view = view_from(KEYS, self.revision, self.entries.values()).view
+        stored = Stored.of(KEYS, WEST, view, self.entries.values())
+        gone = {name(text) for text in deleted}
+        return plan(KEYS, WEST, stored, wanted, deleted=gone, now=NOW)
+
+    def apply(self, publication: Publication) -> None:
+        for batch in publication.batches:
+            assert len(batch.writes) <= MAX_WRITES
+            self.revision += 1
+            for write in batch.writes:
+                if isinstance(write, Put):
+                    self.entries[write.key] = Entry(
+                        write.key, write.value, self.revision, self.revision
+                    )
+                else:
+                    del self.entries[write.key]
+            assert view_from(KEYS, self.revision, self.entries.values()).problems == ()
+
+    def exports(self) -> dict[str, int]:
+        view = view_from(KEYS, self.revision, self.entries.values()).view
+        return {service.name: of[WEST].ready for service, of in view.exports.items()}
+
+
+ready_counts = st.dictionaries(
+    st.sampled_from([f"s{number}" for number in range(12)]), st.integers(0, 5)
+)
+
+
+@given(st.lists(ready_counts, max_size=6))
+def test_publishing_what_is_seen_always_converges_and_then_is_silent(
+    steps: list[dict[str, int]],
+) -> None:
+    contents = Contents()
+    for wanted in steps:
+        deleted = set(contents.exports()) - set(wanted)
+        contents.apply(contents.plan(facts(wanted), deleted=deleted))
+        assert contents.exports() == wanted
+        assert contents.plan(facts(wanted), deleted=deleted).batches == ()
+
+
+@given(ready_counts, ready_counts)
+def test_what_nobody_saw_go_is_never_lost_in_bulk(
+    before: dict[str, int], after: dict[str, int]
+) -> None:
+    contents = Contents()
+    contents.apply(contents.plan(facts(before)))
+    publication = contents.plan(facts(after))
+    contents.apply(publication)
+    missing = set(before) - set(after)
+    if publication.quarantine is not None:
+        assert contents.exports() == before | after
+        assert {entry.name for entry in publication.quarantine.missing} == missing
+    else:
+        assert contents.exports() == after
+        assert len(missing) * 5 <= len(before)
+
+
+def test_a_quarantine_keeps_its_beginning_and_is_written_once() -> None:
+    contents = Contents()
+    contents.apply(contents.plan(facts({"a": 1})))
+    first = contents.plan(facts({}))
+    contents.apply(first)
+    assert first.quarantine is not None
+    again = contents.plan(facts({}))
+    assert again.batches == ()
+    assert again.quarantine == first.quarantine
+
+
+def test_an_explicit_deletion_removes_also_what_is_unreadable() -> None:
+    contents = Contents()
+    contents.apply(contents.plan(facts({"a": 1, "b": 1})))
+    key = KEYS.export(WEST, name("a"))
+    contents.entries[key] = Entry(key, b"broken", 1, 99)
+    writes = contents.plan(facts({"b": 1}), deleted={"a"}).batches[0].writes
+    assert Delete(key) in writes
+
+
+def node(text: str, address: str | None) -> NodeAcks:
+    return NodeAcks(text, "gateway", 1, address)
+
+
+def advertised(stored: ClusterGateways | None, *nodes: NodeAcks) -> dict[str, str] | None:
+    found = entrances(stored, nodes, cluster=WEST, region=REGION)
+    return {peer.name: peer.address for peer in found.gateways} if found is not None else None
+
+
+def test_nothing_is_advertised_before_the_first_gateway() -> None:
+    assert advertised(None) is None
+    assert advertised(None, node("envoy", None)) is None
+
+
+def test_silence_removes_no_gateway_and_a_successor_replaces_it() -> None:
+    stored = ClusterGateways(
+        cluster=WEST,
+        region=REGION,
+        gateways=(PeerGateway(name="a", address="h:1"), PeerGateway(name="b", address="h:2")),
+    )
+    assert advertised(stored) == {"a": "h:1", "b": "h:2"}
+    assert advertised(stored, node("a", "h:3")) == {"a": "h:3", "b": "h:2"}
+    assert advertised(stored, node("c", "h:2")) == {"a": "h:1", "c": "h:2"}
+
+
+def test_advertised_gateways_are_bounded_and_connected_ones_come_first() -> None:
+    old = tuple(PeerGateway(name=f"old{n}", address=f"h:{n}") for n in range(ENTRANCES_MAX))
+    stored = ClusterGateways(cluster=WEST, region=REGION, gateways=old)
+    found = advertised(stored, node("new", "h:9999"))
+    assert found is not None
+    assert len(found) == ENTRANCES_MAX
+    assert found["new"] == "h:9999"
+
+
+def test_routing_does_not_depend_on_signs_of_life_and_dials_what_it_is_told() -> None:
+    def view(revision: int, own: str) -> FederationView:
+        beat = Heartbeat(cluster=WEST, instance="i", seen_revision=revision, version="1")
+        peers = {
+            cluster: ClusterGateways(
+                cluster=cluster,
+                region=REGION,
+                gateways=(PeerGateway(name="gw", address="public:1"),),
+            )
+            for cluster in (WEST, ClusterId("east"))
+        }
+        return FederationView(revision=revision, heartbeats={WEST: beat}, gateways=peers)
+
+    dial = {"public:1": "relay:2"}
+    first, second = (
+        routing_view(view(revision, "west"), own=WEST, peer_dial=dial) for revision in (1, 2)
+    )
+    assert first == second
+    assert first.gateways[ClusterId("east")].gateways[0].address == "relay:2"
+    assert first.gateways[WEST].gateways[0].address == "public:1"
+
+
+SECRET = """
+apiVersion: v1
+kind: Secret
+metadata: {name: tls, namespace: app}
+type: kubernetes.io/tls
+data: {tls.crt: Y2VydA==, tls.key: a2V5}
+"""
+
+
+def test_the_state_on_disk_comes_back_whole_and_private(tmp_path: Path) -> None:
+    secret = decode_all(parse_documents(SECRET, origin="test")).objects[0].with_creation_order(7)
+    snapshot = ObjectSnapshot({secret.key: secret}, {}, 12, synced=True)
+    alive = Entry(KEYS.heartbeat(WEST), b"{}", 3, 4, leased=True)
+    lasting = Entry(KEYS.member(WEST), b"{}", 3, 3)
+    disk = StateDir(tmp_path / "state")
+    first = disk.open()
+    disk.save(snapshot, Listing(9, (alive, lasting)))
+    disk.close()
+    assert disk.open() == first, "the identity stays"
+    loaded = disk.load()
+    disk.close()
+    assert loaded is not None
+    objects, listing = loaded
+    assert objects.objects == snapshot.objects
+    assert objects.objects[secret.key].creation_order == 7
+    assert listing == Listing(9, (lasting,))
+    mode = stat.S_IMODE((tmp_path / "state" / "last-good.json").stat().st_mode)
+    assert mode == 0o600
+
+
+def test_a_broken_state_on_disk_is_named(tmp_path: Path) -> None:
+    disk = StateDir(tmp_path)
+    disk.open()
+    assert disk.load() is None
+    (tmp_path / "last-good.json").write_text("{")
+    with pytest.raises(StateDirError, match=r"last-good\.json: cannot be read: .*; ignored"):
+        disk.load()
+    disk.close()
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateDirError, match=r"state directory .*file/state: Not a directory"):
+        StateDir(tmp_path / "file" / "state").open()
