@@ -135,7 +135,8 @@ def _judge(asked: Drain, view: FederationView) -> None:
             raise CommandError(verdict.reason, ExitCode.REFUSED)
         case Admitted():
             for impact in verdict.impacts:
-                typer.echo(str(impact))
+                if impact.left:
+                    typer.echo(str(impact))
             for warning in verdict.warnings:
                 complain(f"warning: {warning}")
         case _:

@@ -20,8 +20,13 @@ from federation.cli.context import CommandError, Context, current, run
 from federation.cli.exit_codes import ExitCode
 from federation.cli.federation_view import parse_service, read_view
 from federation.cli.output import aligned, as_json
-from federation.derive.explain import ExplainedCluster, Explanation, explain, find_region
-from federation.derive.explain import find_service as service_meant
+from federation.derive.explain import (
+    ExplainedCluster,
+    Explanation,
+    explain,
+    find_region,
+    find_service,
+)
 from federation.derive.explain_status import (
     DrainStatus,
     FederationStatus,
@@ -83,7 +88,7 @@ async def _explain(context: Context, service: str, source: str, output: OutputFo
     asked = parse_service(service)
     async with context.open_store() as store:
         view = (await read_view(store, Keys(context.prefix))).view
-    meant = service_meant(view, asked)
+    meant = find_service(view, asked)
     if meant is None:
         known = ", ".join(sorted(map(str, {*view.exports, *view.resolved}))) or "none"
         raise CommandError(

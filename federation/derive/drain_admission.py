@@ -51,9 +51,9 @@ class ServiceImpact(Value):
                 f"are left, in {rest}"
             )
         if not self.unable:
-            return f"{self.service}: nothing is left; no other cluster exports it"
-        why = "; ".join(f"{entry.cluster} {entry.reason}" for entry in self.unable)
-        return f"{self.service}: nothing healthy is left; {why}"
+            return f"{self.service} (no other cluster exports it)"
+        why = ", ".join(f"{entry.cluster} {entry.reason}" for entry in self.unable)
+        return f"{self.service} ({why})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,9 @@ def admit(drain: Drain, view: FederationView) -> Admitted | Refused:
     orphaned = [impact for impact in impacts if not impact.left]
     if not orphaned:
         return Admitted(impacts, tuple(warnings))
-    sentence = f"draining {drain.target} would leave " + "; ".join(map(str, orphaned))
+    sentence = f"draining {drain.target} would leave no healthy cluster for " + "; ".join(
+        map(str, orphaned)
+    )
     if drain.forced:
         return Admitted(impacts, (f"forced: {sentence}", *warnings))
     return Refused(f"{sentence}. Use --force to drain all the same", impacts)
@@ -140,7 +142,7 @@ def _unable_because(view: FederationView, fact: ExportFact, *, except_for: str) 
         return "has no gateway"
     others = (drain for name, drain in sorted(view.drains.items()) if name != except_for)
     held = _first_drain(others, fact)
-    return None if held is None else f"is drained by {held.name}"
+    return None if held is None else "is drained"
 
 
 def _first_drain(drains: Iterable[Drain], fact: ExportFact) -> Drain | None:
