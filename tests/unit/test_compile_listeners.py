@@ -201,3 +201,27 @@ def test_one_good_certificate_opens_the_listener() -> None:
     assert listeners_of(result)["a"]["ResolvedRefs"] == "False/InvalidCertificateRef"
     assert [entry.name for entry in result.snapshot.secrets] == ["infra/cert"]
     assert "PRIVATE" not in repr(result)
+
+
+def test_overlapping_hostnames_on_tls_are_told() -> None:
+    secured = "port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}]}"
+    result = compiled(
+        [
+            *gateway(
+                f"name: wild, hostname: '*.a.com', {secured}",
+                f"name: one, hostname: x.a.com, {secured}",
+                f"name: other, hostname: b.com, {secured}",
+            ),
+            certificate("infra/cert"),
+        ]
+    )
+    found = listeners_of(result)
+    assert found["wild"]["OverlappingTLSConfig"] == "True/OverlappingHostnames"
+    assert found["one"]["OverlappingTLSConfig"] == "True/OverlappingHostnames"
+    assert "OverlappingTLSConfig" not in found["other"]
+    (listener,) = [entry for entry in result.snapshot.listeners if entry.port == 443]
+    assert [(chain.name, chain.hostnames) for chain in listener.chains] == [
+        ("one", ("x.a.com",)),
+        ("other", ("b.com",)),
+        ("wild", ("*.a.com",)),
+    ]

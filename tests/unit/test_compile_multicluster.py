@@ -12,6 +12,7 @@ from federation.model.conditions import Condition
 from federation.model.facts import (
     ClusterGateways,
     ClusterWeight,
+    Heartbeat,
     PeerGateway,
     ServicePolicyFact,
     ServiceType,
@@ -210,6 +211,25 @@ def test_clusters_must_agree_and_the_first_to_enter_rules(
             "MultiClusterService app/global in us-east-1 is older and sets other weights for "
             "app/user-service; make them equal"
         )
+
+
+def beat(*clusters: ClusterId) -> dict[ClusterId, Heartbeat]:
+    return {
+        name: Heartbeat(cluster=name, instance=name, seen_revision=0, version="")
+        for name in clusters
+    }
+
+
+def test_silence_is_shown_and_moves_nothing() -> None:
+    text = IMPORT + GLOBAL + ROUTE
+    alive = compiled(text, replace(EVEN, heartbeats=beat(WEST, EAST)))
+    silent = compiled(text, replace(EVEN, heartbeats=beat(WEST)))
+    assert silent.snapshot == alive.snapshot
+    for kind, name in (("ServiceImport", "user-service-import"), ("MultiClusterService", "global")):
+        assert "Stale" not in status(alive, kind, name)
+        found = status(silent, kind, name)
+        assert (found["Stale"].status, found["Stale"].reason) == ("True", "HeartbeatLost")
+        assert found["Stale"].message == "us-east-1 is silent; what it exported stays in force"
 
 
 EXPORT = """

@@ -9,6 +9,7 @@ Invariants: no address that no EndpointSlice reports; each address once; sorted.
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from federation.derive.compile.index import Index
 from federation.model.base import ServiceName
@@ -17,6 +18,9 @@ from federation.model.objects import Endpoint as SliceEndpoint
 from federation.model.snapshot import Endpoint
 
 Address = tuple[str, int]
+
+_CACHE_SIZE = 65_536
+"""Addresses whose form is remembered; beyond it they are read again at each compilation."""
 
 
 def service_endpoints(
@@ -54,6 +58,7 @@ def _still_serving(endpoint: SliceEndpoint) -> bool:
     return state.terminating is True and state.serving is True
 
 
+@lru_cache(maxsize=_CACHE_SIZE)
 def is_address(address: str) -> bool:
     """Whether ``address`` is an IP address rather than a name."""
     try:

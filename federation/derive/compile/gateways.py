@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from federation.derive.compile.hostnames import ANY, covers
 from federation.derive.compile.index import Index
 from federation.derive.compile.listeners import ListenerState
 from federation.derive.compile.problem import Problem, condition, verdict
@@ -56,7 +57,7 @@ def gateway_status(
     return ObjectStatus(
         observed_generation=source.metadata.generation,
         conditions=_gateway_conditions(source, states),
-        listeners=tuple(_listener_status(state, attached) for state in states),
+        listeners=tuple(_listener_status(state, states, attached) for state in states),
     )
 
 
@@ -89,7 +90,9 @@ def _accepted(source: Gateway, faulty: list[str], *, any_usable: bool) -> Condit
     return condition(source, "Accepted", True, "Accepted", note if source.spec.addresses else "")
 
 
-def _listener_status(state: ListenerState, attached: Mapping[str, int]) -> ListenerStatus:
+def _listener_status(
+    state: ListenerState, states: tuple[ListenerState, ...], attached: Mapping[str, int]
+) -> ListenerStatus:
     source = state.gateway
     kinds = (RouteGroupKind(group=GRPCRoute.GROUP, kind=GRPCRoute.KIND),)
     return ListenerStatus(
@@ -105,5 +108,25 @@ def _listener_status(state: ListenerState, attached: Mapping[str, int]) -> Liste
             condition(source, "Programmed", False, PENDING, PENDING_MESSAGE)
             if state.usable
             else condition(source, "Programmed", False, "Invalid", "the listener is not opened"),
+            *_overlap(state, states),
         ),
     )
+
+
+def _overlap(state: ListenerState, states: tuple[ListenerState, ...]) -> tuple[Condition, ...]:
+    """``OverlappingTLSConfig``: clients may reuse a connection for the other listener's hosts."""
+    own = state.spec.hostname or ANY
+    names = [
+        other.spec.name
+        for other in states
+        if other is not state
+        and other.usable
+        and other.encrypted
+        and other.spec.port == state.spec.port
+        and (covers(own, other.spec.hostname or ANY) or covers(other.spec.hostname or ANY, own))
+    ]
+    if not (names and state.usable and state.encrypted):
+        return ()
+    message = f"hostname {own} overlaps with that of listener {', '.join(names)}"
+    kind, reason = "OverlappingTLSConfig", "OverlappingHostnames"
+    return (condition(state.gateway, kind, True, reason, message),)

@@ -19,6 +19,7 @@ from federation.model.objects import (
     EndpointSlice,
     FederatedServiceImport,
     McsServiceImport,
+    MultiClusterService,
     ObjectKey,
     ObjectSnapshot,
     ReferenceGrant,
@@ -31,7 +32,7 @@ AnyImport = FederatedServiceImport | McsServiceImport
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """The inputs of one compilation, ready for look-up."""
+    """The inputs of one compilation; ``weight_owners`` are the oldest ones by import."""
 
     cluster: ClusterId
     region: Region
@@ -41,6 +42,7 @@ class Index:
     slices: Mapping[ServiceName, tuple[EndpointSlice, ...]]
     grants: tuple[ReferenceGrant, ...]
     regions: Mapping[ClusterId, Region]
+    weight_owners: Mapping[ServiceName, MultiClusterService]
 
     def service(self, name: ServiceName) -> Service | None:
         """The Service of that name in this cluster."""
@@ -73,7 +75,16 @@ def index(inputs: CompileInputs) -> Index:
         slices=_slices(inputs.objects),
         grants=inputs.objects.of(ReferenceGrant),
         regions={**regions, inputs.cluster: inputs.region},
+        weight_owners={
+            import_name(entry): entry for entry in reversed(inputs.objects.of(MultiClusterService))
+        },
     )
+
+
+def import_name(source: MultiClusterService) -> ServiceName:
+    """The import whose weights ``source`` sets."""
+    ref = source.spec.service_import
+    return ServiceName(namespace=ref.namespace or source.metadata.namespace, name=ref.name)
 
 
 def _slices(objects: ObjectSnapshot) -> dict[ServiceName, tuple[EndpointSlice, ...]]:

@@ -9,7 +9,8 @@ store first; a listed cluster that cannot serve is named with its reason and nev
 from __future__ import annotations
 
 from federation.derive.compile.backends import not_exported
-from federation.derive.compile.index import AnyImport, Index
+from federation.derive.compile.imports import stale
+from federation.derive.compile.index import AnyImport, Index, import_name
 from federation.derive.compile.problem import Problem, verdict
 from federation.derive.imports import candidates, clusters_named
 from federation.model.base import ClusterId, ServiceName
@@ -37,20 +38,16 @@ def multicluster_status(index: Index, source: MultiClusterService) -> ObjectStat
                 source,
                 "ResolvedRefs",
                 unresolved,
-                message=f"ServiceImport {_import_name(source)} means Service {service}",
+                message=f"ServiceImport {import_name(source)} means Service {service}",
             ),
             verdict(source, "BackendsReady", _not_ready(index, source, found)),
+            *stale(index, source, index.exports(service) if service is not None else ()),
         ),
     )
 
 
-def _import_name(source: MultiClusterService) -> ServiceName:
-    ref = source.spec.service_import
-    return ServiceName(namespace=ref.namespace or source.metadata.namespace, name=ref.name)
-
-
 def _import(index: Index, source: MultiClusterService) -> AnyImport | None:
-    name = _import_name(source)
+    name = import_name(source)
     federated = index.objects.get(FederatedServiceImport, name.namespace, name.name)
     return federated or index.objects.get(McsServiceImport, name.namespace, name.name)
 
@@ -61,14 +58,14 @@ def _unresolved(
     if found is None:
         return Problem(
             "BackendNotFound",
-            f"spec.serviceImport: ServiceImport {_import_name(source)} does not exist",
+            f"spec.serviceImport: ServiceImport {import_name(source)} does not exist",
         )
     if not index.permitted(source.key, found.key):
         namespace = found.metadata.namespace
         return Problem(
             "RefNotPermitted",
             f"spec.serviceImport: no ReferenceGrant in namespace {namespace} lets "
-            f"{source.key} refer to ServiceImport {_import_name(source)}",
+            f"{source.key} refer to ServiceImport {import_name(source)}",
         )
     if index.meaning(found) is None:
         return Problem("BackendNotFound", f"spec.serviceImport: {not_exported(found)}")
@@ -81,13 +78,9 @@ def _conflict(
     found: AnyImport | None,
     service: ServiceName | None,
 ) -> Problem | None:
-    rivals = [
-        entry
-        for entry in index.objects.of(MultiClusterService)
-        if _import_name(entry) == _import_name(source)
-    ]
-    if rivals[0] is not source:
-        message = f"{rivals[0].key} is older and sets the weights of {_import_name(source)}"
+    oldest = index.weight_owners[import_name(source)]
+    if oldest is not source:
+        message = f"{oldest.key} is older and sets the weights of {import_name(source)}"
         return Problem("Conflicted", message)
     if found is None or service is None:
         return None
