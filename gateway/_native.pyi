@@ -1,3 +1,4 @@
+# ruff: noqa: PYI021, A002 - the stub is the reference of this module, and its names are the binary's
 """The native core: moves every byte of traffic; Python configures and watches it.
 
 All methods may be called from any thread and release the interpreter lock while they wait.
@@ -29,18 +30,22 @@ class Core:
     def apply(self, update: bytes) -> bytes:
         """Take an update (JSON) and return once all workers have it.
 
-        The reply is JSON: ``{"version": str, "listeners": [{"name", "address", "error": null | str}]}``.
-        Raise ``SnapshotRejected`` when the update is wrong, ``CoreClosed`` when the core does not run.
+        The reply is ``{"version": str, "listeners": [{"name", "address", "error": null | str}]}``.
+        Raise ``SnapshotRejected`` when the update is wrong, ``CoreClosed`` when the core does not
+        run.
         """
 
     def set_health(self, cluster: str, address: str, healthy: bool) -> None:
-        """Tell the result of an active health check; one for an endpoint that is not there has no effect.
+        """Tell the result of an active health check; unknown endpoints are ignored.
 
         Raise ``ValueError`` when the address is none.
         """
 
     def drain(self, grace_ms: int) -> None:
-        """Ask clients to leave; what is left after the grace ends with UNAVAILABLE. Return at once."""
+        """Ask clients to leave, and return at once.
+
+        What is left after the grace ends with UNAVAILABLE.
+        """
 
     def drained(self) -> bool:
         """Tell whether a drain was asked for and no client connection is left."""

@@ -1,8 +1,9 @@
 """The native core as a typed Python object.
 
-Decides nothing: turns values into the core's messages and its replies into values. The core starts after any fork,
-and whoever starts it stops it. Calls block for as long as the core works (milliseconds), without the interpreter lock;
-an event loop calls ``apply`` and ``stop`` through a thread.
+Decides nothing: turns values into the core's messages and its replies into values. The core starts
+after any fork, and whoever starts it stops it. Calls block for as long as the core works
+(milliseconds), without the interpreter lock; an event loop calls ``apply`` and ``stop`` through a
+thread.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Driver:
         self._core.start()
 
     def apply(self, update: JsonObject) -> Applied:
-        """Take an update; raise ``SnapshotRejected`` when it is wrong, with the path of the field."""
+        """Take an update; raise ``SnapshotRejected`` with the field's path when it is wrong."""
         return self.apply_encoded(json.dumps(update).encode())
 
     def apply_encoded(self, update: bytes) -> Applied:
@@ -92,7 +93,7 @@ class Driver:
         return Applied(version=reply["version"], listeners=listeners)
 
     def set_health(self, cluster: str, address: str, *, healthy: bool) -> None:
-        """Tell the result of an active health check; one for an endpoint that is not there has no effect."""
+        """Tell the result of an active health check; unknown endpoints are ignored."""
         self._core.set_health(cluster, address, healthy)
 
     def drain(self, grace_ms: int) -> None:
@@ -120,7 +121,7 @@ class Driver:
 
 
 def source_digest(root: Path) -> str:
-    """Digest of the Rust sources under ``root`` (the folder of this package), as the core's build computes it."""
+    """Digest of the Rust sources under ``root`` (this package), as the core's build computes it."""
     digest = hashlib.sha256()
     for crate in _CRATES:
         files = [root / crate / "Cargo.toml", *(root / crate / "src").rglob("*.rs")]

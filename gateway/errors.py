@@ -1,6 +1,7 @@
 """The errors of the gateway, one family for both languages.
 
-Raised by the native core (which imports this module) and by the Python shell around it.
+Raised by the native core (which imports this module) and by the Python shell around it. The names
+say what happened (a snapshot was rejected), hence no suffix.
 """
 
 
@@ -8,10 +9,11 @@ class GatewayError(Exception):
     """Any failure of the gateway that a caller may want to catch."""
 
 
-class SnapshotRejected(GatewayError):
+class SnapshotRejected(GatewayError):  # noqa: N818
     """An update of the configuration is wrong; nothing of it was taken.
 
-    ``path`` is the place in the update (``clusters[3].outlier.max_ejection_percent``), ``message`` what is wrong there.
+    ``path`` is the place in the update (``clusters[3].outlier.max_ejection_percent``), ``message``
+    what is wrong there.
     """
 
     def __init__(self, path: str, message: str) -> None:
@@ -20,9 +22,9 @@ class SnapshotRejected(GatewayError):
         self.message = message
 
 
-class CoreClosed(GatewayError):
+class CoreClosed(GatewayError):  # noqa: N818
     """The core was not started, drains, or was stopped."""
 
 
-class SettingsRejected(GatewayError):
+class SettingsRejected(GatewayError):  # noqa: N818
     """The core cannot be made with these settings."""

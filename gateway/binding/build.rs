@@ -2,6 +2,7 @@
 //!
 //! The digest covers each crate's `Cargo.toml` and `src/**/*.rs`: path, NUL, content, NUL, in the order of paths.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
@@ -31,7 +32,7 @@ fn main() -> io::Result<()> {
     }
     let mut hex = String::new();
     for byte in digest.finalize() {
-        hex.push_str(&format!("{byte:02x}"));
+        write!(hex, "{byte:02x}").expect("a String takes everything");
     }
     println!("cargo:rustc-env=GATEWAY_SOURCE_DIGEST={hex}");
     Ok(())

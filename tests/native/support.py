@@ -1,4 +1,4 @@
-"""Real gRPC servers, clients and certificates around a native core, and builders of its configuration."""
+"""Real gRPC servers and clients around a native core, and builders of its configuration."""
 
 from __future__ import annotations
 

@@ -112,18 +112,24 @@ def test_the_callers_deadline_only_goes_down() -> None:
 
 def test_an_idle_stream_ends() -> None:
     tables = [table(route("echo", idle_timeout_ms=100))]
-    with backends("a") as [backend], core() as driver:
-        with channel(serve(driver, simple(backend.address, route_tables=tables))) as client:
-            error = failure(client, "Hang")
+    with (
+        backends("a") as [backend],
+        core() as driver,
+        channel(serve(driver, simple(backend.address, route_tables=tables))) as client,
+    ):
+        error = failure(client, "Hang")
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert "idle timeout" in error.details()
 
 
 def test_a_stream_of_great_age_ends() -> None:
     tables = [table(route("echo", max_stream_ms=100))]
-    with backends("a") as [backend], core() as driver:
-        with channel(serve(driver, simple(backend.address, route_tables=tables))) as client:
-            error = failure(client, "Hang")
+    with (
+        backends("a") as [backend],
+        core() as driver,
+        channel(serve(driver, simple(backend.address, route_tables=tables))) as client,
+    ):
+        error = failure(client, "Hang")
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert "greatest age of 100 ms" in error.details()
 
@@ -132,7 +138,7 @@ def test_too_many_waiting_requests_fail_fast() -> None:
     with socket.socket() as silent, core() as driver:
         silent.bind(("127.0.0.1", 0))
         silent.listen(16)
-        place = "127.0.0.1:%d" % silent.getsockname()[1]
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
         clusters = [cluster(max_pending_requests=1)]
         with channel(serve(driver, simple(place, clusters=clusters))) as client:
             waits = unary(client).future(b"", timeout=10)

@@ -59,10 +59,13 @@ def test_server_streaming() -> None:
 
 
 def test_client_streaming() -> None:
-    with backends("a") as [backend], core() as driver:
-        with channel(serve(driver, simple(backend.address))) as client:
-            send = client.stream_unary(f"/{SERVICE}/ClientStream")
-            assert send((b"x" * 1000 for _ in range(100)), timeout=10) == b"100000"
+    with (
+        backends("a") as [backend],
+        core() as driver,
+        channel(serve(driver, simple(backend.address))) as client,
+    ):
+        send = client.stream_unary(f"/{SERVICE}/ClientStream")
+        assert send((b"x" * 1000 for _ in range(100)), timeout=10) == b"100000"
 
 
 def test_bidirectional_streaming_answers_while_the_request_goes_on() -> None:
@@ -75,9 +78,8 @@ def test_bidirectional_streaming_answers_while_the_request_goes_on() -> None:
                     wait_until(lambda n=n: len(answers) == n, f"answer {n}")
                     yield b"%d" % n
 
-            answers.extend([])
-            for answer in client.stream_stream(f"/{SERVICE}/Bidi")(requests(), timeout=10):
-                answers.append(answer)
+            stream = client.stream_stream(f"/{SERVICE}/Bidi")(requests(), timeout=10)
+            answers.extend(stream)  # one by one: the next request waits for the answer before
         assert answers == [b"%d" % n for n in range(20)]
 
 
@@ -101,12 +103,15 @@ def test_a_slow_reader_holds_the_sender_back() -> None:
 
 
 def test_a_call_cancelled_by_its_client_is_cancelled_at_the_endpoint() -> None:
-    with backends("a") as [backend], core() as driver:
-        with channel(serve(driver, simple(backend.address))) as client:
-            future = unary(client, "Hang").future(b"", timeout=30)
-            wait_until(lambda: backend.seen, "the call arrives")
-            future.cancel()
-            wait_until(lambda: numbers(driver)["calls_open"] == 0, "the call is forgotten")
+    with (
+        backends("a") as [backend],
+        core() as driver,
+        channel(serve(driver, simple(backend.address))) as client,
+    ):
+        future = unary(client, "Hang").future(b"", timeout=30)
+        wait_until(lambda: backend.seen, "the call arrives")
+        future.cancel()
+        wait_until(lambda: numbers(driver)["calls_open"] == 0, "the call is forgotten")
 
 
 def test_an_error_of_the_service_passes_with_its_message() -> None:
@@ -139,8 +144,10 @@ def test_header_changes_of_a_route() -> None:
 
 def test_a_route_answers_by_itself() -> None:
     reply = route("echo", action={"reply": {"grpc_status": 14, "message": "closed: 50 % off"}})
-    with core() as driver:
-        with channel(serve(driver, simple(route_tables=[table(reply)]))) as client:
-            error = failure(client)
+    with (
+        core() as driver,
+        channel(serve(driver, simple(route_tables=[table(reply)]))) as client,
+    ):
+        error = failure(client)
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert error.details() == "closed: 50 % off"

@@ -1,4 +1,4 @@
-"""Leaving without a failed call: endpoints, listeners, the process; and reloads that drop nothing."""
+"""Leaving without a failed call: endpoints, listeners, the process; reloads that drop nothing."""
 
 from __future__ import annotations
 
@@ -117,16 +117,17 @@ def test_a_drain_that_is_taken_back_ends_nothing() -> None:
 
 
 def test_an_endpoint_that_is_removed_finishes_its_streams() -> None:
-    with backends("a", "b") as [a, b], core() as driver:
-        with channel(serve(driver, two(a.address, b.address))) as client:
-            stream = stream_on(client, "a")
-            driver.apply(simple(b.address))
-            assert stream.echo(b"on") == b"on"
-            assert {call(client)[1] for _ in range(10)} == {"b"}
-            stream.finish()
-            wait_until(
-                lambda: numbers(driver)["upstream_connections"] == 1, "its connection is closed"
-            )
+    with (
+        backends("a", "b") as [a, b],
+        core() as driver,
+        channel(serve(driver, two(a.address, b.address))) as client,
+    ):
+        stream = stream_on(client, "a")
+        driver.apply(simple(b.address))
+        assert stream.echo(b"on") == b"on"
+        assert {call(client)[1] for _ in range(10)} == {"b"}
+        stream.finish()
+        wait_until(lambda: numbers(driver)["upstream_connections"] == 1, "its connection is closed")
 
 
 def test_routes_change_under_a_standing_connection() -> None:
@@ -170,25 +171,31 @@ def test_a_removed_listener_lets_its_connections_finish() -> None:
 
 
 def test_a_drain_of_the_process_waits_for_streams() -> None:
-    with backends("a") as [a], core(workers=2) as driver:
-        with channel(serve(driver, simple(a.address))) as client:
-            stream = OpenStream(client)
-            driver.drain(30_000)
-            assert stream.echo(b"on") == b"on"
-            assert not driver.drained
-            stream.finish()
-            wait_until(lambda: driver.drained, "the last client is gone")
+    with (
+        backends("a") as [a],
+        core(workers=2) as driver,
+        channel(serve(driver, simple(a.address))) as client,
+    ):
+        stream = OpenStream(client)
+        driver.drain(30_000)
+        assert stream.echo(b"on") == b"on"
+        assert not driver.drained
+        stream.finish()
+        wait_until(lambda: driver.drained, "the last client is gone")
 
 
 def test_what_is_left_at_the_deadline_ends_with_unavailable() -> None:
-    with backends("a") as [a], core() as driver:
-        with channel(serve(driver, simple(a.address))) as client:
-            stream = OpenStream(client)
-            driver.drain(200)
-            error = stream.error()
-            assert error.code() is grpc.StatusCode.UNAVAILABLE
-            assert error.details() == "the gateway is shutting down"
-            wait_until(lambda: driver.drained, "nothing is left", within_s=DEADLINE_S)
+    with (
+        backends("a") as [a],
+        core() as driver,
+        channel(serve(driver, simple(a.address))) as client,
+    ):
+        stream = OpenStream(client)
+        driver.drain(200)
+        error = stream.error()
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert error.details() == "the gateway is shutting down"
+        wait_until(lambda: driver.drained, "nothing is left", within_s=DEADLINE_S)
 
 
 def test_a_core_without_clients_is_drained_at_once() -> None:

@@ -103,12 +103,15 @@ def test_refused_connections_move_every_call_to_the_next_priority() -> None:
 
 
 def test_an_endpoint_that_dies_under_calls_costs_none_of_them() -> None:
-    with backends("a", "b") as [a, b], core() as driver:
-        with channel(serve(driver, retrying(a.address, b.address))) as client:
-            while {it for it in (call(client)[1] for _ in range(10))} != {"a", "b"}:
-                pass
-            a.stop()
-            assert {call(client)[1] for _ in range(100)} == {"b"}
+    with (
+        backends("a", "b") as [a, b],
+        core() as driver,
+        channel(serve(driver, retrying(a.address, b.address))) as client,
+    ):
+        while {call(client)[1] for _ in range(10)} != {"a", "b"}:
+            pass
+        a.stop()
+        assert {call(client)[1] for _ in range(100)} == {"b"}
 
 
 def test_an_endpoint_that_comes_back_is_used_again() -> None:

@@ -44,7 +44,7 @@ class Relay:
         host, port = target.rsplit(":", 1)
         self._target = (host, int(port))
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = "127.0.0.1:%d" % self._listener.getsockname()[1]
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.black_hole = threading.Event()
         self._stop = threading.Event()
         self._selector = selectors.DefaultSelector()
@@ -108,15 +108,19 @@ def two_tiers(first: str, second: str, **changes: Any) -> dict[str, Any]:
 
 
 def test_a_black_hole_costs_no_call_and_a_second_at_most() -> None:
-    with backends("a", "b") as [a, b], relay(a.address) as path, core() as driver:
-        with channel(serve(driver, two_tiers(path.address, b.address))) as client:
-            assert call(client)[1] == "a"
-            path.black_hole.set()
-            calls = [unary(client).future(b"x", timeout=20) for _ in range(20)]
-            for each in calls:
-                assert each.result() == b"x"
-            assert numbers(driver)["liveness_deaths"] == 1
-            assert {call(client)[1] for _ in range(20)} == {"b"}
+    with (
+        backends("a", "b") as [a, b],
+        relay(a.address) as path,
+        core() as driver,
+        channel(serve(driver, two_tiers(path.address, b.address))) as client,
+    ):
+        assert call(client)[1] == "a"
+        path.black_hole.set()
+        calls = [unary(client).future(b"x", timeout=20) for _ in range(20)]
+        for each in calls:
+            assert each.result() == b"x"
+        assert numbers(driver)["liveness_deaths"] == 1
+        assert {call(client)[1] for _ in range(20)} == {"b"}
 
 
 def test_the_endpoint_behind_the_black_hole_returns_by_itself() -> None:

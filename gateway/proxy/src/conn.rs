@@ -58,6 +58,7 @@ pub(crate) enum ConnectFault {
 }
 
 /// See the module.
+#[allow(clippy::struct_excessive_bools)] // independent marks for the worker's lists, not one state
 pub(crate) struct Conn {
     pub id: ConnId,
     pub transport: Transport,

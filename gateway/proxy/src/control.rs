@@ -88,21 +88,8 @@ impl Worker {
 
     fn follow_cluster(&mut self, handle: &Arc<ClusterHandle>, tls: Option<Arc<ClientConfig>>) {
         let name = &handle.config.name;
-        let key = match self.cluster_keys.get(name) {
-            Some(key) => *key,
-            None => {
-                let key = self.clusters.insert(ClusterState {
-                    handle: Arc::clone(handle),
-                    pools: Vec::new(),
-                    pending: 0,
-                    calls: 0,
-                    peer_tls: None,
-                    live: true,
-                });
-                self.cluster_keys.insert(name.clone(), key);
-                key
-            }
-        };
+        let known = self.cluster_keys.get(name).copied();
+        let key = known.unwrap_or_else(|| self.add_cluster(handle));
         let state = &mut self.clusters[key];
         let same_endpoints = Arc::ptr_eq(&state.handle.endpoints, &handle.endpoints);
         state.handle = Arc::clone(handle);
@@ -112,6 +99,19 @@ impl Worker {
         if !same_endpoints || self.clusters[key].pools.len() != number {
             self.follow_endpoints(key, handle.endpoints.endpoints());
         }
+    }
+
+    fn add_cluster(&mut self, handle: &Arc<ClusterHandle>) -> usize {
+        let key = self.clusters.insert(ClusterState {
+            handle: Arc::clone(handle),
+            pools: Vec::new(),
+            pending: 0,
+            calls: 0,
+            peer_tls: None,
+            live: true,
+        });
+        self.cluster_keys.insert(handle.config.name.clone(), key);
+        key
     }
 
     fn follow_endpoints(&mut self, cluster: usize, endpoints: &[Endpoint]) {

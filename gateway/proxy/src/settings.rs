@@ -46,6 +46,9 @@ impl Default for Settings {
 
 impl Settings {
     /// Reads and checks settings written as a JSON object; absent fields take their defaults.
+    ///
+    /// # Errors
+    /// When it is no such object, or a field is unknown or out of its range.
     pub fn from_json(json: &[u8]) -> Result<Self, SettingsError> {
         let settings: Self =
             serde_json::from_slice(json).map_err(|error| SettingsError(error.to_string()))?;

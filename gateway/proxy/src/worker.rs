@@ -75,7 +75,8 @@ pub(crate) struct Shared {
     pub drained: AtomicUsize,
 }
 
-/// What failed on a connection that is not set up yet.
+/// Work for the end of the turn, so that a chain of failures is no chain of calls on the stack.
+#[derive(Clone, Copy)]
 pub(crate) enum Deferred {
     ConnectFailed(usize, ConnectFault),
     Retry(CallId),
