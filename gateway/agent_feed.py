@@ -36,6 +36,7 @@ class AgentFeed:
         self._confirmed_at: float | None = None
         self._ever_synced = False
         self._booted = False
+        self._failed: set[str] = set()
 
     async def boot(self) -> None:
         """Serve the last good configuration, if there is one."""
@@ -63,9 +64,17 @@ class AgentFeed:
             group.create_task(self._writer.run())
 
     def changed(self) -> None:
-        """Have the file written, once the agent has confirmed a complete configuration."""
+        """Have the file written, once the agent has confirmed a complete configuration.
+
+        A listener that could be opened after all is asked for again, so that its refusal ends.
+        """
         if self._ever_synced:
             self._writer.changed()
+        failed = {name for name, error in self._runtime.listeners.items() if error}
+        opened = self._failed & self._runtime.listeners.keys() - failed
+        self._failed = failed
+        if opened:
+            self._client.ask_again(opened)
 
     def state(self) -> FeedState:
         """In sync, or how old the configuration is and why."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,17 +69,14 @@ def save(state_dir: Path, resources: Iterable[discovery_pb2.Resource]) -> None:
     path = state_dir / FILE_NAME
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A temporary file is created readable by its owner only.
-        handle, name = tempfile.mkstemp(prefix=FILE_NAME, dir=state_dir)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(_MAGIC + hashlib.sha256(body).digest() + body)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
+        # One name, so that a writer that was killed leaves one file at most behind.
+        new = state_dir / f"{FILE_NAME}.new"
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(_MAGIC + hashlib.sha256(body).digest() + body)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
     except OSError as failure:
         raise LastGoodError(f"cannot write {path}: {failure.strerror}") from failure
 
@@ -103,10 +99,13 @@ class LastGoodWriter:
 
     async def run(self) -> None:
         """Write for ever; a failed write is kept in ``error`` and repeated with the next change."""
-        while True:
-            await self._due.wait()
+        try:
+            while True:
+                await self._due.wait()
+                await self.write()
+                await asyncio.sleep(WRITE_INTERVAL_S)
+        finally:
             await self.write()
-            await asyncio.sleep(WRITE_INTERVAL_S)
 
     async def write(self) -> None:
         """Write now if a change is due."""

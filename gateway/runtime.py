@@ -130,6 +130,15 @@ class Runtime:
             self.assembly.want(pieces)
             await self._settle()
 
+    async def retry_listeners(self) -> None:
+        """Have the core try again to open listeners that it could not open."""
+        async with self._lock:
+            if any(self.listeners.values()):
+                before = dict(self.listeners)
+                await self._apply(Change((), ()))
+                if self.listeners != before:
+                    self.on_change()
+
     def verdict(self, kind: Kind, names: Iterable[str]) -> Verdict:
         """What became of the newest resources of these names."""
         refused: dict[str, str] = {}
@@ -174,24 +183,27 @@ class Runtime:
     async def _settle(self) -> None:
         """Bring the core to what is wanted, leaving out what it refuses, one piece a round."""
         while change := self.assembly.change_to(self.assembly.target()):
-            update = json.dumps(document(change, version=str(self.version + 1))).encode()
             try:
-                reply = json.loads(await asyncio.to_thread(self.core.apply, update))
+                await self._apply(change)
             except SnapshotRejected as rejection:
                 self._leave_out(change, rejection)
                 continue
-            self.version += 1
             self.assembly.applied(change)
-            self.listeners = {entry["name"]: entry["error"] for entry in reply["listeners"]}
-            log.debug(
-                "configuration applied",
-                extra={
-                    "version": self.version,
-                    "upserts": len(change.upserts),
-                    "removed": len(change.removed),
-                },
-            )
             self.on_change()
+
+    async def _apply(self, change: Change) -> None:
+        update = json.dumps(document(change, version=str(self.version + 1))).encode()
+        reply = json.loads(await asyncio.to_thread(self.core.apply, update))
+        self.version += 1
+        self.listeners = {entry["name"]: entry["error"] for entry in reply["listeners"]}
+        log.debug(
+            "configuration applied",
+            extra={
+                "version": self.version,
+                "upserts": len(change.upserts),
+                "removed": len(change.removed),
+            },
+        )
 
     def _leave_out(self, change: Change, rejection: SnapshotRejected) -> None:
         found = culprit(change, rejection.path)

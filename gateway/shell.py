@@ -30,6 +30,9 @@ log = logging.getLogger("gateway.shell")
 EVENTS_POLL_S = 0.25
 """How often the core's events are collected; its own ring holds 4096."""
 
+LISTENERS_RETRY_S = 5.0
+"""How often a port that could not be opened is tried again: whoever holds it may go."""
+
 DRAINED_POLL_S = 0.05
 RESTART_MAX_S = 5.0
 """Longest wait before a failed part is started again."""
@@ -88,6 +91,7 @@ class Shell:
         self._feed: Feed | None = None
         self._stop = asyncio.Event()
         self._draining = False
+        self._configuring: list[asyncio.Task[None]] = []
 
     def __repr__(self) -> str:
         return f"Shell({self._settings.name}, {self.status().state}, {self.runtime!r})"
@@ -117,6 +121,8 @@ class Shell:
         """Take no new work; open streams may go on for the grace period."""
         if not self._draining:
             self._draining = True
+            for part in self._configuring:
+                part.cancel()
             log.info("draining", extra={"grace_s": self._settings.drain_grace_s})
             self._core.drain(int(self._settings.drain_grace_s * 1000))
 
@@ -143,7 +149,7 @@ class Shell:
                 extra={"gateway": self._settings.name, "admin": self.admin.address},
             )
             await self._serve(feed)
-            await self._drain()
+            await self._drained()
         finally:
             await self.admin.stop()
             await asyncio.to_thread(self._core.stop)
@@ -151,23 +157,30 @@ class Shell:
 
     async def _serve(self, feed: Feed) -> None:
         async with asyncio.TaskGroup() as group:
-            parts = [
-                group.create_task(_supervised("feed", feed.run)),
+            watching = [
                 group.create_task(_supervised("health", self._health.run)),
                 group.create_task(_supervised("events", self._collect_events)),
             ]
+            # These end when draining begins: the agent sees that the gateway is leaving.
+            self._configuring = [
+                group.create_task(_supervised("feed", feed.run)),
+                group.create_task(_supervised("listeners", self._retry_listeners)),
+            ]
             files = self._settings.identity
             if files is not None:
-                watch = group.create_task(
-                    _supervised("identity", lambda: identity.watch(files, self.runtime.put))
-                )
-                parts.append(watch)
+                watch = _supervised("identity", lambda: identity.watch(files, self.runtime.put))
+                self._configuring.append(group.create_task(watch))
             await self._stop.wait()
-            for part in parts:
+            self.begin_drain()
+            for part in watching:
                 part.cancel()
 
-    async def _drain(self) -> None:
-        self.begin_drain()
+    async def _retry_listeners(self) -> None:
+        while True:
+            await asyncio.sleep(LISTENERS_RETRY_S)
+            await self.runtime.retry_listeners()
+
+    async def _drained(self) -> None:
         deadline = time.monotonic() + self._settings.drain_grace_s + 1
         # The core ends its drain by itself; there is nothing to be woken by.
         while not self._core.drained() and time.monotonic() < deadline:  # noqa: ASYNC110

@@ -90,6 +90,8 @@ class XdsClient:
     runtime: Runtime
     contact: Contact = field(default_factory=Contact)
     on_synced: Callable[[], None] = lambda: None
+    listeners_again: set[str] = field(default_factory=set)
+    again: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Stay subscribed, for ever."""
@@ -134,6 +136,11 @@ class XdsClient:
                 self.contact.connected = False
                 self.contact.synced = False
 
+    def ask_again(self, listeners: Iterable[str]) -> None:
+        """Ask for listeners that are held already, so as to answer them anew."""
+        self.listeners_again.update(listeners)
+        self.again.set()
+
     def heard(self) -> None:
         """Note that the agent has sent something."""
         if not self.contact.connected:
@@ -152,6 +159,7 @@ class _Session:
         self._runtime = client.runtime
         self._due: dict[Kind, _Due] = {}
         self._unheard = set(MAKE_ORDER)
+        self._writing = asyncio.Lock()
         self._responses: asyncio.Queue[discovery_pb2.DeltaDiscoveryResponse | None] = asyncio.Queue(
             QUEUE_MAX
         )
@@ -161,6 +169,7 @@ class _Session:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read())
                 await self._subscribe()
+                group.create_task(self._ask_again())
                 await self._process()
         except* grpc.aio.AioRpcError as failures:
             raise failures.exceptions[0] from None
@@ -170,8 +179,8 @@ class _Session:
     async def _read(self) -> None:
         """Read ahead; ``None`` stands for the end of the stream.
 
-        A task of its own, since cancelling a read ends the call; and it never raises, since an error
-        of a child would hide the cancellation of its parent.
+        A task of its own, since cancelling a read ends the call; it never raises, since an error of
+        a child would hide the cancellation of its parent.
         """
         while True:
             try:
@@ -193,6 +202,20 @@ class _Session:
                     initial_resource_versions=held[kind],
                 )
             )
+
+    async def _ask_again(self) -> None:
+        client = self._client
+        while True:
+            await client.again.wait()
+            client.again.clear()
+            names, client.listeners_again = sorted(client.listeners_again), set()
+            request = discovery_pb2.DeltaDiscoveryRequest(
+                type_url=TYPE_OF_KIND[Kind.LISTENERS], resource_names_subscribe=names
+            )
+            try:
+                await self._write(request)
+            except grpc.aio.AioRpcError:
+                return  # the reader ends the session
 
     async def _process(self) -> None:
         """Take responses as they come, all that are there at once, then answer what can be."""
@@ -223,7 +246,10 @@ class _Session:
         if response is None:
             await self._raise_ended()
         self._client.heard()
-        kind = KIND_OF_TYPE[response.type_url]
+        kind = KIND_OF_TYPE.get(response.type_url)
+        if kind is None:
+            log.warning("a type that was not asked for", extra={"type": response.type_url})
+            return
         await self._runtime.accept(kind, response.resources, response.removed_resources)
         self._due[kind] = _Due(
             kind,
@@ -254,7 +280,8 @@ class _Session:
 
     async def _write(self, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
         try:
-            await self._call.write(request)
+            async with self._writing:
+                await self._call.write(request)
         except asyncio.InvalidStateError:  # the call has ended; the reader says why
             await self._raise_ended()
 

@@ -123,7 +123,7 @@ class Subscription:
         named = [name for name in versions if _names(error, name)] or list(versions)
         for name in versions:
             if name in named:
-                self.refusals[name] = Refusal(versions[name], error)
+                self.refusals[name] = Refusal(versions[name], _part_on(name, error, named))
             else:
                 self.refusals.pop(name, None)
         return True
@@ -134,7 +134,7 @@ class Subscription:
         """The difference between ``resources`` and what the client knows."""
         if not self.opened:
             return Pending((), (), ())
-        selected = resources if self.wildcard else self.names
+        selected = {*resources, *self.names} if self.wildcard else self.names
         introduced: list[str] = []
         changed: list[str] = []
         removed: list[str] = []
@@ -171,6 +171,15 @@ class Subscription:
             else:
                 self.known.pop(name, None)
         self.outstanding = Outstanding(nonce, dict(versions), introduces, bool(removed))
+
+
+def _part_on(name: str, error: str, named: Sequence[str]) -> str:
+    """What ``error`` says on one resource, if it lists them as ``NAME: MESSAGE; NAME: MESSAGE``."""
+    _, found, part = f"; {error}".partition(f"; {name}: ")
+    if not found:
+        return error
+    ends = [at for other in named if (at := part.find(f"; {other}: ")) >= 0]
+    return part[: min(ends)] if ends else part
 
 
 def _names(text: str, name: str) -> bool:
