@@ -8,7 +8,7 @@ from gateway.command import EXAMPLE, run_gateway
 def main() -> None:
     """Parse the command line and run."""
     application = typer.Typer(add_completion=False)
-    application.command(epilog=EXAMPLE)(run_gateway)
+    application.command(epilog=f"Example: python -m gateway {EXAMPLE}")(run_gateway)
     application()
 
 

@@ -19,10 +19,8 @@ from gateway.settings import (
     IdentityFiles,
 )
 
-EXAMPLE = (
-    "Example: python -m gateway --name gw-1 --cluster us-west-1 --agent 127.0.0.1:18000 "
-    "--state-dir /var/lib/gateway"
-)
+EXAMPLE = "--name gw-1 --cluster us-west-1 --agent 127.0.0.1:18000 --state-dir /var/lib/gateway"
+"""Options of a complete call, for the help texts."""
 
 
 def run_gateway(

@@ -7,4 +7,4 @@ import typer
 from gateway.command import EXAMPLE, run_gateway
 
 app = typer.Typer()
-app.command("gateway", epilog=EXAMPLE)(run_gateway)
+app.command("gateway", epilog=f"Example: fedctl gateway {EXAMPLE}")(run_gateway)

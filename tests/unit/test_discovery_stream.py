@@ -180,6 +180,17 @@ def test_a_refusal_is_kept_by_name_and_not_sent_again_until_it_changes() -> None
     assert list(client.stream.refusals()) == []
 
 
+def test_each_refused_resource_keeps_its_own_part_of_the_message() -> None:
+    client = Client(L)
+    source = catalog(listeners={"a": "1", "b": "1", "c": "1"})
+    client.ack(client.next(source), error="a: port taken; b: no such; table")
+    ((_, refusals),) = client.stream.refusals()
+    assert {name: refusal.message for name, refusal in refusals.items()} == {
+        "a": "port taken",
+        "b": "no such; table",
+    }
+
+
 def test_a_refusal_that_names_nothing_is_of_the_whole_response() -> None:
     client = Client(L)
     client.ack(client.next(catalog(listeners={"a": "1", "b": "1"})), error="no")
