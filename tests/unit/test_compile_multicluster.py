@@ -175,7 +175,7 @@ def test_the_older_of_two_rules_an_import() -> None:
     accepted = status(result, "MultiClusterService", "a-younger")["Accepted"]
     assert (accepted.reason, accepted.message) == (
         "Conflicted",
-        "MultiClusterService app/global is older and sets the weights of app/user-service-import",
+        "MultiClusterService app/global is older and sets the weights of app/user-service",
     )
 
 

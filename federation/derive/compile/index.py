@@ -32,7 +32,7 @@ AnyImport = FederatedServiceImport | McsServiceImport
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """The inputs of one compilation; ``weight_owners`` are the oldest ones by import."""
+    """The inputs of one compilation; ``weight_owners`` are the oldest by subject."""
 
     cluster: ClusterId
     region: Region
@@ -75,9 +75,7 @@ def index(inputs: CompileInputs) -> Index:
         slices=_slices(inputs.objects),
         grants=inputs.objects.of(ReferenceGrant),
         regions={**regions, inputs.cluster: inputs.region},
-        weight_owners={
-            import_name(entry): entry for entry in reversed(inputs.objects.of(MultiClusterService))
-        },
+        weight_owners=_weight_owners(inputs.objects, inputs.view),
     )
 
 
@@ -85,6 +83,30 @@ def import_name(source: MultiClusterService) -> ServiceName:
     """The import whose weights ``source`` sets."""
     ref = source.spec.service_import
     return ServiceName(namespace=ref.namespace or source.metadata.namespace, name=ref.name)
+
+
+def find_import(objects: ObjectSnapshot, name: ServiceName) -> AnyImport | None:
+    """The import of that name, the documents' kind first."""
+    federated = objects.get(FederatedServiceImport, name.namespace, name.name)
+    return federated or objects.get(McsServiceImport, name.namespace, name.name)
+
+
+def weights_subject(
+    objects: ObjectSnapshot, view: FederationView, source: MultiClusterService
+) -> ServiceName:
+    """What the weights of ``source`` are about: the Service, or the import until that is known."""
+    name = import_name(source)
+    found = find_import(objects, name)
+    return (meant_service(found, view.exports) if found is not None else None) or name
+
+
+def _weight_owners(
+    objects: ObjectSnapshot, view: FederationView
+) -> dict[ServiceName, MultiClusterService]:
+    return {
+        weights_subject(objects, view, entry): entry
+        for entry in reversed(objects.of(MultiClusterService))
+    }
 
 
 def _slices(objects: ObjectSnapshot) -> dict[ServiceName, tuple[EndpointSlice, ...]]:

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 from federation.derive.compile.backends import not_exported
 from federation.derive.compile.imports import stale
-from federation.derive.compile.index import AnyImport, Index, import_name
+from federation.derive.compile.index import (
+    AnyImport,
+    Index,
+    find_import,
+    import_name,
+    weights_subject,
+)
 from federation.derive.compile.problem import Problem, verdict
 from federation.derive.imports import candidates, clusters_named
 from federation.model.base import ClusterId, ServiceName
 from federation.model.facts import ServicePolicyFact
 from federation.model.objects import (
     ClusterBackend,
-    FederatedServiceImport,
-    McsServiceImport,
     MultiClusterService,
 )
 from federation.model.resolved import ReasonCode
@@ -27,7 +31,7 @@ from federation.model.status import ObjectStatus
 
 def multicluster_status(index: Index, source: MultiClusterService) -> ObjectStatus:
     """The status of a MultiClusterService of this cluster."""
-    found = _import(index, source)
+    found = find_import(index.objects, import_name(source))
     service = index.meaning(found) if found is not None else None
     unresolved = _unresolved(index, source, found)
     return ObjectStatus(
@@ -44,12 +48,6 @@ def multicluster_status(index: Index, source: MultiClusterService) -> ObjectStat
             *stale(index, source, index.exports(service) if service is not None else ()),
         ),
     )
-
-
-def _import(index: Index, source: MultiClusterService) -> AnyImport | None:
-    name = import_name(source)
-    federated = index.objects.get(FederatedServiceImport, name.namespace, name.name)
-    return federated or index.objects.get(McsServiceImport, name.namespace, name.name)
 
 
 def _unresolved(
@@ -78,9 +76,10 @@ def _conflict(
     found: AnyImport | None,
     service: ServiceName | None,
 ) -> Problem | None:
-    oldest = index.weight_owners[import_name(source)]
+    subject = weights_subject(index.objects, index.view, source)
+    oldest = index.weight_owners[subject]
     if oldest is not source:
-        message = f"{oldest.key} is older and sets the weights of {import_name(source)}"
+        message = f"{oldest.key} is older and sets the weights of {subject}"
         return Problem("Conflicted", message)
     if found is None or service is None:
         return None
