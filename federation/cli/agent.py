@@ -176,6 +176,8 @@ def _source(store: Store, keys: Keys, cluster: ClusterId, text: str) -> ObjectSo
         return UniversalSource(store, keys, cluster)
     kind, _, path = text.partition(":")
     if kind == "folder" and path:
+        if not Path(path).exists():
+            raise CommandError(f"--source: {path} does not exist", ExitCode.USAGE)
         return FolderSource(FolderSettings(Path(path)))
     raise CommandError(
         f'--source: "{text}" is not known; use universal or folder:DIR', ExitCode.USAGE

@@ -61,19 +61,23 @@ class EtcdSettings:
     retry_wait_s_max: float = 0.5
 
     def targets(self) -> tuple[str, ...]:
-        """The endpoints as gRPC targets. Raises ``ValueError`` for what cannot be one."""
+        """The endpoints as gRPC targets. Raises ``EndpointError`` for what cannot be one."""
         return tuple(_target(endpoint) for endpoint in self.endpoints)
+
+
+class EndpointError(PortError):
+    """An endpoint is not one."""
 
 
 def _target(endpoint: str) -> str:
     if endpoint.startswith("https://"):
-        raise ValueError(
+        raise EndpointError(
             f"etcd endpoint {endpoint}: TLS to etcd is not supported; use http://HOST:PORT"
         )
     target = endpoint.removeprefix("http://").rstrip("/")
     host, _, port = target.rpartition(":")
     if not host or not port.isdigit():
-        raise ValueError(f"etcd endpoint {endpoint}: expected HOST:PORT or http://HOST:PORT")
+        raise EndpointError(f"etcd endpoint {endpoint}: expected HOST:PORT or http://HOST:PORT")
     return target
 
 
@@ -113,7 +117,7 @@ class Connection:
 
     def __init__(self, settings: EtcdSettings) -> None:
         if not settings.endpoints:
-            raise ValueError("no etcd endpoint given")
+            raise EndpointError("no etcd endpoint given")
         self.settings = settings
         self._targets = settings.targets()
         self._turn = 0

@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 _NEED_LEADER = (("hasleader", "true"),)
 """Lets etcd end the watch when its member has lost the quorum, instead of going quiet."""
 
+_STREAM_ENDED = (rpc.AioRpcError, asyncio.CancelledError, asyncio.InvalidStateError)
+"""What gRPC raises when a stream is over; the last one when it was already, as we wrote to it."""
+
 
 class _RelistNeededError(PortError):
     """The copy cannot be continued by a watch; the message says why."""
@@ -134,7 +137,7 @@ class _Mirror:
                 call.write(watch_request(self._prefix, start_revision=self._revision + 1))
             )
             await self._follow(call, link)
-        except (rpc.AioRpcError, asyncio.CancelledError) as error:
+        except _STREAM_ENDED as error:
             raise await self._connection.failure(link, error, f"watching {self._prefix}") from error
         finally:
             call.cancel()

@@ -1,0 +1,142 @@
+"""``fedctl agent`` as a process on a real etcd: joining, refusing, surviving, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from federation.adapters.etcd import EtcdSettings, EtcdStore
+from federation.model.view import FederationView
+from federation.wire.etcd import view_from
+from federation.wire.etcd_keys import Keys
+from tests.testkit.etcd import EtcdServer, free_port, running_etcd
+
+KEYS = Keys()
+
+
+class AgentProcess:
+    """A started ``fedctl agent`` and what it logs."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+
+    async def event(self, text: str) -> dict[str, Any]:
+        """The next log line whose event contains ``text``."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(30):
+            while line := (await self.process.stderr.readline()).decode():
+                self.lines.append(line)
+                if line.startswith("{") and text in json.loads(line)["event"]:
+                    found: dict[str, Any] = json.loads(line)
+                    return found
+        raise AssertionError(f"no event {text!r} in:\n{''.join(self.lines)}")
+
+    async def ended(self) -> tuple[int, str]:
+        """Exit code and all that was written to stderr."""
+        async with asyncio.timeout(30):
+            _, rest = await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode, "".join(self.lines) + rest.decode()
+
+
+@asynccontextmanager
+async def agent(etcd: EtcdServer, state_dir: Path, *options: str) -> AsyncIterator[AgentProcess]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", "from federation.cli.main import main; main()"),
+        *("--etcd", etcd.endpoint, "agent", "--cluster", "west", "--region", "us-west"),
+        *("--xds", "127.0.0.1:0", "--state-dir", str(state_dir), *options),
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    try:
+        yield AgentProcess(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def view_when(etcd: EtcdServer, holds: Callable[[FederationView], bool]) -> FederationView:
+    """The first view of the store that ``holds``."""
+    store = EtcdStore(EtcdSettings(endpoints=(etcd.endpoint,)))
+    try:
+        async with asyncio.timeout(30), aclosing(store.mirror(KEYS.state)) as listings:
+            async for listing in listings:
+                view = view_from(KEYS, listing.revision, listing.entries).view
+                if holds(view):
+                    return view
+    finally:
+        await store.close()
+    raise AssertionError("the mirror ended")
+
+
+async def test_an_agent_joins_and_leaves_cleanly(tmp_path: Path) -> None:
+    with running_etcd() as etcd:
+        async with agent(etcd, tmp_path, "--dns", f"127.0.0.1:{free_port()}") as one:
+            view = await view_when(etcd, lambda view: "west" in view.heartbeats)
+            assert view.members[next(iter(view.members))].region == "us-west"
+            one.process.send_signal(signal.SIGTERM)
+            code, log = await one.ended()
+            assert code == 0, log
+            await view_when(etcd, lambda view: not view.heartbeats and "west" in view.members)
+
+
+async def test_a_duplicate_cluster_name_is_refused(tmp_path: Path) -> None:
+    with running_etcd() as etcd:
+        async with agent(etcd, tmp_path / "one"):
+            view = await view_when(etcd, lambda view: "west" in view.heartbeats)
+            owner = next(iter(view.members.values())).instance
+            async with agent(etcd, tmp_path / "two") as two:
+                code, log = await two.ended()
+            assert code == 1
+            message = log.splitlines()[-1]
+            assert message.startswith(
+                f'error: cluster "west" has joined already: agent instance {owner} in region '
+                "us-west owns the name (it is alive); this is instance "
+            )
+
+
+async def test_an_agent_outlives_its_etcd(tmp_path: Path) -> None:
+    with running_etcd() as etcd:
+        async with agent(etcd, tmp_path) as one:
+            await one.event("heartbeat is present")
+            etcd.kill()
+            await one.event("heartbeat is away")
+            await asyncio.to_thread(etcd.start)
+            await one.event("heartbeat is present")
+            assert one.process.returncode is None
+
+
+async def test_an_agent_starts_without_etcd_and_stops(tmp_path: Path) -> None:
+    with running_etcd() as etcd:
+        etcd.kill()
+        async with agent(etcd, tmp_path) as one:
+            event = await one.event("heartbeat is away")
+            assert f"etcd at {etcd.endpoint} is away" in event["reason"]
+            one.process.send_signal(signal.SIGTERM)
+            code, log = await one.ended()
+            assert code == 0, log
+
+
+async def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    with running_etcd() as etcd:
+        async with agent(etcd, tmp_path, "--xds", etcd.endpoint) as one:
+            code, log = await one.ended()
+        assert code == 1
+        assert f"error: cannot serve xDS on {etcd.endpoint}" in log.splitlines()[-1]
+
+
+async def test_a_wrong_option_is_named_before_anything_starts(tmp_path: Path) -> None:
+    with running_etcd() as etcd:
+        async with agent(etcd, tmp_path / "state", "--source", "folder:/nowhere") as one:
+            code, log = await one.ended()
+    assert (code, log.splitlines()[-1]) == (2, "error: --source: /nowhere does not exist")
+    assert not (tmp_path / "state").exists()
