@@ -15,6 +15,7 @@ from contextlib import aclosing
 
 from federation.agent.disk import StateDir, StateDirError
 from federation.agent.settings import AgentSettings
+from federation.agent.shield import Shield
 from federation.agent.state import ClusterObjects, FederationState
 from federation.aio import Latest, any_change
 from federation.model.objects import ObjectSnapshot
@@ -45,11 +46,23 @@ class Inputs:
         self._disk = disk
         self._reader = ViewReader(keys, now=clock.now)
         self._complaints: dict[str, str] = {}
+        self._saved: tuple[ObjectSnapshot, Listing] | None = None
+        self._shield = Shield({})
+        self._held = 0
         self.objects: Latest[ClusterObjects] = Latest()
         self.federation: Latest[FederationState] = Latest()
 
     def __repr__(self) -> str:
         return f"Inputs(objects={self.objects!r}, federation={self.federation!r})"
+
+    def recall(self) -> None:
+        """Read the last good state from disk; to be called once, before the loops."""
+        try:
+            self._saved = self._disk.load()
+        except StateDirError as error:
+            log.warning("last good state is unusable", extra={"reason": str(error)})
+        if self._saved is not None:
+            self._shield = Shield(self._saved[0].objects)
 
     async def watch_federation(self) -> None:
         """Keep ``federation`` current, for ever."""
@@ -62,24 +75,19 @@ class Inputs:
         async with aclosing(self._source.snapshots()) as snapshots:
             async for snapshot in snapshots:
                 if snapshot.synced:
-                    self._take_objects(snapshot, live=True)
+                    self._take_objects(snapshot)
 
     async def fall_back_to_disk(self) -> bool:
         """After the settings' patience put the last good state in place of what is missing."""
         await asyncio.sleep(self._settings.from_disk_after_s)
         if self.objects.value is not None and self.federation.value is not None:
             return False
-        try:
-            saved = await asyncio.to_thread(self._disk.load)
-        except StateDirError as error:
-            log.warning("last good state is unusable", extra={"reason": str(error)})
-            return False
-        if saved is None:
+        if self._saved is None:
             log.warning("nothing is known yet and nothing was saved; serving nothing")
             return False
-        objects, listing = saved
+        objects, listing = self._saved
         if self.objects.value is None:
-            self._take_objects(objects, live=False)
+            self.objects.set(ClusterObjects(objects, objects, live=False))
         if self.federation.value is None:
             self._take_listing(listing, live=False)
         log.warning("serving the last good state", extra={"revision": listing.revision})
@@ -96,9 +104,9 @@ class Inputs:
                 if not (objects.live and federation.live):
                     continue
                 lasting = [entry for entry in federation.listing.entries if not entry.leased]
-                if saved != (objects.snapshot, lasting):
-                    await self._save(objects.snapshot, federation.listing)
-                    saved = (objects.snapshot, lasting)
+                if saved != (objects.routed, lasting):
+                    await self._save(objects.routed, federation.listing)
+                    saved = (objects.routed, lasting)
                     await asyncio.sleep(self._settings.save_every_s)
 
     async def _save(self, objects: ObjectSnapshot, listing: Listing) -> None:
@@ -112,10 +120,28 @@ class Inputs:
         self._complain("stored value", {entry.key: entry.message for entry in reading.problems})
         self.federation.set(FederationState(listing, reading, live))
 
-    def _take_objects(self, snapshot: ObjectSnapshot, *, live: bool) -> None:
+    def _take_objects(self, snapshot: ObjectSnapshot) -> None:
         rejected = {str(key): why.message for key, why in snapshot.rejected.items()}
         self._complain("object", rejected)
-        self.objects.set(ClusterObjects(snapshot, live))
+        shielded = self._shield.cover(snapshot)
+        if len(shielded.held) != self._held:
+            self._held = len(shielded.held)
+            self._tell_held(len(snapshot.objects))
+        self.objects.set(ClusterObjects(snapshot, shielded.snapshot, live=True))
+
+    def _tell_held(self, shown: int) -> None:
+        if self._held:
+            log.error(
+                "the source lost most objects; routing keeps them",
+                extra={
+                    "shown": shown,
+                    "held": self._held,
+                    "next": "bring the objects back, or "
+                    "stop the agent, delete last-good.json in its state directory, and start",
+                },
+            )
+        else:
+            log.info("the source shows all objects again", extra={"shown": shown})
 
     def _complain(self, what: str, problems: Mapping[str, str]) -> None:
         known = {key: text for key, text in self._complaints.items() if key.startswith(what)}

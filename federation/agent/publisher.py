@@ -98,7 +98,7 @@ class Publisher:
         facts = derive_facts(
             cluster=cluster,
             region=self._settings.region,
-            objects=objects.snapshot,
+            objects=objects.shown,
             exported=tuple(federation.view.exports),
         )
         shown = {*facts.exports, *(name for name, _ in facts.policies)}

@@ -93,7 +93,7 @@ class Router:
         return CompileInputs(
             cluster=own,
             region=self._settings.region,
-            objects=objects.snapshot,
+            objects=objects.routed,
             view=view,
             settings=self._settings.compile,
         )
@@ -145,6 +145,8 @@ class StatusWriter:
             snapshot=routing.compiled.snapshot,
             previous=self._written,
         )
+        # Objects that only routing still knows have no place where a status could be written.
+        statuses = {key: found for key, found in statuses.items() if key in objects.shown.objects}
         if statuses != self._written:
             try:
                 await self._sink.write(statuses)

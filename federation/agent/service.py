@@ -88,6 +88,7 @@ class Agent:
         """
         instance = self._disk.open()
         try:
+            self._inputs.recall()
             await self._run_loops(self._loops(instance))
         finally:
             self._disk.close()

@@ -34,9 +34,14 @@ class FederationState:
 
 @dataclass(frozen=True, slots=True)
 class ClusterObjects:
-    """The cluster's own objects."""
+    """The cluster's own objects.
 
-    snapshot: ObjectSnapshot
+    ``shown`` is what the source says now; facts and statuses are about it. ``routed`` is what
+    gateways are configured by: the same, except while missing objects are not believed to be gone.
+    """
+
+    shown: ObjectSnapshot
+    routed: ObjectSnapshot
     live: bool
 
 

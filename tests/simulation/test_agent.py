@@ -125,8 +125,12 @@ async def empty_while_down(made: World, member: Member) -> None:
 async def test_starting_on_an_empty_source_is_quarantined_and_lifted(tmp_path: Path) -> None:
     async with world(tmp_path, "west") as made:
         west = made["west"]
+        await west.apply(entry_point("user"))
         await west.apply(service("user", ready=2) + "---" + service("order", ready=1))
         await until(lambda: len(made.view.exports) == 2, "the exports")
+        await pass_time(5)
+        last = west.gateways.snapshots[-1]
+        assert last.listeners
         await empty_while_down(made, west)
 
         def missing() -> list[str]:
@@ -135,6 +139,7 @@ async def test_starting_on_an_empty_source_is_quarantined_and_lifted(tmp_path: P
 
         await until(lambda: missing() == ["app/order", "app/user"], "the quarantine")
         await pass_time(30)
+        assert west.gateways.snapshots == [last], "gateways go on with what they had"
         assert ready_of(made, "west") == 2
         assert made.reading().problems == ()
         await west.apply(service("user", ready=2) + "---" + service("order", ready=1))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from federation.agent.disk import StateDir, StateDirError
 from federation.agent.entrances import ENTRANCES_MAX, entrances
 from federation.agent.publication import Publication, Stored, plan
+from federation.agent.shield import Shield
 from federation.agent.state import routing_view
 from federation.derive.exports import ClusterFacts
 from federation.model.acks import NodeAcks
@@ -241,3 +242,36 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateDirError, match=r"state directory .*file/state: Not a directory"):
         StateDir(tmp_path / "file" / "state").open()
+
+
+def numbered(*numbers: int) -> ObjectSnapshot:
+    text = "---".join(
+        f"\napiVersion: v1\nkind: Namespace\nmetadata: {{name: n{number}}}\n" for number in numbers
+    )
+    found = decode_all(parse_documents(text, origin="test")).objects
+    return ObjectSnapshot({value.key: value for value in found}, synced=True)
+
+
+def names(snapshot: ObjectSnapshot) -> set[int]:
+    return {int(key.name[1:]) for key in snapshot.objects}
+
+
+def test_a_source_that_lost_most_objects_is_not_believed_until_they_are_back() -> None:
+    shield = Shield(numbered(*range(10)).objects)
+    assert names(shield.cover(numbered()).snapshot) == set(range(10))
+    some = shield.cover(numbered(0, 1, 20))
+    assert names(some.snapshot) == {*range(10), 20}
+    assert len(some.held) == 8
+    back = shield.cover(numbered(*range(6), 20))
+    assert names(back.snapshot) == {*range(6), 20}, "the few that are left were deleted"
+    assert names(shield.cover(numbered()).snapshot) == set(), "seen to go"
+
+
+def test_a_deletion_that_was_seen_is_believed_while_others_are_held() -> None:
+    shield = Shield(numbered(*range(10)).objects)
+    shield.cover(numbered(0))
+    assert names(shield.cover(numbered(1)).snapshot) == set(range(1, 10))
+
+
+def test_without_a_last_good_state_everything_is_believed() -> None:
+    assert names(Shield({}).cover(numbered()).snapshot) == set()
