@@ -144,6 +144,9 @@ class DiscoveryServer(Generic[S]):
     # One stream.
 
     async def _serve(self, _requests: object, context: _Context) -> None:
+        if (stranger := _stranger(context, self._settings.tls)) is not None:
+            log.warning("xds stream refused", extra={"peer": context.peer(), "why": stranger})
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, stranger)
         if len(self._clients) >= self._settings.streams_max:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -243,6 +246,17 @@ def _node_acks(node: NodeIdentity, stream: Stream) -> NodeAcks:
             for name in sorted(refusals)
         ),
     )
+
+
+def _stranger(context: _Context, tls: TlsFiles | None) -> str | None:
+    """Why the client is not let in; ``None`` when it is."""
+    if tls is None or not tls.allowed_spiffe:
+        return None
+    shown = context.auth_context().get("x509_subject_alternative_name", ())
+    names = [name.decode(errors="replace") for name in shown]
+    if tls.allowed_spiffe.intersection(names):
+        return None
+    return f"the certificate's names {names} are not of a gateway that this agent serves"
 
 
 def _options(settings: DiscoverySettings) -> list[tuple[str, int]]:

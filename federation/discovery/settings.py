@@ -8,11 +8,17 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Mutual TLS of the xDS port: own certificate and key, and the CA that clients must show."""
+    """Mutual TLS of the xDS port: own certificate and key, and whom to let in."""
 
     certificate: Path
     private_key: Path
+
     client_ca: Path
+    """Certificate authorities that a client's certificate must chain to."""
+
+    allowed_spiffe: frozenset[str] = frozenset()
+    """SPIFFE ids let in; empty: everyone whom ``client_ca`` has signed. The resources hold the keys
+    of certificates, so a CA that signs more than this cluster's gateways needs the list."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
-from federation.cli.lab.authority import Authority
+from federation.cli.lab.authority import Authority, gateway_identity
 from federation.discovery import DiscoveryError, DiscoveryServer, DiscoverySettings, TlsFiles
 from federation.model.snapshot import Snapshot
 from federation.wire.xds import to_resources
@@ -101,30 +101,41 @@ async def test_a_taken_port_is_an_error_that_names_it() -> None:
             await second.start()
 
 
-async def test_mutual_tls_serves_those_with_a_certificate_only(tmp_path: Path) -> None:
+async def test_mutual_tls_serves_gateways_of_this_cluster_only(tmp_path: Path) -> None:
     authority = Authority("test")
     (tmp_path / "ca.crt").write_bytes(authority.certificate_pem)
-    for name in ("agent", "gateway"):
-        pair = authority.issue(name, dns=("localhost",))
+    for name, cluster in (("agent", ""), ("gateway", "us-west-1"), ("stranger", "us-east-1")):
+        pair = authority.issue(name, dns=("localhost",), uris=(gateway_identity(cluster),))
         (tmp_path / f"{name}.crt").write_bytes(pair.certificate_pem)
         (tmp_path / f"{name}.key").write_bytes(pair.key_pem)
     server: DiscoveryServer[Snapshot] = DiscoveryServer(
         DiscoverySettings(
             cluster="us-west-1",
             address="localhost:0",
-            tls=TlsFiles(tmp_path / "agent.crt", tmp_path / "agent.key", tmp_path / "ca.crt"),
+            tls=TlsFiles(
+                tmp_path / "agent.crt",
+                tmp_path / "agent.key",
+                tmp_path / "ca.crt",
+                frozenset({gateway_identity("us-west-1")}),
+            ),
         ),
         render=to_resources,
     )
     await server.start()
     settings = GatewaySettings("gw-1", "us-west-1", server.address, tmp_path / "state")
-    tls = AgentTls(tmp_path / "ca.crt", tmp_path / "gateway.crt", tmp_path / "gateway.key")
+    tls = {
+        name: AgentTls(tmp_path / "ca.crt", tmp_path / f"{name}.crt", tmp_path / f"{name}.key")
+        for name in ("gateway", "stranger")
+    }
     try:
         async with stream(server.address) as plain:
             code, _ = await end_of(plain, request())
             assert code is grpc.StatusCode.UNAVAILABLE
         server.publish(snapshot("127.0.0.1:9090"))
-        async with Gateway.of(replace(settings, agent_tls=tls)).running() as gateway:
+        async with Gateway.of(replace(settings, agent_tls=tls["stranger"])).running() as stranger:
+            why = await eventually(lambda: stranger.feed.state().why)
+            assert why.startswith("PERMISSION_DENIED: the certificate's names")
+        async with Gateway.of(replace(settings, agent_tls=tls["gateway"])).running() as gateway:
             await eventually(lambda: gateway.feed.state().state is State.IN_SYNC)
     finally:
         await server.stop()
