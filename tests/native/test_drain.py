@@ -19,6 +19,7 @@ from tests.native.support import (
     core,
     endpoints,
     failure,
+    free_port,
     listener,
     locality,
     numbers,
@@ -203,3 +204,11 @@ def test_a_core_without_clients_is_drained_at_once() -> None:
         serve(driver, simple())
         driver.drain(60_000)
         wait_until(lambda: driver.drained, "nothing is left")
+
+
+def test_a_renamed_listener_keeps_its_port() -> None:
+    port = free_port()
+    with backends("a") as [a], core(workers=2) as driver:
+        serve(driver, simple(a.address, listeners=[listener("old", port=port)]))
+        with channel(serve(driver, simple(a.address, listeners=[listener("new", port=port)]))) as c:
+            assert call(c)[1] == "a"

@@ -149,6 +149,9 @@ def test_five_failures_eject_and_time_brings_back() -> None:
             a.fail = None
             assert {call(client)[1] for _ in range(20)} == {"b"}
             wait_until(lambda: call(client)[1] == "a", "the ejected endpoint returns")
+            wait_until(
+                lambda: "uneject" in {it["event"] for it in driver.events()}, "the return is told"
+            )
 
 
 def test_never_more_than_the_cap_is_ejected() -> None:

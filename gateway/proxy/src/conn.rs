@@ -80,6 +80,8 @@ pub(crate) struct Conn {
     /// Used up its share of this turn and has more to read.
     pub again: bool,
     pub dead: Option<Death>,
+    /// The poll said that the peer has ended: a short read does not mean that nothing follows.
+    pub read_closed: bool,
     /// A client that was not heard yet: HTTP/2 says nothing, since it may be answered in HTTP/1.
     pub held: bool,
     write_blocked: bool,
@@ -179,6 +181,7 @@ impl Conn {
             dirty: false,
             again: false,
             dead: None,
+            read_closed: false,
             held,
             write_blocked: false,
             rest: Vec::new(),
@@ -234,7 +237,7 @@ impl Conn {
                 let full = len == buffer.len();
                 Read::Bytes {
                     len,
-                    more: full || !self.transport.short_read_means_empty(),
+                    more: full || self.read_closed || !self.transport.short_read_means_empty(),
                 }
             }
             Err(error) if not_yet(&error) => Read::Blocked,

@@ -164,6 +164,7 @@ impl Worker {
             down: false,
             reconnect_timer: None,
             patience_timer: None,
+            uneject_timer: None,
             draining: false,
             grace_timer: None,
             live: true,

@@ -31,9 +31,10 @@ impl Worker {
             };
             match socket.accept() {
                 Ok((stream, _peer)) => self.admit(key, stream),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // The client has gone meanwhile, or descriptors are short: the next one may do.
-                Err(_) => {}
+                // The client has gone meanwhile: the next one may do.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                // Nobody is left, or descriptors are short: the next client brings us back.
+                Err(_) => return,
             }
         }
         self.look_again_at_listener(key);

@@ -195,7 +195,12 @@ impl Worker {
             return;
         }
         let gone = self.pools.remove(pool);
-        let timers = [gone.reconnect_timer, gone.patience_timer, gone.grace_timer];
+        let timers = [
+            gone.reconnect_timer,
+            gone.patience_timer,
+            gone.uneject_timer,
+            gone.grace_timer,
+        ];
         for timer in timers.into_iter().flatten() {
             self.timers.cancel(timer);
         }

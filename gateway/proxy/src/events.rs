@@ -23,7 +23,7 @@ pub enum Notice {
         /// When it returns, milliseconds of the Unix epoch.
         until_unix_ms: u64,
     },
-    /// An ejected endpoint answered well again.
+    /// The time of an ejected endpoint is over: it gets traffic again.
     Uneject {
         /// Cluster name.
         cluster: String,

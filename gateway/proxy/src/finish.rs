@@ -39,12 +39,30 @@ impl Worker {
 
     fn note_ejection(&mut self, pool: usize, ejection: Ejection) {
         self.stats.numbers.ejections.add(1);
+        let timer = self.timers.set(ejection.until_ms, Timer::Uneject(pool));
+        let old = self.pools[pool].uneject_timer.replace(timer);
+        if let Some(old) = old {
+            self.timers.cancel(old);
+        }
         let (cluster, address) = self.names_of(pool);
         self.notices.push(Notice::Ejection {
             cluster,
             address,
             until_unix_ms: self.clock.unix_ms(ejection.until_ms),
         });
+    }
+
+    /// The time of an ejected endpoint is over.
+    pub fn on_ejection_over(&mut self, pool: usize) {
+        let Some(state) = self.pools.get_mut(pool) else {
+            return;
+        };
+        state.uneject_timer = None;
+        let shared = &state.endpoint.shared;
+        if shared.ejected_until_ms(self.now_ms).is_none() {
+            let (cluster, address) = self.names_of(pool);
+            self.notices.push(Notice::Uneject { cluster, address });
+        }
     }
 
     /// Gives back what a try holds: its place in the queue, its stream, its timer.

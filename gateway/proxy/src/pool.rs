@@ -47,6 +47,7 @@ pub(crate) struct Pool {
     pub down: bool,
     pub reconnect_timer: Option<TimerId>,
     pub patience_timer: Option<TimerId>,
+    pub uneject_timer: Option<TimerId>,
     /// A drain with its timer, when it has an end.
     pub draining: bool,
     pub grace_timer: Option<TimerId>,

@@ -189,6 +189,7 @@ impl Runtime {
         state.check_running()?;
         let now_ms = self.clock.now_ms();
         let snapshot = Arc::new(Snapshot::apply(&state.snapshot, update, now_ms)?);
+        state.let_go_of_ports(&snapshot);
         let (reports, sockets) = state.follow_listeners(&snapshot, self.settings.workers);
         for report in &reports {
             if let Some(error) = &report.error {
@@ -329,6 +330,21 @@ impl State {
         }
     }
 
+    /// Closes the sockets of listeners that go or move, before others want their ports.
+    fn let_go_of_ports(&mut self, snapshot: &Snapshot) {
+        let before = self.bound.len();
+        self.bound.retain(|name, bound| {
+            snapshot.listeners().iter().any(|listener| {
+                let wanted = SocketAddr::new(listener.address, listener.port);
+                listener.name == *name && bound.wanted == wanted
+            })
+        });
+        if self.bound.len() < before {
+            let applied = Arc::new(self.applied(&Arc::clone(&self.snapshot)));
+            self.tell_all(&applied, Sockets::new());
+        }
+    }
+
     /// Binds new listeners and renews TLS; what fails keeps what it had.
     fn follow_listeners(
         &mut self,
@@ -336,8 +352,6 @@ impl State {
         workers: usize,
     ) -> (Vec<ListenerReport>, Sockets) {
         let wanted = snapshot.listeners();
-        self.bound
-            .retain(|name, _| wanted.iter().any(|listener| listener.name == *name));
         let mut sockets = Sockets::new();
         let mut reports = Vec::with_capacity(wanted.len());
         for listener in wanted {

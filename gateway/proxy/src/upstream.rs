@@ -32,7 +32,7 @@ impl Worker {
             matches!(side, Side::Up(up) if up.phase == UpPhase::Leaving)
         };
         let usable = state.conns.len() - state.conns.iter().filter(leaving).count();
-        if state.should_grow(usable, config.max_connections) {
+        if state.live && state.should_grow(usable, config.max_connections) {
             self.connect(pool);
         }
     }
@@ -353,8 +353,8 @@ impl Worker {
         state.patience_timer = None;
         if !self.has_ready_connection(pool) {
             self.mark_down(pool, "no connection in time");
+            self.turn_away_waiting(pool, Outcome::ConnectFailure);
         }
-        self.turn_away_waiting(pool, Outcome::ConnectFailure);
     }
 
     /// Cluster name and address, for notices.

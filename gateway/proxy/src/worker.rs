@@ -61,6 +61,8 @@ pub(crate) enum Timer {
     Patience(usize),
     /// The grace of a draining endpoint is over.
     Grace(usize),
+    /// An ejected endpoint may come back.
+    Uneject(usize),
     /// Final GOAWAY on a listener's connections.
     ListenerFinal(usize),
     /// What is left on a listener's connections ends.
@@ -235,9 +237,11 @@ impl Worker {
             self.guarded(None, |worker| worker.accept(token.0 / 2));
         } else {
             let key = token.0 / 2 - 1;
-            if event.is_writable()
-                && let Some(conn) = self.conns.get_mut(key)
-            {
+            let Some(conn) = self.conns.get_mut(key) else {
+                return;
+            };
+            conn.read_closed |= event.is_read_closed();
+            if event.is_writable() {
                 conn.unblock();
                 if conn.wants_flush() {
                     self.mark_dirty(key);
@@ -285,6 +289,7 @@ impl Worker {
             Timer::Reconnect(pool) => self.on_reconnect(pool),
             Timer::Patience(pool) => self.on_patience_over(pool),
             Timer::Grace(pool) => self.on_grace_over(pool),
+            Timer::Uneject(pool) => self.on_ejection_over(pool),
             Timer::ListenerFinal(listener) => self.on_listener_final(listener),
             Timer::ListenerEnd(listener) => self.on_listener_end(listener),
         }
