@@ -20,6 +20,12 @@ MAX_WEIGHT = 1_000_000
 """Largest weight of one weighted destination (the Gateway API's bound of a backendRef's weight)."""
 
 
+IDENTITY_SECRET = "federation/identity"  # noqa: S105 - the name of a secret, not one
+"""A gateway's own certificate: a secret that each gateway brings along, not sent by the agent."""
+
+TRUST_SECRET = "federation/trust-bundle"  # noqa: S105 - the name of a secret, not one
+"""The clusterset's certificate authorities, brought along like the identity."""
+
 DESTINATION_HEADER = "x-federation-destination"
 """Header that names to a peer's gateway the service meant: ``NAMESPACE/SERVICE:PORT``."""
 

@@ -16,16 +16,10 @@ from envoy.type.matcher.v3 import string_pb2
 from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
 from google.protobuf.message import Message
 
-from federation.model.snapshot import PeerTls
+from federation.model.snapshot import IDENTITY_SECRET, TRUST_SECRET, PeerTls
 
 METADATA = "federation.gateway"
 """Namespace of our own metadata on routes, listeners and endpoints."""
-
-IDENTITY_SECRET = "federation/identity"  # noqa: S105 - the name of a secret, not one
-"""A gateway's own certificate: a secret that each gateway brings along, not sent by the agent."""
-
-TRUST_SECRET = "federation/trust-bundle"  # noqa: S105 - the name of a secret, not one
-"""The clusterset's certificate authorities, brought along like the identity."""
 
 
 def duration(ms: int) -> duration_pb2.Duration:

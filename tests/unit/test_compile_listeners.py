@@ -193,6 +193,17 @@ def test_a_grant_permits_what_it_names(name: str, usable: bool) -> None:
     assert bool(result.snapshot.secrets) is usable
 
 
+def test_nobody_replaces_the_gateways_identity() -> None:
+    listener = tls("name: identity, namespace: federation")
+    grant = GRANT.replace("namespace: certs", "namespace: federation").replace(", name: NAME", "")
+    result = compiled([*gateway(listener), certificate("federation/identity"), *parse(grant)])
+    assert condition_of(result, "ResolvedRefs").message == (
+        "spec.listeners[0].tls.certificateRefs[0]: Secret federation/identity bears the name of "
+        "the gateways' own identity"
+    )
+    assert result.snapshot.secrets == ()
+
+
 def test_one_good_certificate_opens_the_listener() -> None:
     listener = (
         "name: a, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: gone}, {name: cert}]}"

@@ -128,7 +128,20 @@ def test_expressions_that_all_engines_know(expression: str) -> None:
 
 @pytest.mark.parametrize(
     "expression",
-    ["(?=x)", r"\1", "a**", "*a", "(a", "[[:alpha:]]", "(?i)a", "(?P<n>a)", "a{999}", "a" * 1025],
+    [
+        "(?=x)",
+        r"\1",
+        "a**",
+        "*a",
+        "(a",
+        "[[:alpha:]]",
+        "(?i)a",
+        "(?P<n>a)",
+        "a{999}",
+        "a" * 1025,
+        "[a&&b]",
+        "[a--b]",
+    ],
 )
 def test_expressions_that_some_engine_would_refuse(expression: str) -> None:
     assert regex_fault(expression)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from federation.derive.compile.index import Index
 from federation.derive.compile.problem import Problem
 from federation.model.objects import Gateway, ObjectKey, Secret, SecretObjectReference
-from federation.model.snapshot import TlsSecret
+from federation.model.snapshot import IDENTITY_SECRET, TRUST_SECRET, TlsSecret
 
 _CACHE_SIZE = 1024
 """Checked certificates that are remembered; beyond it they are checked at each compilation."""
@@ -40,6 +40,8 @@ def resolve_certificate(
             "RefNotPermitted",
             f"{where}: no ReferenceGrant in namespace {namespace} lets this Gateway use {key}",
         )
+    if key.qualified_name in (IDENTITY_SECRET, TRUST_SECRET):
+        return _invalid(f"{where}: {key} bears the name of the gateways' own identity")
     secret = index.objects.get(Secret, namespace, ref.name)
     if secret is None:
         return _invalid(f"certificate not found: {key} does not exist ({where})")

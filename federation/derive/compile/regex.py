@@ -16,7 +16,10 @@ MAX_LENGTH = 1024
 MAX_REPEAT = 100
 """Bound of all counted repetitions multiplied: engines unroll them and refuse what grows large."""
 
-_CLASS = r"\[\^?(?:\\[dwsDWS\\.\-\]\[^$|?*+(){}/]|[^\]\[\\])+\]"
+_SET = r"&&|--|~~|\|\|"
+"""Set operations in classes, which engines read differently."""
+
+_CLASS = rf"\[\^?(?:\\[dwsDWS\\.\-\]\[^$|?*+(){{}}/]|(?!{_SET})[^\]\[\\])+\]"
 _TOKEN = re.compile(
     rf"""  \(\?: | [(|^$] | \\[bB]              # groups, alternatives, anchors: not repeated
        | (?: {_CLASS}
