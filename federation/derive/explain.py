@@ -10,6 +10,7 @@ traffic; rows are in the order of weight in force, then name.
 from __future__ import annotations
 
 from federation.derive.imports import IMPORT_SUFFIX
+from federation.derive.resolve_inputs import ruling_policy
 from federation.model.base import ClusterId, Region, ServiceName, Value
 from federation.model.drain import DrainState
 from federation.model.resolved import (
@@ -88,15 +89,15 @@ def explain(view: FederationView, service: ServiceName, source: Region) -> Expla
     """What is in force for ``service`` at gateways in ``source``, and why."""
     resolved = view.resolved.get(service)
     entry = resolved.source(source) if resolved else None
-    policies = view.policies.get(service, {}).values()
-    oldest = sorted(policies, key=lambda fact: (fact.create_revision, fact.cluster))
+    facts = view.policies.get(service, {}).values()
+    policy = ruling_policy(facts)
     manifest = view.resolved_manifest
     return Explanation(
         service=service,
         source=source,
-        imports=tuple(sorted({fact.import_name for fact in oldest})),
-        weights_origin=next((f.weights_origin for f in oldest if f.weights is not None), ""),
-        failover_origin=next((f.failover_origin for f in oldest if f.failover), ""),
+        imports=tuple(sorted({fact.import_name for fact in facts})),
+        weights_origin=policy.weights_origin,
+        failover_origin=policy.failover_origin,
         clusters=_clusters(view, service, entry),
         reasons=entry.reasons if entry else (_unresolved(service, source),),
         resolved_by=manifest.resolver if manifest else None,

@@ -74,7 +74,7 @@ def step(
         *_drain_writes(keys, stored.drain_states, states, expired),
         *_service_writes(keys, stored.services, resolution.services),
     ]
-    sealed = _seal(keys, resolution.services, leader)
+    sealed = _seal(keys, resolution.services, stored, leader)
     manifest = _manifest(sealed, _silent(view, stored.manifest, now_ms), stored.manifest)
     if manifest != stored.manifest:
         writes.append(Put(keys.resolved_manifest, to_bytes(manifest)))
@@ -134,8 +134,15 @@ def _service_writes(
 
 
 def _seal(
-    keys: Keys, services: Mapping[ServiceName, ResolvedService], leader: Leader
+    keys: Keys, services: Mapping[ServiceName, ResolvedService], stored: Stored, leader: Leader
 ) -> ResolvedManifest:
+    manifest = stored.manifest
+    written_by_us = manifest is not None and (
+        (manifest.term, manifest.resolver, manifest.count)
+        == (leader.term, leader.identity, len(services))
+    )
+    if manifest is not None and written_by_us and services == stored.services:
+        return manifest  # signs of life come every second; sealing anew costs by the service
     values = {keys.resolved(name): to_bytes(value) for name, value in services.items()}
     return ResolvedManifest(
         term=leader.term,
