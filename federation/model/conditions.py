@@ -1,7 +1,7 @@
 """Conditions and statuses as the Gateway API and the MCS API spell them.
 
 Decides: the shape of a status entry of any object.
-Leaves to others: when which condition holds (``derive``), how it is written back (a ``StatusSink``).
+Leaves to others: when which condition holds (``derive``), how it is written (a ``StatusSink``).
 Invariants: every condition carries the generation it was derived from; ``last_transition_time`` is
 set by the sink, and only when ``status`` really changed, so that pure code needs no clock.
 """
@@ -22,7 +22,7 @@ class ConditionStatus(StrEnum):
 
 
 class Condition(Value):
-    """One condition; ``type`` and ``reason`` are the specifications' exact words (SEMANTICS E1, E2)."""
+    """One condition; ``type`` and ``reason`` are the specifications' exact words."""
 
     type: str
     status: ConditionStatus

@@ -33,10 +33,10 @@ class ServicePort(Value):
 
 
 class Member(Value):
-    """A cluster that joined: written once, compared by etcd create_revision when two claim one name.
+    """A cluster that joined: written once; of two that claim one name the first has it.
 
-    ``instance`` identifies the owner of the name: the agent's persistent identity, kept in its state
-    directory, so that a restarted agent finds its own entry and a stranger is refused.
+    ``instance`` identifies the owner of the name: the agent's persistent identity, kept in its
+    state directory, so that a restarted agent finds its own entry and a stranger is refused.
     """
 
     cluster: ClusterId
@@ -102,7 +102,7 @@ class ClusterWeight(Value):
 
 
 class FailoverRule(Value):
-    """RegionFailover: traffic meant for ``source`` goes to ``target`` when ``source`` cannot take it."""
+    """RegionFailover: what ``source`` cannot take of its traffic goes to ``target``."""
 
     source: str
     target: str
@@ -126,7 +126,7 @@ class ServicePolicyFact(Value):
 
 
 class Quarantine(Value):
-    """A shrink that was not believed: ``missing`` exports were in the store but not in the source."""
+    """A shrink not believed: ``missing`` exports were in the store but not in the source."""
 
     missing: tuple[ServiceName, ...]
     reason: str

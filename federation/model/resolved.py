@@ -1,8 +1,8 @@
 """Derived state: what the resolver concluded from all facts, for every service and source region.
 
 Decides: the shape of a resolution and its reasons.
-Leaves to others: the rules (``derive.resolve``), the storage (``wire.etcd``), the routing it becomes
-(``derive.compile``).
+Leaves to others: the rules (``derive.resolve``), the storage (``wire.etcd``), the routing that it
+becomes (``derive.compile``).
 Invariants: the shares of one source sum to 10,000 basis points, or there is none at all; a cluster
 stands in at most one tier of a share; everything is sorted, so equal inputs give equal bytes.
 """
@@ -61,7 +61,7 @@ class Tier(Value):
 
 
 class ClusterShare(Value):
-    """The part of a source's traffic meant for one cluster, and where it goes if that cluster can't.
+    """The part of a source's traffic meant for one cluster, and where it goes otherwise.
 
     ``weight_asked_bp`` is what policy asks for, ``weight_bp`` what is in force now.
     """
@@ -93,9 +93,9 @@ class DrainPhase(StrEnum):
 class ClusterDrain(Value):
     """Effect of drains on one cluster for one service now.
 
-    ``remaining_bp`` is the part of the cluster's asked weight still served (10,000 = all, 0 = none).
-    ``grace_ms`` is how long open streams may go on once ``phase`` is ``Draining``; gateways count it
-    from the moment they learn of it, so that clocks need not agree.
+    ``remaining_bp`` is the part of the cluster's asked weight still served (10,000 = all).
+    ``grace_ms`` is how long open streams may go on once ``phase`` is ``Draining``; gateways count
+    it from the moment they learn of it, so that clocks need not agree.
     """
 
     cluster: ClusterId
@@ -113,7 +113,7 @@ class ResolvedService(Value):
     drains: tuple[ClusterDrain, ...] = ()
 
     def source(self, region: Region) -> SourceResolution | None:
-        """The entry for callers in ``region``, or ``None`` when the resolver has not seen it yet."""
+        """The entry for callers in ``region``, or ``None`` before the resolver has seen it."""
         return next((entry for entry in self.sources if entry.region == region), None)
 
 

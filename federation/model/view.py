@@ -23,14 +23,13 @@ from federation.model.facts import (
 from federation.model.resolved import ResolvedManifest, ResolvedService
 
 
-
 @dataclass(frozen=True, slots=True)
 class FederationView:
     """Everything the store says, keyed for look-up.
 
-    ``revision`` is the store's revision of this view. ``heartbeats`` holds live leases only: a member
-    without one is ``Stale``. ``stale_since`` maps a stale member to the Unix time (seconds, the
-    reader's clock, for display only) at which this reader saw its heartbeat end.
+    ``revision`` is the store's revision of this view. ``heartbeats`` holds live leases only: a
+    member without one is ``Stale``. ``stale_since`` maps a stale member to the Unix time (seconds,
+    the reader's clock, for display only) at which this reader saw its heartbeat end.
     """
 
     revision: int = 0

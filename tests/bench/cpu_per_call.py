@@ -77,7 +77,7 @@ def measure(*, calls: int = CALLS, rounds: int = ROUNDS) -> dict[str, list[Sampl
 def table(samples: dict[str, list[Sample]]) -> str:
     """The medians as Markdown, with each one's ratio to the gateway."""
     lines = [
-        f"Unary calls over h2c, {CONNECTIONS} connections × {STREAMS} streams, one worker each, "
+        f"Unary calls over h2c, {CONNECTIONS} connections × {STREAMS} streams, one worker each,",
         f"median of {len(samples['gateway'])} interleaved runs of {CALLS:,} calls:",
         "",
         "| proxy | CPU µs a call | min–max | of the gateway's | calls/s |",

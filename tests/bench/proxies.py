@@ -114,8 +114,8 @@ def envoy(directory: Path, backend_port: int) -> Iterator[Proxy]:
     port = free_port()
     config = directory / "envoy.json"
     config.write_text(json.dumps(_envoy_config(port, backend_port)))
-    command = [str(Path(sys.executable).with_name("envoy")), "-c", str(config), "--concurrency", "1"]
-    command += ["--log-level", "error", "--disable-hot-restart"]
+    command = [str(Path(sys.executable).with_name("envoy")), "-c", str(config)]
+    command += ["--concurrency", "1", "--log-level", "error", "--disable-hot-restart"]
     with running(command, port=port, log=directory / "envoy.log") as process:
         yield Proxy("envoy", port, process)
 
