@@ -1,4 +1,4 @@
-"""Rules: matches, backends, weights, filters and refusals (SEMANTICS E2)."""
+"""Rules: matches, backends, weights, filters and refusals (E2)."""
 
 from __future__ import annotations
 
