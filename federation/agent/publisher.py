@@ -32,6 +32,10 @@ from federation.wire.timestamps import timestamp
 log = logging.getLogger(__name__)
 
 
+class OutdatedError(TemporaryError):
+    """A guard failed: the claim or the seal is not what the plan was made against."""
+
+
 class Publisher:
     """The loop and what it remembers: the claim, and which services were here in its life."""
 
@@ -58,6 +62,7 @@ class Publisher:
         self._claim: Claim | None = None
         self._seen: set[ServiceName] = set()
         self._written = 0
+        self._settled: object = None
         self._quarantine: Quarantine | None = None
 
     def __repr__(self) -> str:
@@ -83,15 +88,28 @@ class Publisher:
             return
         if federation.listing.revision < self._written:
             return  # our own last write is still on its way to us
+        basis = self._basis(objects, federation)
+        if basis == self._settled:
+            return  # what changed is others' business: heartbeats, resolutions
         if self._claim is None:
             self._claim = await claim(self._store, self._keys, self._member)
         publication = self._plan(objects, federation)
         done = await self._commit_gateways(self._claim, federation)
         done = done and await self._commit_facts(self._claim, federation, publication.batches)
-        if done:
-            self._tell_quarantine(publication.quarantine)
-        else:
-            self._claim = None  # a guard failed: look who holds the name; newer state is coming
+        if not done:
+            self._claim = None  # look who holds the name now
+            raise OutdatedError("planned on an older state of the store; planning anew")
+        self._tell_quarantine(publication.quarantine)
+        self._settled = basis
+
+    def _basis(self, objects: ClusterObjects, federation: FederationState) -> object:
+        """All that a plan depends on, to compare with what the last one was made from."""
+        cluster, facts = self._member.cluster, self._keys.facts(self._member.cluster)
+        entries = federation.listing.entries
+        own = [entry for entry in entries if entry.key.startswith(facts)]
+        nodes = self._acks.value.nodes if self._acks.value is not None else ()
+        known = frozenset(federation.view.exports), federation.view.gateways.get(cluster)
+        return objects.shown, own, nodes, known
 
     def _plan(self, objects: ClusterObjects, federation: FederationState) -> Publication:
         cluster = self._member.cluster

@@ -13,6 +13,7 @@ from federation.model.base import ServiceName
 from federation.model.conditions import ConditionStatus
 from federation.model.objects import McsServiceExport, ObjectKey, ObjectSnapshot
 from federation.ports import Delete, Put
+from federation.wire.etcd import to_bytes
 from tests.simulation.world import (
     KEYS,
     Member,
@@ -207,6 +208,30 @@ async def test_a_second_agent_of_the_same_name_is_refused(tmp_path: Path) -> Non
         assert f'cluster "west" has joined already: agent instance {owner}' in str(refused.value)
         assert "it is alive" in str(refused.value)
         assert stranger.gateways.snapshots == []
+
+
+async def test_a_claim_that_was_removed_is_taken_again(tmp_path: Path) -> None:
+    async with world(tmp_path, "west") as made:
+        west = made["west"]
+        await pass_time(5)
+        await made.onlooker.commit([Delete(KEYS.member(west.cluster))])
+        await until(lambda: west.cluster in made.view.members, "the new claim")
+        await west.apply(service("user", ready=1))
+        took = await until(lambda: ready_of(made, "west") == 1, "the export")
+        assert took < 1
+
+
+async def test_a_name_that_was_given_away_ends_the_agent(tmp_path: Path) -> None:
+    async with world(tmp_path, "west") as made:
+        west = made["west"]
+        assert west.task is not None
+        key = KEYS.member(west.cluster)
+        other = made.view.members[west.cluster].model_copy(update={"instance": "successor"})
+        await made.onlooker.commit([Delete(key)])
+        await made.onlooker.commit([Put(key, to_bytes(other))])
+        with pytest.raises(NameTakenError, match="agent instance successor"):
+            await west.task
+        west.task = None
 
 
 async def test_a_state_directory_serves_one_agent(tmp_path: Path) -> None:

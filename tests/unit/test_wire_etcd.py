@@ -105,8 +105,8 @@ def test_bad_values_are_skipped_and_named() -> None:
             "expected ident at line 1 column 2; skipped"
         ),
         (
-            "/federation/v1/state/heartbeats/west: not a valid Heartbeat: instance: Field required; "
-            "skipped"
+            "/federation/v1/state/heartbeats/west: not a valid Heartbeat: instance: "
+            "Field required; skipped"
         ),
         "/federation/v1/state/later/version: not a key of this version; left alone",
     ]
