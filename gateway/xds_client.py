@@ -40,6 +40,9 @@ METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregated
 HOLD_S = 2.0
 """Longest time an answer is held back; what a resource needs arrives within milliseconds or not."""
 
+ADMISSION_S = 1.0
+"""How long the agent's headers are waited for before the rest is asked for anyway."""
+
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 2.0
 """Waits between tries are random up to a bound that doubles from the first to this."""
@@ -168,7 +171,11 @@ class _Session:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read())
-                await self._subscribe()
+                requests = self._subscriptions()
+                await self._write(requests[0])
+                await self._admission(group.create_task(self._call.initial_metadata()))
+                for request in requests[1:]:
+                    await self._write(request)
                 group.create_task(self._ask_again())
                 await self._process()
         except* grpc.aio.AioRpcError as failures:
@@ -191,17 +198,26 @@ class _Session:
             if response is grpc.aio.EOF:
                 return
 
-    async def _subscribe(self) -> None:
+    def _subscriptions(self) -> list[discovery_pb2.DeltaDiscoveryRequest]:
         held = held_versions(self._runtime)
-        for kind in MAKE_ORDER:
-            await self._write(
-                discovery_pb2.DeltaDiscoveryRequest(
-                    node=node_message(self._client.settings),
-                    type_url=TYPE_OF_KIND[kind],
-                    resource_names_subscribe=["*"],
-                    initial_resource_versions=held[kind],
-                )
+        return [
+            discovery_pb2.DeltaDiscoveryRequest(
+                node=node_message(self._client.settings),
+                type_url=TYPE_OF_KIND[kind],
+                resource_names_subscribe=["*"],
+                initial_resource_versions=held[kind],
             )
+            for kind in MAKE_ORDER
+        ]
+
+    async def _admission(self, headers: asyncio.Task[grpc.aio.Metadata]) -> None:
+        """Wait until the agent has let us in, or not: writing to an ended call hides its status.
+
+        An agent of another make may send its headers with the first response only.
+        """
+        await asyncio.wait([headers], timeout=ADMISSION_S)
+        if self._call.done():
+            await self._raise_ended()
 
     async def _ask_again(self) -> None:
         client = self._client

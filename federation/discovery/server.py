@@ -181,6 +181,7 @@ class DiscoveryServer(Generic[S]):
             try:
                 if client.node is None:
                     client.node = read_node(request.node, cluster=self._settings.cluster)
+                    await context.send_initial_metadata(())  # tells the client that it is let in
                     log.info("xds stream opened", extra={"node": client.node.name})
                 error = client.stream.receive(request, now_s=clock())
             except SubscriptionError as refused:
