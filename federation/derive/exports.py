@@ -20,6 +20,7 @@ from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.facts import ExportFact, ServicePolicyFact, ServicePort, ServiceType
 from federation.model.objects import (
     CoreServiceType,
+    EndpointPort,
     EndpointSlice,
     McsServiceExport,
     MultiClusterService,
@@ -27,6 +28,9 @@ from federation.model.objects import (
     ObjectSnapshot,
     Service,
 )
+
+_Ports = defaultdict[tuple[str, str], dict[int | None, bool]]
+"""What stands at one address: under each port's name and protocol, its numbers and readiness."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +137,30 @@ def _ports(service: Service) -> tuple[ServicePort, ...]:
 def _counts(slices: Iterable[EndpointSlice]) -> dict[ServiceName, tuple[int, int]]:
     """Ready and all endpoints of each service.
 
-    An endpoint of several slices (one for each group of ports) counts once. A dual-stack endpoint
-    stands in slices of two address types; the larger family counts.
+    An endpoint of several slices (one for each group of ports) counts once; several endpoints on
+    one address (processes of one host) differ in the number of the same named port. A dual-stack
+    endpoint stands in slices of two address types; the larger family counts.
     """
-    states: defaultdict[ServiceName, defaultdict[str, dict[str, bool]]] = defaultdict(
-        lambda: defaultdict(dict)
+    families: defaultdict[tuple[ServiceName, str], defaultdict[str, _Ports]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(dict))
     )
     for entry in slices:
         if entry.service_name is None:
             continue
         name = ServiceName(namespace=entry.metadata.namespace, name=entry.service_name)
-        family = states[name][entry.address_type]
-        for endpoint in entry.endpoints:
-            for address in endpoint.addresses:
-                family[address] = family.get(address, False) or endpoint.ready
-    return {
-        name: max((sum(family.values()), len(family)) for family in families.values())
-        for name, families in states.items()
-    }
+        family = families[name, entry.address_type]
+        for port in entry.ports or (EndpointPort(),):
+            for endpoint in entry.endpoints:
+                for address in endpoint.addresses:
+                    numbers = family[address][port.name, port.protocol]
+                    numbers[port.port] = numbers.get(port.port, False) or endpoint.ready
+    counts: dict[ServiceName, tuple[int, int]] = {}
+    for (name, _), family in families.items():
+        at_addresses = [_at_address(ports) for ports in family.values()]
+        counted = (sum(ready for ready, _ in at_addresses), sum(total for _, total in at_addresses))
+        counts[name] = max(counts.get(name, (0, 0)), counted)
+    return counts
+
+
+def _at_address(ports: _Ports) -> tuple[int, int]:
+    return max((sum(numbers.values()), len(numbers)) for numbers in ports.values())

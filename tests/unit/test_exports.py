@@ -112,6 +112,31 @@ def test_a_service_export_exports_and_counts_endpoints_once() -> None:
     assert [(port.name, port.port) for port in export.ports] == [("grpc", 9090)]
 
 
+def test_endpoints_on_one_address_are_told_apart_by_their_port() -> None:
+    def one(number: int, ready: str) -> str:
+        return f"""
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: user-service-{number}
+  namespace: app
+  labels: {{kubernetes.io/service-name: user-service}}
+addressType: IPv4
+ports: [{{name: grpc, port: {number}}}, {{name: admin, port: {number + 100}}}]
+endpoints: [{{addresses: [127.0.0.1], conditions: {{ready: {ready}}}}}]
+"""
+
+    slices = (one(9001, "true"), one(9002, "true"), one(9003, "false"))
+    export = facts(SERVICE, *slices, EXPORT).exports[USERS]
+    assert (export.ready, export.total, export.capacity) == (2, 3, 2)
+
+
+def test_a_slice_without_endpoints_counts_nothing() -> None:
+    empty = SLICES.partition("---")[0].partition("endpoints:")[0] + "endpoints: []"
+    export = facts(SERVICE, empty, EXPORT).exports[USERS]
+    assert (export.ready, export.total) == (0, 0)
+
+
 def test_a_service_nobody_exports_is_not_in_the_facts() -> None:
     assert facts(SERVICE, SLICES, IMPORT).exports == {}
 
