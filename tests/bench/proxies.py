@@ -92,7 +92,7 @@ def gateway(directory: Path, backend_port: int) -> Iterator[Proxy]:
     (manifests / "bench.yaml").write_text(_manifests(port, backend_port))
     command = [str(Path(sys.executable).with_name("fedctl")), "standalone"]
     command += [f"--manifests={manifests}", f"--address={HOST}", "--workers=1"]
-    command += [f"--admin={HOST}:{free_port()}", "--cluster=bench"]
+    command += ["--port-offset=0", f"--admin={HOST}:{free_port()}", "--cluster=bench"]
     with running(command, port=port, log=directory / "gateway.log") as process:
         yield Proxy("gateway", port, process)
 
