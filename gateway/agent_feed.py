@@ -17,7 +17,8 @@ from gateway.runtime import Runtime
 from gateway.settings import GatewaySettings
 from gateway.shell import FeedState
 from gateway.status import State
-from gateway.xds_client import XdsClient, held_resources
+from gateway.xds_client import XdsClient
+from gateway.xds_session import held_resources
 from gateway.xds_translate import TYPE_OF_KIND
 
 log = logging.getLogger("gateway.feed")

@@ -1,11 +1,8 @@
-"""The delta ADS client: keeps one stream to the agent and answers what comes by it.
+"""The delta ADS client: keeps one stream to the agent.
 
-Decides: what is asked for (everything of each type), how a lost agent is found again, and when an
-answer is due: an ACK means in force. A resource that waits for others (a listener for its routes)
-holds its answer back, for ``HOLD_S`` at most.
-Leaves to others: whether resources are good (``runtime``).
-Invariants: while the agent is away nothing changes; on reconnecting the agent is told what is held
-and sends only the difference; answers are bounded in number (one a type) and size.
+Decides: how a lost agent is found again, and what is known about it meanwhile.
+Leaves to others: a stream while it lasts (``xds_session``), the configuration (``runtime``).
+Invariants: while the agent is away nothing changes; waits between tries are random and bounded.
 """
 
 from __future__ import annotations
@@ -13,14 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NoReturn
 
 import grpc
-from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
-from google.rpc import code_pb2
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -29,36 +23,19 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from gateway.assembly import MAKE_ORDER
 from gateway.runtime import Runtime
 from gateway.settings import AgentTls, GatewaySettings
-from gateway.xds_translate import KIND_OF_TYPE, TYPE_OF_KIND, Kind
+from gateway.xds_session import Call, Session
 
 log = logging.getLogger("gateway.xds")
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
-HOLD_S = 2.0
-"""Longest time an answer is held back; what a resource needs arrives within milliseconds or not."""
-
-ADMISSION_S = 1.0
-"""How long the agent's headers are waited for before the rest is asked for anyway."""
-
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 2.0
 """Waits between tries are random up to a bound that doubles from the first to this."""
 
-QUEUE_MAX = 16
-"""Responses read ahead; the agent sends one a type before it waits for an answer."""
-
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 """Largest response: our agent cuts at 2 MiB; a single resource may be larger."""
-
-ERROR_CHARS_MAX = 4096
-"""Longest error text in a refusal."""
-
-_Call = grpc.aio.StreamStreamCall[
-    discovery_pb2.DeltaDiscoveryRequest, discovery_pb2.DeltaDiscoveryResponse
-]
 
 
 class AgentAway(Exception):  # noqa: N818 - a state more than an error
@@ -73,16 +50,6 @@ class Contact:
     synced: bool = False
     last_heard_at: float | None = None
     error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Due:
-    """An answer that is due for a response."""
-
-    kind: Kind
-    nonce: str
-    names: tuple[str, ...]
-    hold_until_s: float
 
 
 @dataclass(slots=True)
@@ -121,12 +88,12 @@ class XdsClient:
     async def _session(self) -> None:
         """One connection, until it ends. Raises ``AgentAway`` if it never worked."""
         async with _channel(self.settings) as channel:
-            call: _Call = channel.stream_stream(
+            call: Call = channel.stream_stream(
                 METHOD,
                 request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
                 response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
             )()
-            session = _Session(call, self)
+            session = Session(call, self)
             try:
                 await session.run()
             except grpc.aio.AioRpcError as failure:
@@ -151,192 +118,6 @@ class XdsClient:
         self.contact.connected = True
         self.contact.error = None
         self.contact.last_heard_at = time.time()
-
-
-class _Session:
-    """One stream: subscribes, reads, applies, answers."""
-
-    def __init__(self, call: _Call, client: XdsClient) -> None:
-        self._call = call
-        self._client = client
-        self._runtime = client.runtime
-        self._due: dict[Kind, _Due] = {}
-        self._unheard = set(MAKE_ORDER)
-        self._writing = asyncio.Lock()
-        self._responses: asyncio.Queue[discovery_pb2.DeltaDiscoveryResponse | None] = asyncio.Queue(
-            QUEUE_MAX
-        )
-
-    async def run(self) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._read())
-                requests = self._subscriptions()
-                await self._write(requests[0])
-                await self._admission(group.create_task(self._call.initial_metadata()))
-                for request in requests[1:]:
-                    await self._write(request)
-                group.create_task(self._ask_again())
-                await self._process()
-        except* grpc.aio.AioRpcError as failures:
-            raise failures.exceptions[0] from None
-        finally:
-            self._call.cancel()
-
-    async def _read(self) -> None:
-        """Read ahead; ``None`` stands for the end of the stream.
-
-        A task of its own, since cancelling a read ends the call; it never raises, since an error of
-        a child would hide the cancellation of its parent.
-        """
-        while True:
-            try:
-                response = await self._call.read()
-            except grpc.aio.AioRpcError:
-                response = grpc.aio.EOF
-            await self._responses.put(None if response is grpc.aio.EOF else response)
-            if response is grpc.aio.EOF:
-                return
-
-    def _subscriptions(self) -> list[discovery_pb2.DeltaDiscoveryRequest]:
-        held = held_versions(self._runtime)
-        return [
-            discovery_pb2.DeltaDiscoveryRequest(
-                node=node_message(self._client.settings),
-                type_url=TYPE_OF_KIND[kind],
-                resource_names_subscribe=["*"],
-                initial_resource_versions=held[kind],
-            )
-            for kind in MAKE_ORDER
-        ]
-
-    async def _admission(self, headers: asyncio.Task[grpc.aio.Metadata]) -> None:
-        """Wait until the agent has let us in, or not: writing to an ended call hides its status.
-
-        An agent of another make may send its headers with the first response only.
-        """
-        await asyncio.wait([headers], timeout=ADMISSION_S)
-        if self._call.done():
-            await self._raise_ended()
-
-    async def _ask_again(self) -> None:
-        client = self._client
-        while True:
-            await client.again.wait()
-            client.again.clear()
-            names, client.listeners_again = sorted(client.listeners_again), set()
-            request = discovery_pb2.DeltaDiscoveryRequest(
-                type_url=TYPE_OF_KIND[Kind.LISTENERS], resource_names_subscribe=names
-            )
-            try:
-                await self._write(request)
-            except grpc.aio.AioRpcError:
-                return  # the reader ends the session
-
-    async def _process(self) -> None:
-        """Take responses as they come, all that are there at once, then answer what can be."""
-        while True:
-            for response in await self._arrived():
-                await self._take(response)
-            await self._answer()
-
-    async def _arrived(self) -> list[discovery_pb2.DeltaDiscoveryResponse | None]:
-        """What has arrived, at least one; none when an answer has been held back long enough."""
-        hold_until_s = min((due.hold_until_s for due in self._due.values()), default=None)
-        try:
-            async with asyncio.timeout_at(hold_until_s):
-                arrived = [await self._responses.get()]
-        except TimeoutError:
-            return []
-        while not self._responses.empty():
-            arrived.append(self._responses.get_nowait())
-        return arrived
-
-    async def _raise_ended(self) -> NoReturn:
-        code, details = await self._call.code(), await self._call.details()
-        raise grpc.aio.AioRpcError(
-            code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details or "the stream ended"
-        )
-
-    async def _take(self, response: discovery_pb2.DeltaDiscoveryResponse | None) -> None:
-        if response is None:
-            await self._raise_ended()
-        self._client.heard()
-        kind = KIND_OF_TYPE.get(response.type_url)
-        if kind is None:
-            log.warning("a type that was not asked for", extra={"type": response.type_url})
-            return
-        await self._runtime.accept(kind, response.resources, response.removed_resources)
-        self._due[kind] = _Due(
-            kind,
-            response.nonce,
-            tuple(resource.name for resource in response.resources),
-            asyncio.get_running_loop().time() + HOLD_S,
-        )
-        self._unheard.discard(kind)
-        if not self._unheard and not self._client.contact.synced:
-            self._client.contact.synced = True
-            self._client.on_synced()
-
-    async def _answer(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for due in list(self._due.values()):
-            verdict = self._runtime.verdict(due.kind, due.names)
-            if verdict.waiting and now < due.hold_until_s:
-                continue
-            del self._due[due.kind]
-            request = discovery_pb2.DeltaDiscoveryRequest(
-                type_url=TYPE_OF_KIND[due.kind], response_nonce=due.nonce
-            )
-            if verdict.refused:
-                request.error_detail.code = code_pb2.INVALID_ARGUMENT
-                request.error_detail.message = error_text(verdict.refused)
-                log.error("resources refused", extra={"why": request.error_detail.message})
-            await self._write(request)
-
-    async def _write(self, request: discovery_pb2.DeltaDiscoveryRequest) -> None:
-        try:
-            async with self._writing:
-                await self._call.write(request)
-        except asyncio.InvalidStateError:  # the call has ended; the reader says why
-            await self._raise_ended()
-
-
-def error_text(refused: Mapping[str, str]) -> str:
-    """Text of a refusal: ``NAME: MESSAGE`` for each resource, cut at its bound."""
-    text = "; ".join(f"{name}: {refused[name]}" for name in sorted(refused))
-    return text if len(text) <= ERROR_CHARS_MAX else text[: ERROR_CHARS_MAX - 1] + "…"
-
-
-def held_versions(runtime: Runtime) -> dict[Kind, dict[str, str]]:
-    """Names and versions of what is in force and came by xDS."""
-    held: dict[Kind, dict[str, str]] = {kind: {} for kind in MAKE_ORDER}
-    for piece_id, piece in runtime.in_force.items():
-        if piece.origin is not None:
-            held[piece_id.kind][piece_id.name] = piece.origin.version
-    return held
-
-
-def held_resources(runtime: Runtime) -> Iterable[discovery_pb2.Resource]:
-    """The resources in force that came by xDS, sorted."""
-    pieces = (runtime.in_force[piece_id] for piece_id in sorted(runtime.in_force))
-    return [piece.origin for piece in pieces if piece.origin is not None]
-
-
-def node_message(settings: GatewaySettings) -> base_pb2.Node:
-    """Who this gateway is, for the agent."""
-    node = base_pb2.Node(
-        id=settings.name, cluster=settings.cluster, user_agent_name="grpc-federation-gateway"
-    )
-    node.metadata.update(
-        {
-            "kind": "gateway",
-            "address": settings.address,
-            "port_offset": settings.port_offset,
-            "eastwest_address": settings.eastwest_address or "",
-        }
-    )
-    return node
 
 
 def _channel(settings: GatewaySettings) -> grpc.aio.Channel:
