@@ -278,11 +278,26 @@ impl Worker {
         cluster.pending += 1;
         call.phase = Phase::Waiting;
         self.pools[pool].waiting.push_back(id);
+        self.ask_for_room(pool);
         self.grow(pool);
+    }
+
+    /// Has `StreamsAvailable` sent once a full connection has room: HTTP/2 tells it to those who were refused.
+    fn ask_for_room(&mut self, pool: usize) {
+        for key in &self.pools[pool].conns {
+            let conn = &mut self.conns[*key];
+            let ready = matches!(&conn.side, Side::Up(up) if up.phase == UpPhase::Ready);
+            if ready && conn.dead.is_none() && !conn.h2.can_open() {
+                let _at_limit = conn.h2.open(0);
+            }
+        }
     }
 
     /// Gives waiting calls the room that connections have.
     pub fn serve_waiting(&mut self, pool: usize) {
+        if !self.pools.contains(pool) {
+            return;
+        }
         while !self.pools[pool].waiting.is_empty() {
             let Some(conn) = self.usable_connection(pool) else {
                 break;
@@ -299,7 +314,10 @@ impl Worker {
         {
             self.timers.cancel(timer);
         }
-        self.grow(pool);
+        if !self.pools[pool].waiting.is_empty() {
+            self.ask_for_room(pool);
+            self.grow(pool);
+        }
     }
 
     fn open_stream(&mut self, id: CallId, key: usize) {

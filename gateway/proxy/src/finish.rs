@@ -84,6 +84,9 @@ impl Worker {
         self.detach_up(id);
         if let Some(pool) = pool {
             self.pools[pool].outstanding -= 1;
+            if !self.pools[pool].waiting.is_empty() {
+                self.deferred.push(Deferred::Serve(pool));
+            }
         }
         pool
     }

@@ -82,6 +82,8 @@ pub(crate) struct Shared {
 pub(crate) enum Deferred {
     ConnectFailed(usize, ConnectFault),
     Retry(CallId),
+    /// A stream ended while calls wait for one.
+    Serve(usize),
 }
 
 /// See the module.
@@ -455,6 +457,7 @@ impl Worker {
         match deferred {
             Deferred::ConnectFailed(pool, fault) => self.on_connect_failed(pool, fault),
             Deferred::Retry(call) => self.on_backoff_over(call),
+            Deferred::Serve(pool) => self.serve_waiting(pool),
         }
     }
 

@@ -1,0 +1,166 @@
+//! The proxy between an independent HTTP/2 client and server: what RFC 9113 lets a peer do, and what may be repeated.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use h2::{Reason, server};
+use serde_json::json;
+use support::{answer_ok, connect, endpoint, gateway, number, request, run, status_of, until};
+use tokio::sync::{Notify, Semaphore};
+
+#[test]
+fn a_refused_stream_is_repeated_without_any_policy() {
+    run(async {
+        let (address, seen) = endpoint(
+            server::Builder::new(),
+            |number, _, mut respond| async move {
+                if number < 2 {
+                    respond.send_reset(Reason::REFUSED_STREAM);
+                } else {
+                    answer_ok(respond, b"");
+                }
+            },
+        )
+        .await;
+        let (runtime, gateway) = gateway(&json!({}), &[address]);
+        assert_eq!(status_of(&mut connect(gateway).await).await, "0");
+        assert_eq!(seen.requests.load(Ordering::SeqCst), 3);
+        assert_eq!(number(&runtime, "transparent_retries"), 2);
+    });
+}
+
+#[test]
+fn endless_refusals_end_with_unavailable() {
+    run(async {
+        let (address, seen) = endpoint(server::Builder::new(), |_, _, mut respond| async move {
+            respond.send_reset(Reason::REFUSED_STREAM);
+        })
+        .await;
+        let (_runtime, gateway) = gateway(&json!({}), &[address]);
+        assert_eq!(status_of(&mut connect(gateway).await).await, "14");
+        assert_eq!(seen.requests.load(Ordering::SeqCst), 4);
+    });
+}
+
+#[test]
+fn another_reset_is_not_repeated_without_a_policy() {
+    run(async {
+        let (address, seen) = endpoint(server::Builder::new(), |_, _, mut respond| async move {
+            respond.send_reset(Reason::INTERNAL_ERROR);
+        })
+        .await;
+        let (_runtime, gateway) = gateway(&json!({}), &[address]);
+        assert_eq!(status_of(&mut connect(gateway).await).await, "13");
+        assert_eq!(seen.requests.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn the_peers_stream_limit_is_obeyed_by_more_connections() {
+    run(async {
+        let release = Arc::new(Semaphore::new(0));
+        let gate = Arc::clone(&release);
+        let mut builder = server::Builder::new();
+        builder.max_concurrent_streams(1);
+        let (address, seen) = endpoint(builder, move |_, _, respond| {
+            let gate = Arc::clone(&gate);
+            async move {
+                gate.acquire().await.expect("stays open").forget();
+                answer_ok(respond, b"");
+            }
+        })
+        .await;
+        let (runtime, gateway) = gateway(&json!({"max_connections": 2}), &[address]);
+        let client = connect(gateway).await;
+        let calls: Vec<_> = (0..3)
+            .map(|_| {
+                let mut client = client.clone();
+                tokio::spawn(async move { status_of(&mut client).await })
+            })
+            .collect();
+        until(|| seen.requests.load(Ordering::SeqCst) == 2).await;
+        until(|| number(&runtime, "calls_open") == 3).await;
+        assert_eq!(seen.connections.load(Ordering::SeqCst), 2);
+        release.add_permits(3);
+        for call in calls {
+            assert_eq!(call.await.expect("ends"), "0");
+        }
+        assert_eq!(seen.connections.load(Ordering::SeqCst), 2);
+    });
+}
+
+#[test]
+fn an_endpoint_that_does_not_read_holds_its_client_back() {
+    run(async {
+        let release = Arc::new(Notify::new());
+        let gate = Arc::clone(&release);
+        let (address, _) = endpoint(server::Builder::new(), move |_, request, respond| {
+            let gate = Arc::clone(&gate);
+            async move {
+                gate.notified().await;
+                let mut body = request.into_body();
+                while let Some(Ok(data)) = body.data().await {
+                    let _ = body.flow_control().release_capacity(data.len());
+                }
+                answer_ok(respond, b"");
+            }
+        })
+        .await;
+        let (_runtime, gateway) = gateway(&json!({}), &[address]);
+        let mut client = connect(gateway).await.ready().await.expect("has room");
+        let (response, mut stream) = client.send_request(request(), false).expect("is sent");
+        stream.reserve_capacity(8 << 20);
+        let mut sent = 0;
+        // Both windows and what sockets hold; without back-pressure all eight megabytes would pass.
+        while let Ok(Some(Ok(room))) = tokio::time::timeout(
+            std::time::Duration::from_millis(300),
+            std::future::poll_fn(|context| stream.poll_capacity(context)),
+        )
+        .await
+        {
+            stream
+                .send_data(Bytes::from(vec![0; room]), false)
+                .expect("is sent");
+            sent += room;
+            stream.reserve_capacity(8 << 20);
+        }
+        assert!((65_535..2 << 20).contains(&sent), "sent {sent} bytes");
+        release.notify_one();
+        stream.send_data(Bytes::new(), true).expect("is sent");
+        assert_eq!(response.await.expect("is answered").status(), 200);
+    });
+}
+
+#[test]
+fn a_request_that_is_no_grpc_gets_415() {
+    run(async {
+        let (_runtime, gateway) = gateway(&json!({}), &[]);
+        let mut client = connect(gateway).await.ready().await.expect("has room");
+        let mut head = request();
+        head.headers_mut()
+            .insert("content-type", "text/html".parse().expect("is a value"));
+        let (response, _) = client.send_request(head, true).expect("is sent");
+        assert_eq!(response.await.expect("is answered").status(), 415);
+    });
+}
+
+#[test]
+fn an_http_error_of_a_proxy_behind_becomes_a_grpc_status() {
+    run(async {
+        let (address, _) = endpoint(server::Builder::new(), |_, _, mut respond| async move {
+            let head = http::Response::builder()
+                .status(503)
+                .body(())
+                .expect("is one");
+            if let Ok(mut stream) = respond.send_response(head, false) {
+                let _gone = stream.send_data(Bytes::from_static(b"<html>"), true);
+            }
+        })
+        .await;
+        let (_runtime, gateway) = gateway(&json!({}), &[address]);
+        assert_eq!(status_of(&mut connect(gateway).await).await, "14");
+    });
+}
