@@ -23,6 +23,9 @@ from federation.cli.lab.plan import LabPlan, ProcessPlan, Role
 from federation.model.base import Value
 
 LOG_TAIL_LINES = 15
+END_TIMEOUT_S = 10.0
+KILL_TIMEOUT_S = 5.0
+GONE_POLL_S = 0.02
 START_TIME_SLACK_S = 1.0
 
 
@@ -102,15 +105,15 @@ class Processes:
     def end(self, processes: Iterable[ProcessPlan], *, number: signal.Signals) -> None:
         """Signal ``processes`` and the demo endpoints under them, then wait until they are gone.
 
-        After ten seconds what is left of them is killed.
+        After ``END_TIMEOUT_S`` what is left of them is killed.
         """
         ending = [live for process in processes for live in self._live(process)]
         for process in ending:
             _signal(process, number)
-        _, left = psutil.wait_procs(ending, timeout=10)
+        left = _wait_gone(ending, timeout_s=END_TIMEOUT_S)
         for process in left:
             _signal(process, signal.SIGKILL)
-        psutil.wait_procs(left, timeout=5)
+        _wait_gone(left, timeout_s=KILL_TIMEOUT_S)
 
     def demo_pids(self, process: ProcessPlan) -> dict[str, int]:
         """Pids of the demo endpoints that ``process`` forked, by address."""
@@ -163,6 +166,27 @@ class Processes:
         except FileNotFoundError:
             return []
         return text.splitlines()[-LOG_TAIL_LINES:]
+
+
+def _wait_gone(processes: list[psutil.Process], *, timeout_s: float) -> list[psutil.Process]:
+    """Wait until ``processes`` have ended; returns those that have not.
+
+    A zombie has ended. They are no children of this command, and init may take seconds to reap
+    them, which ``psutil.wait_procs`` would wait for.
+    """
+    deadline = time.monotonic() + timeout_s
+    while left := [process for process in processes if not _is_gone(process)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(GONE_POLL_S)
+    return left
+
+
+def _is_gone(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:
