@@ -19,7 +19,7 @@
 
 use std::net::SocketAddr;
 
-use gateway_core::{Name, RetryState};
+use gateway_core::{Name, RetryState, Route};
 
 use crate::conn::StreamAt;
 use crate::headers::HeaderList;
@@ -117,13 +117,36 @@ pub(crate) struct Tries {
     pub transparent: u32,
     /// Further tries because a connection could not be made.
     pub connect: u32,
-    /// Tries sent upstream.
-    pub sent: u32,
     /// Endpoints that failed this call, each with its member cluster.
     pub addresses: Vec<SocketAddr>,
     pub cluster_of: Vec<Name>,
     /// Member clusters that cannot.
     pub clusters: Vec<Name>,
+}
+
+/// The bounds on a call.
+pub(crate) struct Deadlines {
+    pub first: Option<Deadline>,
+    pub timeout_at_ms: Option<u64>,
+}
+
+/// The bounds on a call by its caller and its route.
+pub(crate) fn deadlines(caller_ms: Option<u64>, route: &Route, now_ms: u64) -> Deadlines {
+    let bound = |after_ms: Option<u64>, limit| {
+        after_ms.map(|after_ms| Deadline {
+            at_ms: now_ms.saturating_add(after_ms),
+            after_ms,
+            limit,
+        })
+    };
+    let caller = bound(caller_ms, Limit::Caller);
+    let own = bound(route.timeout_ms(), Limit::Route);
+    let timeout = caller.into_iter().chain(own).min_by_key(|it| it.at_ms);
+    let age = bound(route.max_stream_ms(), Limit::StreamAge);
+    Deadlines {
+        first: timeout.into_iter().chain(age).min_by_key(|it| it.at_ms),
+        timeout_at_ms: timeout.map(|it| it.at_ms),
+    }
 }
 
 // === impl Tries ===

@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
-use gateway_core::config::{HeaderOps, ListenerKind, WeightedCluster};
+use gateway_core::config::{ListenerKind, WeightedCluster};
 use gateway_core::route::Target;
 use gateway_core::{Code, HeaderLookup, NoRoute, PickContext, PickError, Route, deadline};
-use gateway_h2::{ErrorCode, Field, Fields, OpenError};
+use gateway_h2::{ErrorCode, Fields, OpenError};
 
-use crate::call::{Call, CallId, Deadline, Limit, Phase, Tries};
+use crate::call::{Call, CallId, Phase, Tries, deadlines};
 use crate::conn::{DownPhase, Side, StreamAt, UpPhase};
 use crate::headers::HeaderList;
-use crate::reply::{
-    FEDERATION_PREFIX, HEALTH_CHECK_PATH, HEALTH_NOT_SERVING, HEALTH_SERVING, Reason, Reply,
-};
+use crate::reply::{FEDERATION_PREFIX, HEALTH_CHECK_PATH, Reason, Reply};
+use crate::rewrite::upstream_headers;
 use crate::worker::{Timer, Worker};
 
 const GRPC: &[u8] = b"application/grpc";
-const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 
 /// A request's own fields, read for routing and kept for the endpoint.
 struct Request {
@@ -342,7 +340,6 @@ impl Worker {
         call.up = Some(up);
         call.up_index = conn.calls.len();
         conn.calls.push(id);
-        call.tries.sent += 1;
         self.stats.numbers.upstream_tries.add(1);
         let cluster = &self.clusters[call.cluster].handle.config;
         if let Side::Up(side) = &mut conn.side {
@@ -366,62 +363,6 @@ impl Worker {
         self.send_kept_body(id);
     }
 
-    fn refuse_media_type(&mut self, down: StreamAt, ended: bool) {
-        let mut list = std::mem::take(&mut self.work_list);
-        list.clear();
-        list.add(b":status", b"415");
-        list.add(b"content-type", b"text/plain; charset=utf-8");
-        let text =
-            b"content-type must begin with `application/grpc`: this listener serves gRPC only\n";
-        let conn = &mut self.conns[down.conn];
-        let _gone = conn.h2.send_headers(down.stream, list.iter(), false);
-        let _gone = conn.h2.send_data(down.stream, text, true);
-        list.clear();
-        self.work_list = list;
-        self.stats.numbers.local_replies.add(1);
-        self.end_answered_stream(down, ended);
-    }
-
-    fn answer_health_check(&mut self, down: StreamAt, ended: bool) {
-        let body = if self.draining {
-            HEALTH_NOT_SERVING
-        } else {
-            HEALTH_SERVING
-        };
-        let conn = &mut self.conns[down.conn];
-        let head = [
-            Field::new(b":status", b"200"),
-            Field::new(b"content-type", GRPC),
-        ];
-        let _gone = conn.h2.send_headers(down.stream, head, false);
-        let _gone = conn.h2.send_data(down.stream, body, false);
-        let trailers = [Field::new(b"grpc-status", b"0")];
-        let _gone = conn.h2.send_headers(down.stream, trailers, true);
-        self.end_answered_stream(down, ended);
-    }
-
-    /// Answers a stream for which there is no call.
-    pub fn answer_stream(&mut self, down: StreamAt, listener: usize, ended: bool, reply: &Reply) {
-        let marked = self.listeners[listener].marks_replies();
-        let list = &mut self.work_list;
-        reply.trailers_only(marked, list);
-        let conn = &mut self.conns[down.conn];
-        let _gone = conn.h2.send_headers(down.stream, list.iter(), true);
-        list.clear();
-        self.stats.numbers.local_replies.add(1);
-        self.end_answered_stream(down, ended);
-    }
-
-    /// What the client still sends on an answered stream is not wanted. Small answers leave at once; when even they
-    /// have to wait, the client ends the stream itself.
-    fn end_answered_stream(&mut self, down: StreamAt, ended: bool) {
-        let conn = &mut self.conns[down.conn];
-        if !ended && conn.h2.queued(down.stream) == 0 {
-            conn.h2.reset(down.stream, ErrorCode::NoError);
-        }
-        self.mark_dirty(down.conn);
-    }
-
     fn answer_no_endpoint(&mut self, id: CallId, error: PickError) {
         let call = &self.calls[id.key as usize];
         let rule = self.routes.get(call.route).route.name();
@@ -435,80 +376,11 @@ impl Worker {
     }
 }
 
-/// The part of the split that the call goes to.
-pub(crate) fn split_part(route: &Route, random: u64) -> Option<&WeightedCluster> {
-    match route.pick(random) {
-        Target::Cluster(part) => Some(part),
-        Target::Reply(_) | Target::NoWeight => None,
-    }
-}
-
-/// Applies changes in their order: remove, set, add.
-pub(crate) fn apply_ops(list: &mut HeaderList, ops: Option<&HeaderOps>) {
-    let Some(ops) = ops else { return };
-    for name in &ops.remove {
-        list.remove(name.as_bytes());
-    }
-    for (name, value) in &ops.set {
-        list.remove(name.as_bytes());
-        list.add(name.as_bytes(), value.as_bytes());
-    }
-    for (name, value) in &ops.add {
-        list.add(name.as_bytes(), value.as_bytes());
-    }
-}
-
-/// Writes the header block of the present try.
-fn upstream_headers(call: &Call, route: &Route, now_ms: u64, out: &mut HeaderList) {
-    out.clear();
-    for field in call.request.iter() {
-        out.push(field);
-    }
-    apply_ops(out, route.request_headers());
-    let part = split_part(route, call.split_random);
-    apply_ops(out, part.and_then(|part| part.request_headers.as_ref()));
-    if let Some(at_ms) = call.timeout_at_ms {
-        let mut buffer = [0; 16];
-        let left_ms = at_ms.saturating_sub(now_ms);
-        let text = deadline::format_grpc_timeout(left_ms, &mut buffer);
-        out.add(b"grpc-timeout", text.as_bytes());
-    }
-    let retries = call.tries.counted.retries();
-    if retries > 0 {
-        out.remove(PREVIOUS_ATTEMPTS.as_bytes());
-        out.add(PREVIOUS_ATTEMPTS.as_bytes(), retries.to_string().as_bytes());
-    }
-}
-
 fn host(headers: &HeaderList) -> &[u8] {
     headers
         .value(b":authority")
         .or_else(|| headers.value(b"host"))
         .unwrap_or_default()
-}
-
-struct Deadlines {
-    first: Option<Deadline>,
-    timeout_at_ms: Option<u64>,
-}
-
-/// The bounds on a call by its caller and its route.
-fn deadlines(caller_ms: Option<u64>, route: &Route, now_ms: u64) -> Deadlines {
-    let bound = |after_ms: Option<u64>, limit| {
-        after_ms.map(|after_ms| Deadline {
-            at_ms: now_ms.saturating_add(after_ms),
-            after_ms,
-            limit,
-        })
-    };
-    let caller = bound(caller_ms, Limit::Caller);
-    let own = bound(route.timeout_ms(), Limit::Route);
-    let timeout = caller.into_iter().chain(own).min_by_key(|it| it.at_ms);
-    let age = bound(route.max_stream_ms(), Limit::StreamAge);
-    Deadlines {
-        first: timeout.into_iter().chain(age).min_by_key(|it| it.at_ms),
-        timeout_at_ms: timeout.map(|it| it.at_ms),
-    }
 }
 
 fn no_route(reason: NoRoute, host: &[u8], path: &[u8], listener: &str) -> Reply {

@@ -13,7 +13,9 @@
 //! Memory: a stream holds at most one receive window in each direction (`Settings::stream_window`) and its retry
 //! buffer; a connection holds nothing while idle but its header tables; every queue and list states its bound.
 
+mod answers;
 mod bind;
+mod bounds;
 mod call;
 mod clock;
 mod conn;
@@ -29,13 +31,16 @@ mod liveness;
 mod pool;
 mod relay;
 mod reply;
+mod rewrite;
 mod routes;
 mod runtime;
 mod settings;
+mod state;
 mod stats;
 mod timers;
 mod tls;
 mod transport;
+mod tries;
 mod upstream;
 mod worker;
 

@@ -8,11 +8,10 @@ use gateway_core::retry::{NoRetry, Pushback, parse_pushback};
 use gateway_core::{Code, Outcome, status};
 use gateway_h2::Fields;
 
-use crate::call::{Call, CallId, Phase};
-use crate::dispatch::{apply_ops, split_part};
-use crate::finish::over_budget;
-use crate::headers::HeaderList;
-use crate::reply::{FEDERATION_PREFIX, REASON_HEADER, Reason, Reply, says_unprocessed};
+use crate::call::{CallId, Phase};
+use crate::reply::{REASON_HEADER, Reason, Reply, says_unprocessed};
+use crate::rewrite::response_headers;
+use crate::tries::over_budget;
 use crate::worker::Worker;
 
 /// What a header block says about the end of a try.
@@ -282,27 +281,5 @@ fn verdict(fields: Fields<'_>, http: Option<u16>, peer: bool) -> Verdict {
         code,
         pushback,
         unprocessed: mark == Some(true),
-    }
-}
-
-/// Writes the response's fields for the client: without the federation's own, changed by cluster and route.
-fn response_headers(
-    call: &Call,
-    route: &gateway_core::Route,
-    fields: Fields<'_>,
-    out: &mut HeaderList,
-) {
-    out.clear();
-    let mut has_status = false;
-    for field in fields {
-        has_status |= field.name == b":status";
-        if !field.name.starts_with(FEDERATION_PREFIX) {
-            out.push(field);
-        }
-    }
-    if has_status {
-        let part = split_part(route, call.split_random);
-        apply_ops(out, part.and_then(|part| part.response_headers.as_ref()));
-        apply_ops(out, route.response_headers());
     }
 }

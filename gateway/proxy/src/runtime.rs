@@ -4,34 +4,26 @@
 //! reported for its listener and stops no other. Calls of the owner may come from any thread; a mutex orders them.
 //! No call waits for a worker longer than `WORKER_ANSWER`.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 use std::{io, thread};
 
-use gateway_core::config::{Listener, Secret};
-use gateway_core::{ConfigError, Name, Snapshot, parse_update};
+use gateway_core::{ConfigError, Snapshot, parse_update};
 use mio::{Poll, Waker};
-use rustls::{ClientConfig, ServerConfig};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::bind::bind;
 use crate::clock::Clock;
-use crate::control::{Applied, Command};
+use crate::control::Command;
 use crate::events::{Notice, NoticeLog};
-use crate::listener::ListenerConfig;
 use crate::settings::Settings;
+use crate::state::State;
 use crate::stats::{self, WorkerStats};
-use crate::tls::{self, ClientDemand};
 use crate::worker::{Shared, Worker, WorkerParts, waker_token};
 
-/// How long the owner waits for a worker to take a snapshot; a worker's turn takes microseconds to milliseconds.
-const WORKER_ANSWER: Duration = Duration::from_secs(5);
 const COMMANDS_MAX: usize = 64;
 
 /// Why the owner's wish was not done.
@@ -82,41 +74,13 @@ pub struct Runtime {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
-struct State {
-    workers: Vec<WorkerHandle>,
-    stopped: bool,
-    draining: bool,
-    snapshot: Arc<Snapshot>,
-    bound: HashMap<Name, Bound>,
-    peers: HashMap<Name, Peer>,
-}
-
-struct WorkerHandle {
+/// One worker thread as the owner sees it.
+pub(crate) struct WorkerHandle {
     commands: SyncSender<Command>,
     waker: Waker,
     thread: Option<JoinHandle<()>>,
     stats: Arc<WorkerStats>,
 }
-
-/// A listener with sockets.
-struct Bound {
-    /// As configured, before the system chose a port.
-    wanted: SocketAddr,
-    actual: SocketAddr,
-    config: Arc<Listener>,
-    secrets: Vec<Arc<Secret>>,
-    tls: Option<Arc<ServerConfig>>,
-}
-
-/// TLS towards the peers of one cluster, and what it was made from.
-struct Peer {
-    secrets: [Arc<Secret>; 2],
-    allowed: Vec<Name>,
-    tls: Arc<ClientConfig>,
-}
-
-type Sockets = Vec<(Name, Vec<std::net::TcpListener>)>;
 
 // === impl Runtime ===
 
@@ -315,230 +279,12 @@ impl Drop for Runtime {
     }
 }
 
-// === impl State ===
-
-impl State {
-    fn check_running(&self) -> Result<(), RuntimeError> {
-        if self.stopped {
-            Err(RuntimeError::Closed("it was stopped"))
-        } else if self.workers.is_empty() {
-            Err(RuntimeError::Closed("it was not started"))
-        } else if self.draining {
-            Err(RuntimeError::Closed("it drains"))
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Closes the sockets of listeners that go or move, before others want their ports.
-    fn let_go_of_ports(&mut self, snapshot: &Snapshot) {
-        let before = self.bound.len();
-        self.bound.retain(|name, bound| {
-            snapshot.listeners().iter().any(|listener| {
-                let wanted = SocketAddr::new(listener.address, listener.port);
-                listener.name == *name && bound.wanted == wanted
-            })
-        });
-        if self.bound.len() < before {
-            let applied = Arc::new(self.applied(&Arc::clone(&self.snapshot)));
-            self.tell_all(&applied, Sockets::new());
-        }
-    }
-
-    /// Binds new listeners and renews TLS; what fails keeps what it had.
-    fn follow_listeners(
-        &mut self,
-        snapshot: &Snapshot,
-        workers: usize,
-    ) -> (Vec<ListenerReport>, Sockets) {
-        let wanted = snapshot.listeners();
-        let mut sockets = Sockets::new();
-        let mut reports = Vec::with_capacity(wanted.len());
-        for listener in wanted {
-            let error = self.follow_listener(snapshot, listener, workers, &mut sockets);
-            let address = match self.bound.get(&listener.name) {
-                Some(bound) => bound.actual,
-                None => SocketAddr::new(listener.address, listener.port),
-            };
-            reports.push(ListenerReport {
-                name: listener.name.to_string(),
-                address: address.to_string(),
-                error: error.err(),
-            });
-        }
-        (reports, sockets)
-    }
-
-    fn follow_listener(
-        &mut self,
-        snapshot: &Snapshot,
-        listener: &Arc<Listener>,
-        workers: usize,
-        sockets: &mut Sockets,
-    ) -> Result<(), String> {
-        let secrets = secrets_of(snapshot, listener);
-        let wanted = SocketAddr::new(listener.address, listener.port);
-        if let Some(bound) = self.bound.get_mut(&listener.name)
-            && bound.wanted == wanted
-        {
-            bound.config = Arc::clone(listener);
-            let same = bound.secrets.len() == secrets.len()
-                && bound.secrets.iter().zip(&secrets).all(|(a, b)| a == b);
-            if !same || listener.tls.is_some() != bound.tls.is_some() {
-                bound.tls = server_tls(snapshot, listener)?;
-                bound.secrets = secrets;
-            }
-            return Ok(());
-        }
-        let tls = server_tls(snapshot, listener)?;
-        let opened =
-            bind(wanted, workers).map_err(|error| format!("cannot listen on {wanted}: {error}"))?;
-        let actual = opened[0].local_addr().unwrap_or(wanted);
-        self.bound.insert(
-            listener.name.clone(),
-            Bound {
-                wanted,
-                actual,
-                config: Arc::clone(listener),
-                secrets,
-                tls,
-            },
-        );
-        sockets.push((listener.name.clone(), opened));
-        Ok(())
-    }
-
-    /// Renews TLS towards peers where its secrets changed; returns what failed, by cluster.
-    fn follow_peers(&mut self, snapshot: &Snapshot) -> Vec<(String, String)> {
-        let mut failed = Vec::new();
-        let mut peers = HashMap::new();
-        for cluster in snapshot.clusters() {
-            let name = &cluster.config.name;
-            let Some(config) = &cluster.config.peer_tls else {
-                continue;
-            };
-            let (Some(identity), Some(ca)) =
-                (snapshot.secret(&config.secret), snapshot.secret(&config.ca))
-            else {
-                continue;
-            };
-            let old = self.peers.remove(name);
-            let fits = |old: &Peer| {
-                old.secrets[0] == *identity
-                    && old.secrets[1] == *ca
-                    && old.allowed == config.allowed_spiffe
-            };
-            if old.as_ref().is_some_and(fits) {
-                peers.extend(old.map(|old| (name.clone(), old)));
-                continue;
-            }
-            match tls::peer_config(identity, ca, &config.allowed_spiffe) {
-                Ok(tls) => {
-                    let peer = Peer {
-                        secrets: [Arc::clone(identity), Arc::clone(ca)],
-                        allowed: config.allowed_spiffe.clone(),
-                        tls,
-                    };
-                    peers.insert(name.clone(), peer);
-                }
-                Err(error) => {
-                    failed.push((name.to_string(), error.to_string()));
-                    peers.extend(old.map(|old| (name.clone(), old)));
-                }
-            }
-        }
-        self.peers = peers;
-        failed
-    }
-
-    fn applied(&self, snapshot: &Arc<Snapshot>) -> Applied {
-        let listeners = self
-            .bound
-            .values()
-            .filter_map(|bound| {
-                Some(ListenerConfig {
-                    config: Arc::clone(&bound.config),
-                    table: Arc::clone(snapshot.table(&bound.config.route_table)?),
-                    tls: bound.tls.clone(),
-                })
-            })
-            .collect();
-        let peers = self.peers.iter();
-        Applied {
-            snapshot: Arc::clone(snapshot),
-            listeners,
-            peer_tls: peers
-                .map(|(name, peer)| (name.clone(), Arc::clone(&peer.tls)))
-                .collect(),
-        }
-    }
-
-    fn tell_all(&self, applied: &Arc<Applied>, sockets: Sockets) {
-        let (done, all_done) = sync_channel(self.workers.len());
-        let mut per_worker: Vec<Vec<(Name, std::net::TcpListener)>> = Vec::new();
-        per_worker.resize_with(self.workers.len(), Vec::new);
-        for (name, opened) in sockets {
-            for (mine, socket) in per_worker.iter_mut().zip(opened) {
-                mine.push((name.clone(), socket));
-            }
-        }
-        for (worker, sockets) in self.workers.iter().zip(per_worker) {
-            worker.tell(Command::Apply {
-                applied: Arc::clone(applied),
-                sockets,
-                done: done.clone(),
-            });
-        }
-        for _ in &self.workers {
-            let _late_is_not_lost = all_done.recv_timeout(WORKER_ANSWER);
-        }
-    }
-}
-
 // === impl WorkerHandle ===
 
 impl WorkerHandle {
-    fn tell(&self, command: Command) {
+    /// Sends a command and wakes the worker.
+    pub fn tell(&self, command: Command) {
         let _worker_may_have_ended = self.commands.send(command);
         let _worker_may_have_ended = self.waker.wake();
     }
-}
-
-fn secrets_of(snapshot: &Snapshot, listener: &Listener) -> Vec<Arc<Secret>> {
-    let Some(tls) = &listener.tls else {
-        return Vec::new();
-    };
-    let names = tls.certificates.iter().chain(&tls.client_ca);
-    names
-        .filter_map(|name| snapshot.secret(name).cloned())
-        .collect()
-}
-
-fn server_tls(
-    snapshot: &Snapshot,
-    listener: &Listener,
-) -> Result<Option<Arc<ServerConfig>>, String> {
-    let Some(tls) = &listener.tls else {
-        return Ok(None);
-    };
-    let secret = |name: &Name| {
-        snapshot
-            .secret(name)
-            .ok_or_else(|| format!("secret `{name}` is not known"))
-    };
-    let certificates = tls
-        .certificates
-        .iter()
-        .map(|name| secret(name).map(|it| &**it))
-        .collect::<Result<Vec<_>, _>>()?;
-    let demand = match &tls.client_ca {
-        None => None,
-        Some(name) => Some(ClientDemand {
-            authorities: secret(name)?,
-            allowed: &tls.allowed_spiffe,
-        }),
-    };
-    tls::server_config(&certificates, demand.as_ref())
-        .map(Some)
-        .map_err(|error| error.to_string())
 }

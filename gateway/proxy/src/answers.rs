@@ -1,0 +1,67 @@
+//! Answers to streams for which there is no call: no route, no gRPC, or a question to the gateway itself.
+
+use gateway_h2::{ErrorCode, Field};
+
+use crate::conn::StreamAt;
+use crate::reply::{HEALTH_NOT_SERVING, HEALTH_SERVING, Reply};
+use crate::worker::Worker;
+
+impl Worker {
+    /// A request whose content-type is not gRPC's.
+    pub fn refuse_media_type(&mut self, down: StreamAt, ended: bool) {
+        let mut list = std::mem::take(&mut self.work_list);
+        list.clear();
+        list.add(b":status", b"415");
+        list.add(b"content-type", b"text/plain; charset=utf-8");
+        let text =
+            b"content-type must begin with `application/grpc`: this listener serves gRPC only\n";
+        let conn = &mut self.conns[down.conn];
+        let _gone = conn.h2.send_headers(down.stream, list.iter(), false);
+        let _gone = conn.h2.send_data(down.stream, text, true);
+        list.clear();
+        self.work_list = list;
+        self.stats.numbers.local_replies.add(1);
+        self.end_answered_stream(down, ended);
+    }
+
+    /// A peer asks whether this gateway serves.
+    pub fn answer_health_check(&mut self, down: StreamAt, ended: bool) {
+        let body = if self.draining {
+            HEALTH_NOT_SERVING
+        } else {
+            HEALTH_SERVING
+        };
+        let conn = &mut self.conns[down.conn];
+        let head = [
+            Field::new(b":status", b"200"),
+            Field::new(b"content-type", b"application/grpc"),
+        ];
+        let _gone = conn.h2.send_headers(down.stream, head, false);
+        let _gone = conn.h2.send_data(down.stream, body, false);
+        let trailers = [Field::new(b"grpc-status", b"0")];
+        let _gone = conn.h2.send_headers(down.stream, trailers, true);
+        self.end_answered_stream(down, ended);
+    }
+
+    /// Answers a stream for which there is no call.
+    pub fn answer_stream(&mut self, down: StreamAt, listener: usize, ended: bool, reply: &Reply) {
+        let marked = self.listeners[listener].marks_replies();
+        let list = &mut self.work_list;
+        reply.trailers_only(marked, list);
+        let conn = &mut self.conns[down.conn];
+        let _gone = conn.h2.send_headers(down.stream, list.iter(), true);
+        list.clear();
+        self.stats.numbers.local_replies.add(1);
+        self.end_answered_stream(down, ended);
+    }
+
+    /// What the client still sends on an answered stream is not wanted. Small answers leave at once; when even they
+    /// have to wait, the client ends the stream itself.
+    fn end_answered_stream(&mut self, down: StreamAt, ended: bool) {
+        let conn = &mut self.conns[down.conn];
+        if !ended && conn.h2.queued(down.stream) == 0 {
+            conn.h2.reset(down.stream, ErrorCode::NoError);
+        }
+        self.mark_dirty(down.conn);
+    }
+}

@@ -1,0 +1,79 @@
+//! Header blocks as the next hop gets them: changed by route and cluster, freed of what is this hop's own business.
+
+use gateway_core::config::{HeaderOps, WeightedCluster};
+use gateway_core::route::Target;
+use gateway_core::{Route, deadline};
+use gateway_h2::Fields;
+
+use crate::call::Call;
+use crate::headers::HeaderList;
+use crate::reply::FEDERATION_PREFIX;
+
+const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+
+/// The part of the split that the call goes to.
+pub(crate) fn split_part(route: &Route, random: u64) -> Option<&WeightedCluster> {
+    match route.pick(random) {
+        Target::Cluster(part) => Some(part),
+        Target::Reply(_) | Target::NoWeight => None,
+    }
+}
+
+/// Applies changes in their order: remove, set, add.
+pub(crate) fn apply_ops(list: &mut HeaderList, ops: Option<&HeaderOps>) {
+    let Some(ops) = ops else { return };
+    for name in &ops.remove {
+        list.remove(name.as_bytes());
+    }
+    for (name, value) in &ops.set {
+        list.remove(name.as_bytes());
+        list.add(name.as_bytes(), value.as_bytes());
+    }
+    for (name, value) in &ops.add {
+        list.add(name.as_bytes(), value.as_bytes());
+    }
+}
+
+/// Writes the header block of the present try.
+pub(crate) fn upstream_headers(call: &Call, route: &Route, now_ms: u64, out: &mut HeaderList) {
+    out.clear();
+    for field in call.request.iter() {
+        out.push(field);
+    }
+    apply_ops(out, route.request_headers());
+    let part = split_part(route, call.split_random);
+    apply_ops(out, part.and_then(|part| part.request_headers.as_ref()));
+    if let Some(at_ms) = call.timeout_at_ms {
+        let mut buffer = [0; 16];
+        let left_ms = at_ms.saturating_sub(now_ms);
+        let text = deadline::format_grpc_timeout(left_ms, &mut buffer);
+        out.add(b"grpc-timeout", text.as_bytes());
+    }
+    let retries = call.tries.counted.retries();
+    if retries > 0 {
+        out.remove(PREVIOUS_ATTEMPTS.as_bytes());
+        out.add(PREVIOUS_ATTEMPTS.as_bytes(), retries.to_string().as_bytes());
+    }
+}
+
+/// Writes the response's fields for the client: without the federation's own, changed by cluster and route.
+pub(crate) fn response_headers(
+    call: &Call,
+    route: &Route,
+    fields: Fields<'_>,
+    out: &mut HeaderList,
+) {
+    out.clear();
+    let mut has_status = false;
+    for field in fields {
+        has_status |= field.name == b":status";
+        if !field.name.starts_with(FEDERATION_PREFIX) {
+            out.push(field);
+        }
+    }
+    if has_status {
+        let part = split_part(route, call.split_random);
+        apply_ops(out, part.and_then(|part| part.response_headers.as_ref()));
+        apply_ops(out, route.response_headers());
+    }
+}
