@@ -22,7 +22,7 @@ from federation.adapters.universal import ApplyOutcome
 from federation.cli.context import CommandError, complain
 from federation.cli.exit_codes import ExitCode
 from federation.cli.objects_clusters import ClusterObjects
-from federation.cli.objects_get import Query, fetch, not_found, report_missing
+from federation.cli.objects_get import Query, fetch, not_found, report_failures
 from federation.cli.objects_names import reference
 from federation.model.base import ClusterId
 from federation.model.objects import ApiObject, ObjectKey
@@ -99,6 +99,8 @@ async def patch(
 ) -> ExitCode:
     """Patch the object named wherever it is; in all those clusters, or in none."""
     answer = await fetch(objects, query)
+    if answer.unreadable:
+        return report_failures(answer)
     changed = [(found, patched(found.object, change, kind)) for found in answer.found]
     for found, after in changed:
         applied = await objects.of(ClusterId(found.cluster)).apply(
@@ -106,7 +108,7 @@ async def patch(
         )
         no_change = " (no change)" if applied.outcome is ApplyOutcome.UNCHANGED else ""
         print(f"{reference(after.key)} patched{no_change} ({found.cluster})")
-    return report_missing(answer)
+    return report_failures(answer)
 
 
 async def delete(

@@ -3,7 +3,8 @@
 Decides: which objects are shown and in which order, and what is said when there are none.
 Leaves to others: layout (``output``), columns (``columns``), reading (``adapters.universal``).
 Invariants: objects are shown by cluster, namespace and name; a named object that one of several
-clusters lacks is shown where it is, and is an error only where no cluster has it.
+clusters lacks is shown where it is, and is an error only where no cluster has it; a stored object
+that cannot be read is named with the reason and hides no other.
 """
 
 from __future__ import annotations
@@ -52,12 +53,22 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A stored object of the query that is no valid object, by its key as far as it has one."""
+
+    cluster: ClusterId
+    key: ObjectKey | str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """What was found, by kind as asked, and what was named but is nowhere."""
+    """What was found, by kind as asked, what cannot be read, what was named but is nowhere."""
 
     groups: tuple[tuple[Found, ...], ...]
     missing: tuple[ObjectKey, ...]
     clusters: tuple[ClusterId, ...]
+    unreadable: tuple[Unreadable, ...] = ()
 
     @property
     def found(self) -> tuple[Found, ...]:
@@ -68,39 +79,48 @@ class Answer:
 async def fetch(objects: ClusterObjects, query: Query) -> Answer:
     """Look the query up."""
     clusters = await objects.to_read(query.clusters)
-    everything = [entry for cluster in clusters for entry in await _of_cluster(objects, cluster)]
+    everything: list[Found] = []
+    unreadable: list[Unreadable] = []
+    for cluster in clusters:
+        of_cluster = objects.of(cluster)
+        statuses = await of_cluster.statuses()
+        contents = await of_cluster.contents()
+        everything += [
+            Found(cluster, entry, statuses.get(key, ObjectStatus()))
+            for key, entry in contents.objects.items()
+        ]
+        unreadable += [
+            Unreadable(cluster, key, why.message)
+            for key, why in contents.rejected.items()
+            if any(_is_asked(key, wanted, query.namespace) for wanted in query.wanted)
+        ]
     groups = [_chosen(everything, wanted, query.namespace) for wanted in query.wanted]
+    bad_keys = {entry.key for entry in unreadable}
     missing = [
         key
         for wanted, group in zip(query.wanted, groups, strict=True)
         for key in wanted.keys(query.namespace or "")
-        if not any(entry.object.metadata.name == key.name for entry in group)
+        if key not in bad_keys
+        and not any(entry.object.metadata.name == key.name for entry in group)
     ]
-    return Answer(tuple(groups), tuple(missing), clusters)
-
-
-async def _of_cluster(objects: ClusterObjects, cluster: ClusterId) -> list[Found]:
-    of_cluster = objects.of(cluster)
-    statuses = await of_cluster.statuses()
-    return [
-        Found(cluster, entry, statuses.get(entry.key, ObjectStatus()))
-        for entry in await of_cluster.list()
-    ]
+    return Answer(tuple(groups), tuple(missing), clusters, tuple(unreadable))
 
 
 def _chosen(
     everything: Sequence[Found], wanted: Wanted, namespace: str | None
 ) -> tuple[Found, ...]:
-    def is_chosen(found: Found) -> bool:
-        meta = found.object.metadata
-        return (
-            isinstance(found.object, wanted.cls)
-            and (not wanted.names or meta.name in wanted.names)
-            and (not wanted.cls.NAMESPACED or namespace in (None, meta.namespace))
-        )
-
-    found = filter(is_chosen, everything)
+    found = (entry for entry in everything if _is_asked(entry.object.key, wanted, namespace))
     return tuple(sorted(found, key=lambda entry: (entry.cluster, entry.object.key)))
+
+
+def _is_asked(key: ObjectKey | str, wanted: Wanted, namespace: str | None) -> bool:
+    if isinstance(key, str):  # not even its kind can be read: it may be what was asked for
+        return True
+    return (
+        (key.group, key.kind) == (wanted.cls.GROUP, wanted.cls.KIND)
+        and (not wanted.names or key.name in wanted.names)
+        and (not wanted.cls.NAMESPACED or namespace in (None, key.namespace))
+    )
 
 
 async def get(objects: ClusterObjects, query: Query, form: OutputForm) -> ExitCode:
@@ -119,7 +139,7 @@ async def get(objects: ClusterObjects, query: Query, form: OutputForm) -> ExitCo
                 print(name)
         case OutputForm.TABLE | OutputForm.WIDE:
             _print_tables(answer, query, wide=form is OutputForm.WIDE)
-    return report_missing(answer)
+    return report_failures(answer)
 
 
 async def describe(objects: ClusterObjects, query: Query) -> ExitCode:
@@ -128,9 +148,9 @@ async def describe(objects: ClusterObjects, query: Query) -> ExitCode:
     now = datetime.now(UTC)
     if answer.found:
         print("\n\n\n".join(description(entry, now) for entry in answer.found))
-    elif not answer.missing:
+    elif not answer.missing and not answer.unreadable:
         _report_none(query)
-    return report_missing(answer)
+    return report_failures(answer)
 
 
 def _print_tables(answer: Answer, query: Query, *, wide: bool) -> None:
@@ -144,7 +164,7 @@ def _print_tables(answer: Answer, query: Query, *, wide: bool) -> None:
     tables = [table(group, layout, now) for group in answer.groups if group]
     if tables:
         print("\n\n".join(tables))
-    elif not answer.missing:
+    elif not answer.missing and not answer.unreadable:
         _report_none(query)
 
 
@@ -159,8 +179,15 @@ def not_found(key: ObjectKey, clusters: Sequence[str]) -> str:
     return f"error: {key} not found in {', '.join(clusters) or 'any cluster'}"
 
 
-def report_missing(answer: Answer) -> ExitCode:
-    """Say what was named and is nowhere, and the exit code for that."""
+def report_failures(answer: Answer) -> ExitCode:
+    """Say what cannot be read and what was named and is nowhere, and the exit code for that."""
+    for entry in answer.unreadable:
+        complain(
+            f"error: {entry.key} ({entry.cluster}): the stored object cannot be read: "
+            f"{entry.reason}; apply it again, or delete it"
+        )
     for key in answer.missing:
         complain(not_found(key, answer.clusters))
-    return ExitCode.NOT_FOUND if answer.missing else ExitCode.OK
+    if answer.missing:
+        return ExitCode.NOT_FOUND
+    return ExitCode.FAILED if answer.unreadable else ExitCode.OK

@@ -266,6 +266,67 @@ class TestGet:
         assert "Status: none yet; does an agent run for this cluster?" in out
 
 
+class TestUnreadable:
+    """Stored objects that are no valid objects (any more) are named and hide no other."""
+
+    BAD = ObjectKey(GRPCRoute.GROUP, GRPCRoute.KIND, "app", "bad")
+    SAID = (
+        "error: GRPCRoute app/bad (us-west-1): the stored object cannot be read: not valid JSON: "
+        "Expecting value: line 1 column 1 (char 0); apply it again, or delete it\n"
+    )
+
+    @pytest.fixture
+    async def broken(self, filled: ClusterObjects, store: MemoryStore) -> ClusterObjects:
+        await store.commit([Put(Keys(PREFIX).object(WEST, self.BAD), b"nonsense")])
+        return filled
+
+    async def test_in_a_list(self, broken: ClusterObjects, capsys: Output) -> None:
+        code = await objects_get.get(broken, query("grpcroute"), OutputForm.NAME)
+        assert code is ExitCode.FAILED
+        shown = [f"{ROUTE}/user-service-multi-cluster\n", f"{ROUTE}/user-service-weighted\n"]
+        assert capsys.readouterr() == ("".join(shown), self.SAID)
+
+    async def test_by_its_name(self, broken: ClusterObjects, capsys: Output) -> None:
+        asked = query("grpcroute", "bad")
+        assert await objects_get.get(broken, asked, OutputForm.TABLE) is ExitCode.FAILED
+        assert capsys.readouterr() == ("", self.SAID)
+        assert await objects_get.describe(broken, asked) is ExitCode.FAILED
+        assert capsys.readouterr() == ("", self.SAID)
+
+    @pytest.mark.parametrize("words", [("gateway",), ("grpcroute", "user-service-multi-cluster")])
+    async def test_not_where_others_are_asked_for(
+        self, broken: ClusterObjects, capsys: Output, words: tuple[str, ...]
+    ) -> None:
+        await objects_get.get(broken, query(*words), OutputForm.NAME)
+        assert "cannot be read" not in capsys.readouterr().err
+
+    async def test_what_is_stored_under_another_name(
+        self, broken: ClusterObjects, store: MemoryStore, capsys: Output
+    ) -> None:
+        keys = Keys(PREFIX)
+        good = ObjectKey(GRPCRoute.GROUP, GRPCRoute.KIND, "app", "user-service-multi-cluster")
+        entry = await store.get(keys.object(WEST, good))
+        assert entry is not None
+        await store.commit([Put(keys.object(WEST, self.BAD), entry.value)])
+        await objects_get.get(broken, query("grpcroute", "bad"), OutputForm.TABLE)
+        assert "the object stored here is GRPCRoute app/user-service-multi" in (
+            capsys.readouterr().err
+        )
+
+    async def test_is_not_patched_anywhere(
+        self, broken: ClusterObjects, store: MemoryStore, capsys: Output
+    ) -> None:
+        change = {"metadata": {"labels": {"a": "b"}}}
+        code = await objects_change.patch(
+            broken, query("grpcroute", "bad"), change, PatchType.MERGE
+        )
+        assert (code, capsys.readouterr()) == (ExitCode.FAILED, ("", self.SAID))
+
+    async def test_can_be_deleted(self, broken: ClusterObjects, capsys: Output) -> None:
+        await objects_change.delete(broken, [self.BAD], clusters=(), ignore_not_found=False)
+        assert capsys.readouterr().out == f"{ROUTE}/bad deleted (us-west-1)\n"
+
+
 class TestPatch:
     DOCUMENTED = (
         '[{"op":"replace","path":"/spec/rules/0/backendRefs/0/weight","value":60},'

@@ -17,7 +17,7 @@ from typing import Any
 
 from federation.adapters.universal.reading import object_bytes, object_of
 from federation.model.base import ClusterId
-from federation.model.objects import ApiObject, ObjectKey, RejectedObject
+from federation.model.objects import ApiObject, ObjectKey, ObjectSnapshot, RejectedObject
 from federation.model.status import ObjectStatus
 from federation.ports import (
     Absent,
@@ -74,10 +74,21 @@ class UniversalObjects:
 
     async def list(self) -> tuple[ApiObject, ...]:
         """All readable objects, oldest first."""
-        listing = await self._store.list(self._keys.objects(self._cluster))
-        found = [object_of(entry) for entry in listing.entries]
-        objects = [value for value in found if isinstance(value, ApiObject)]
+        objects = (await self.contents()).objects.values()
         return tuple(sorted(objects, key=lambda value: value.age))
+
+    async def contents(self) -> ObjectSnapshot:
+        """All objects, and those that cannot be read with the reason."""
+        listing = await self._store.list(self._keys.objects(self._cluster))
+        objects: dict[ObjectKey, ApiObject] = {}
+        rejected: dict[ObjectKey | str, RejectedObject] = {}
+        for entry in listing.entries:
+            value = stored_object(self._keys, self._cluster, entry)
+            if isinstance(value, ApiObject):
+                objects[value.key] = value
+            elif value is not None:
+                rejected[self._keys.object_key(self._cluster, entry.key) or entry.key] = value
+        return ObjectSnapshot(objects, rejected, listing.revision, synced=True)
 
     async def get(self, key: ObjectKey) -> ApiObject | None:
         """The object, or ``None`` if there is none. Raises ``PortError`` if it is unreadable."""
@@ -157,9 +168,18 @@ def read_statuses(
     return found
 
 
-def rejected_object(entry: Entry, why: Rejected | str) -> RejectedObject:
-    """A stored object that cannot be read, for snapshots."""
-    return RejectedObject(entry.key, why if isinstance(why, str) else why.message)
+def stored_object(
+    keys: Keys, cluster: ClusterId, entry: Entry
+) -> ApiObject | RejectedObject | None:
+    """What ``entry`` holds: an object, why it is none, or ``None`` if it is without effect here."""
+    value = object_of(entry)
+    if isinstance(value, Skipped):
+        return None
+    if not isinstance(value, ApiObject):
+        return RejectedObject(entry.key, value if isinstance(value, str) else value.message)
+    if value.key != keys.object_key(cluster, entry.key):
+        return RejectedObject(entry.key, f"the object stored here is {value.key}")
+    return value
 
 
 def _readable(entry: Entry) -> ApiObject:

@@ -12,13 +12,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from federation.adapters.universal.objects import rejected_object
-from federation.adapters.universal.reading import object_of
+from federation.adapters.universal.objects import stored_object
 from federation.model.base import ClusterId
 from federation.model.objects import ApiObject, ObjectKey, ObjectSnapshot, RejectedObject
 from federation.ports import Entry, Listing, Store
 from federation.wire.etcd_keys import Keys
-from federation.wire.manifests import Skipped
 
 
 class UniversalSource:
@@ -60,12 +58,4 @@ class UniversalSource:
         known = self._decoded.get(entry.key)
         if known is not None and known[0] == entry.mod_revision:
             return known
-        value = object_of(entry)
-        if isinstance(value, Skipped):
-            return entry.mod_revision, None
-        if not isinstance(value, ApiObject):
-            return entry.mod_revision, rejected_object(entry, value)
-        if value.key != self._keys.object_key(self._cluster, entry.key):
-            message = f"the object stored here is {value.key}"
-            return entry.mod_revision, RejectedObject(entry.key, message)
-        return entry.mod_revision, value
+        return entry.mod_revision, stored_object(self._keys, self._cluster, entry)
