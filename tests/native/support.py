@@ -70,8 +70,8 @@ class Backend:
         self._server.start()
         return self
 
-    def stop(self) -> None:
-        self._server.stop(grace=None).wait(DEADLINE_S)
+    def stop(self, *, grace_s: float | None = None) -> None:
+        self._server.stop(grace_s).wait(DEADLINE_S)
 
     def unary(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         self._begin(context)

@@ -212,3 +212,16 @@ def test_a_renamed_listener_keeps_its_port() -> None:
         serve(driver, simple(a.address, listeners=[listener("old", port=port)]))
         with channel(serve(driver, simple(a.address, listeners=[listener("new", port=port)]))) as c:
             assert call(c)[1] == "a"
+
+
+def test_a_draining_core_follows_its_configuration_but_opens_no_listener() -> None:
+    with backends("a", "b") as [a, b], core() as driver:
+        address = serve(driver, simple(a.address))
+        with channel(address) as client:
+            stream = OpenStream(client)
+            driver.drain(30_000)
+            listeners = [listener(), listener("late")]
+            states = driver.apply(simple(b.address, listeners=listeners)).listeners
+            assert {it.name: it.error is None for it in states} == {"public": True, "late": False}
+            stream.finish()
+        wait_until(lambda: driver.drained, "nothing is left")

@@ -60,8 +60,6 @@ impl State {
             Err(RuntimeError::Closed("it was stopped"))
         } else if self.workers.is_empty() {
             Err(RuntimeError::Closed("it was not started"))
-        } else if self.draining {
-            Err(RuntimeError::Closed("it drains"))
         } else {
             Ok(())
         }
@@ -126,6 +124,9 @@ impl State {
                 bound.secrets = secrets;
             }
             return Ok(());
+        }
+        if self.draining {
+            return Err(format!("cannot listen on {wanted}: the gateway drains"));
         }
         let tls = server_tls(snapshot, listener)?;
         let opened =
