@@ -372,3 +372,18 @@ def test_the_east_west_entrance_leads_to_own_endpoints_only() -> None:
     assert route.request_headers.remove == ("x-federation-destination",)
     (local,) = [entry for entry in snapshot.endpoint_sets if entry.upstream.startswith("local/")]
     assert [entry.cluster for entry in local.localities] == [WEST]
+
+
+def test_an_import_names_its_peers_before_they_are_endpoints() -> None:
+    """Endpoints may overtake their upstream, so it must not change when they come and go."""
+    alone = resolved(share(WEST, 10_000))
+    objects = [*parse(IMPORT + ROUTE), *service("app/user-service")]
+    before = compiled(objects, view(exports=(export(WEST),), services=(alone,))).snapshot
+    after = compiled(objects, EVEN).snapshot
+    name = "import/app/user-service/9090/us-west-1"
+    first, second = (
+        next(entry for entry in snapshot.upstreams if entry.name == name)
+        for snapshot in (before, after)
+    )
+    assert first == second
+    assert first.peer_tls is not None

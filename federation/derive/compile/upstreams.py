@@ -159,7 +159,7 @@ def _build(index: Index, ref: UpstreamRef) -> tuple[Upstream, EndpointSet]:
         case _:
             assert_never(ref.kind)
     localities = _localities(index, ref, levels, draining)
-    return _upstream(index, ref, levels), EndpointSet(upstream=ref.name, localities=localities)
+    return _upstream(index, ref), EndpointSet(upstream=ref.name, localities=localities)
 
 
 _Level = tuple[tuple[ClusterId, int], ...]
@@ -251,22 +251,21 @@ def _drained(endpoints: tuple[Endpoint, ...], drain: ClusterDrain | None) -> tup
     )
 
 
-def _upstream(index: Index, ref: UpstreamRef, levels: Sequence[_Level]) -> Upstream:
+def _upstream(index: Index, ref: UpstreamRef) -> Upstream:
     settings = index.settings
     policy = _policy(index, ref)
     imported = ref.kind is UpstreamKind.IMPORT
     default_ms = (
         settings.import_connect_timeout_ms if imported else settings.service_connect_timeout_ms
     )
-    peers = sorted({cluster for level in levels for cluster, _ in level} - {index.cluster})
     return Upstream(
         name=ref.name,
         connect_timeout_ms=connect_timeout_of(policy, default_ms),
         outlier=outlier_of(policy),
         limits=limits_of(policy),
         health_check=_probe(policy, ref),
-        peer_tls=_peer_tls(index, peers) if peers else None,
-        peer_keepalive=settings.peer_keepalive if peers else None,
+        peer_tls=_peer_tls(index) if imported else None,
+        peer_keepalive=settings.peer_keepalive if imported else None,
         peers_first=imported and ref.target != index.cluster,
     )
 
@@ -288,8 +287,15 @@ def _policy(index: Index, ref: UpstreamRef) -> BackendTrafficPolicy | None:
     return index.objects.get(BackendTrafficPolicy, namespace, name) if name else None
 
 
-def _peer_tls(index: Index, peers: Sequence[ClusterId]) -> PeerTls:
+def _peer_tls(index: Index) -> PeerTls:
+    """The identities of all other members, whether they are endpoints now or not.
+
+    It depends on membership alone, so that endpoints that come and go never need another upstream:
+    the two travel apart, and endpoints that overtake their upstream would be refused. Without
+    others it names the own cluster, which no peer is, since an empty list would let in anybody.
+    """
     domain = index.settings.trust_domain
+    peers = sorted(index.regions.keys() - {index.cluster}) or [index.cluster]
     return PeerTls(
         allowed_spiffe=tuple(spiffe_id(domain, cluster) for cluster in peers),
         sni=f"east-west.{domain}",
