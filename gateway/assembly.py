@@ -5,7 +5,7 @@ until then the last good one of its name stays, and what that one needs stays to
 control plane has removed it. So updates in any order never make a route lose its cluster.
 Leaves to others: translating (``xds_translate``), applying and its verdicts (``runtime``).
 Invariants: pure values in, pure values out; what is in force always refers to what is in force; a
-refused piece is not tried again until another one of its name arrives.
+refused piece is not tried again until another one arrives of its name or of one that it needs.
 
     wanted --needs met--> in force           (waiting while they are not)
     wanted --core says no--> refused         (the last good one stays in force)
@@ -13,7 +13,7 @@ refused piece is not tried again until another one of its name arrives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,12 +58,13 @@ class Assembly:
             f"refused={len(self.refused)})"
         )
 
-    def want(self, pieces: Iterable[Piece], removed: Iterable[PieceId] = ()) -> None:
+    def want(self, pieces: Collection[Piece], removed: Iterable[PieceId] = ()) -> None:
         """Take what the control plane asks for now."""
-        for piece in pieces:
-            self.wanted[piece.id] = piece
-            if piece.id in self.refused and self.refused[piece.id][0] != piece:
-                del self.refused[piece.id]
+        changed = {piece.id for piece in pieces if self.wanted.get(piece.id) != piece}
+        self.wanted.update((piece.id, piece) for piece in pieces)
+        for piece_id, (refused, _) in list(self.refused.items()):
+            if piece_id in changed or refused.needs & changed:
+                del self.refused[piece_id]
         for piece_id in removed:
             self.wanted.pop(piece_id, None)
             self.refused.pop(piece_id, None)

@@ -46,6 +46,21 @@ def test_an_old_table_and_its_cluster_stay_while_the_new_table_waits() -> None:
     assert set(assembly.in_force) == {newcomer, TABLE}
 
 
+def test_refused_endpoints_are_tried_again_with_another_cluster() -> None:
+    """A cluster may bring what its endpoints lacked; nobody sends the endpoints a second time."""
+    assembly = Assembly()
+    endpoints = piece(Kind.ENDPOINTS, "c", CLUSTER)
+    assembly.want([piece(Kind.CLUSTERS, "c"), endpoints])
+    assembly.refuse(endpoints, "needs `peer_tls` in the cluster")
+    settle(assembly)
+    assert set(assembly.in_force) == {CLUSTER}
+    assembly.want([piece(Kind.CLUSTERS, "c")])
+    assert endpoints.id in assembly.refused, "the same cluster again changes nothing"
+    assembly.want([piece(Kind.CLUSTERS, "c", body=1)])
+    settle(assembly)
+    assert set(assembly.in_force) == {CLUSTER, endpoints.id}
+
+
 def test_a_kept_cluster_keeps_its_endpoints() -> None:
     assembly = Assembly()
     endpoints = piece(Kind.ENDPOINTS, "c", CLUSTER)
