@@ -124,7 +124,7 @@ class Runtime:
             self.assembly.want(pieces, gone)
             await self._settle()
 
-    async def put(self, pieces: Iterable[Piece]) -> None:
+    async def put(self, pieces: Collection[Piece]) -> None:
         """Take pieces made on this side of the wire (identity files)."""
         async with self._lock:
             self.assembly.want(pieces)
