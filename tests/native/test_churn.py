@@ -53,6 +53,7 @@ def configuration(random_: random.Random, steady: str, others: list[str]) -> dic
     )
 
 
+CUT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 HEALTH = ["healthy", "healthy", "draining", "unhealthy"]
 
 
@@ -70,8 +71,8 @@ def work(address: str, seed: int, until: float, failures: list[str]) -> None:
                     try:
                         assert list(stream(iter([message] * 3), timeout=10)) == [message] * 3
                     except grpc.RpcError as error:
-                        # A stream may be cut; it has to say so in the words that allow a new one.
-                        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                        # A stream may be cut, by a drain or by a server that stops.
+                        if error.code() not in CUT:
                             failures.append(str(error))
                 case _:
                     try:

@@ -15,6 +15,8 @@
 //!
 //! Invariants: `up` is set exactly in `Open` and `Streaming`; once `committed`, no other try is made; `body` is kept
 //! from the start of the request as long as another try may need it, and never grows beyond its bound then.
+//! Response headers of a call that could still be tried again are held for a moment, when the client has nothing more to
+//! send: those of a unary call leave with its message, and an endpoint that dies between the two costs no call.
 //! Flow control: bytes are owed to the sender until the other side's queue has let go of them.
 
 use std::net::SocketAddr;
@@ -94,6 +96,8 @@ pub(crate) struct Call {
     /// The end of the request was sent on `up`.
     pub up_ended: bool,
     pub response_owed: u32,
+    /// Response headers that wait for the first bytes or the trailers, and the end of the wait.
+    pub held: Option<(HeaderList, TimerId)>,
 
     // Time and tries.
     /// What `grpc-timeout` counts down to, on every try.

@@ -12,7 +12,10 @@ use crate::call::{CallId, Phase};
 use crate::reply::{REASON_HEADER, Reason, Reply, says_unprocessed};
 use crate::rewrite::response_headers;
 use crate::tries::over_budget;
-use crate::worker::Worker;
+use crate::worker::{Timer, Worker};
+
+/// Longest wait of response headers for the message behind them.
+const HELD_MS_MAX: u64 = 20;
 
 /// What a header block says about the end of a try.
 pub(crate) struct Verdict {
@@ -134,8 +137,47 @@ impl Worker {
             let verdict = verdict(fields.clone(), Some(http_status), peer);
             return self.on_whole_answer(id, fields, end, &verdict);
         }
+        if self.may_hold(id) {
+            return self.hold_headers(id, fields);
+        }
         self.begin_response(id);
         self.forward_headers(id, fields, false);
+    }
+
+    /// Another try is possible, and the client waits for nothing but the message.
+    fn may_hold(&self, id: CallId) -> bool {
+        let call = &self.calls[id.key as usize];
+        let route = &self.routes.get(call.route).route;
+        call.request_ended && !call.committed && route.retry().is_some()
+    }
+
+    fn hold_headers(&mut self, id: CallId, fields: Fields<'_>) {
+        let mut list = self.spare_lists.pop().unwrap_or_default();
+        let call = &mut self.calls[id.key as usize];
+        let route = &self.routes.get(call.route).route;
+        response_headers(call, route, fields, &mut list);
+        if let Some(timer) = call.try_timer.take() {
+            self.timers.cancel(timer);
+        }
+        let timer = self.timers.set(self.now_ms + HELD_MS_MAX, Timer::Held(id));
+        call.held = Some((list, timer));
+    }
+
+    /// Sends response headers that were held.
+    pub fn release_held(&mut self, id: CallId) {
+        let Some(call) = self.call(id) else { return };
+        let down = call.down;
+        let Some((list, timer)) = call.held.take() else {
+            return;
+        };
+        self.timers.cancel(timer);
+        self.begin_response(id);
+        let _gone_is_seen_as_reset =
+            self.conns[down.conn]
+                .h2
+                .send_headers(down.stream, list.iter(), false);
+        self.mark_dirty(down.conn);
+        self.recycle(list, Vec::new());
     }
 
     fn begin_response(&mut self, id: CallId) {
@@ -192,6 +234,10 @@ impl Worker {
         let Some(call) = self.call(id) else { return };
         call.last_activity_ms = now_ms;
         call.response_owed += flow_len;
+        if call.held.is_some() {
+            self.release_held(id);
+        }
+        let call = &self.calls[id.key as usize];
         let down = call.down;
         let sent = self.conns[down.conn].h2.send_data(down.stream, data, end);
         self.mark_dirty(down.conn);
@@ -236,6 +282,7 @@ impl Worker {
 
     /// The end of a response with a body.
     pub fn on_trailers(&mut self, id: CallId, fields: Fields<'_>) {
+        self.release_held(id);
         let Some(call) = self.call(id) else { return };
         let peer = call.pool.is_some_and(|pool| self.pools[pool].endpoint.peer);
         let verdict = verdict(fields.clone(), None, peer);

@@ -79,6 +79,10 @@ impl Worker {
                 cluster.pending -= 1;
             }
         }
+        if let Some((list, timer)) = call.held.take() {
+            self.timers.cancel(timer);
+            self.recycle(list, Vec::new());
+        }
         self.detach_up(id);
         if let Some(pool) = pool {
             self.pools[pool].outstanding -= 1;

@@ -52,6 +52,8 @@ pub(crate) enum Timer {
     Idle(CallId),
     PerTry(CallId),
     Backoff(CallId),
+    /// Response headers were held long enough.
+    Held(CallId),
     /// A connection (of either side) is not set up in time.
     Setup(ConnId),
     Liveness(ConnId),
@@ -286,6 +288,7 @@ impl Worker {
             Timer::Idle(call) => self.on_idle(call),
             Timer::PerTry(call) => self.on_try_timeout(call),
             Timer::Backoff(call) => self.on_backoff_over(call),
+            Timer::Held(call) => self.release_held(call),
             Timer::Setup(conn) => self.on_setup_timeout(conn),
             Timer::Liveness(conn) => self.on_liveness(conn),
             Timer::Reconnect(pool) => self.on_reconnect(pool),

@@ -8,7 +8,10 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use h2::{Reason, server};
 use serde_json::json;
-use support::{answer_ok, connect, endpoint, gateway, number, request, run, status_of, until};
+use support::{
+    answer_ok, connect, endpoint, gateway, gateway_with_retry, number, request, run, status_of,
+    until,
+};
 use tokio::sync::{Notify, Semaphore};
 
 #[test]
@@ -162,5 +165,69 @@ fn an_http_error_of_a_proxy_behind_becomes_a_grpc_status() {
         .await;
         let (_runtime, gateway) = gateway(&json!({}), &[address]);
         assert_eq!(status_of(&mut connect(gateway).await).await, "14");
+    });
+}
+
+fn response_head() -> http::Response<()> {
+    http::Response::builder()
+        .header("content-type", "application/grpc")
+        .body(())
+        .expect("is a response")
+}
+
+#[test]
+fn an_endpoint_that_dies_between_headers_and_message_costs_no_call() {
+    run(async {
+        let (address, seen) = endpoint(
+            server::Builder::new(),
+            |number, request, mut respond| async move {
+                let mut body = request.into_body();
+                while let Some(Ok(_)) = body.data().await {}
+                if number > 0 {
+                    return answer_ok(respond, b"\0\0\0\0\0");
+                }
+                let mut stream = respond
+                    .send_response(response_head(), false)
+                    .expect("is sent");
+                stream.send_reset(Reason::INTERNAL_ERROR);
+            },
+        )
+        .await;
+        let retry = json!({"on": ["reset"], "attempts": 1, "base_ms": 1});
+        let (runtime, gateway) = gateway_with_retry(&json!({}), &retry, &[address]);
+        assert_eq!(status_of(&mut connect(gateway).await).await, "0");
+        assert_eq!(seen.requests.load(Ordering::SeqCst), 2);
+        assert_eq!(number(&runtime, "retries"), 1);
+    });
+}
+
+#[test]
+fn headers_without_a_message_reach_the_client_all_the_same() {
+    run(async {
+        let release = Arc::new(Notify::new());
+        let gate = Arc::clone(&release);
+        let (address, _) = endpoint(server::Builder::new(), move |_, _, mut respond| {
+            let gate = Arc::clone(&gate);
+            async move {
+                let mut stream = respond
+                    .send_response(response_head(), false)
+                    .expect("is sent");
+                gate.notified().await;
+                let mut trailers = http::HeaderMap::new();
+                trailers.insert("grpc-status", "5".parse().expect("is a value"));
+                stream.send_trailers(trailers).expect("are sent");
+            }
+        })
+        .await;
+        let retry = json!({"on": ["reset"], "attempts": 1});
+        let (_runtime, gateway) = gateway_with_retry(&json!({}), &retry, &[address]);
+        let mut client = connect(gateway).await.ready().await.expect("has room");
+        let (response, _) = client.send_request(request(), true).expect("is sent");
+        let response = response.await.expect("headers come before the end");
+        release.notify_one();
+        let mut body = response.into_body();
+        assert!(body.data().await.is_none());
+        let trailers = body.trailers().await.expect("arrive").expect("are there");
+        assert_eq!(trailers["grpc-status"], "5");
     });
 }

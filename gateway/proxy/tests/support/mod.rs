@@ -82,6 +82,15 @@ pub fn answer_ok(mut respond: SendResponse<Bytes>, body: &'static [u8]) {
 
 /// A started core with one route to `addresses`, and where its listener is.
 pub fn gateway(cluster: &Value, addresses: &[SocketAddr]) -> (Runtime, SocketAddr) {
+    gateway_with_retry(cluster, &Value::Null, addresses)
+}
+
+/// The same with a retry policy on the route.
+pub fn gateway_with_retry(
+    cluster: &Value,
+    retry: &Value,
+    addresses: &[SocketAddr],
+) -> (Runtime, SocketAddr) {
     let runtime = Runtime::new(Settings::default());
     runtime.start().expect("starts");
     let endpoints: Vec<Value> = addresses
@@ -97,7 +106,7 @@ pub fn gateway(cluster: &Value, addresses: &[SocketAddr]) -> (Runtime, SocketAdd
         "listeners": [{"name": "in", "address": "127.0.0.1", "port": 0, "kind": "ingress", "route_table": "main"}],
         "route_tables": [{"name": "main", "virtual_hosts": [{"name": "all", "hostnames": ["*"], "routes": [{
             "name": "rule-0", "match": {"path": {"prefix": "/"}},
-            "action": {"weighted": [{"cluster": "echo", "weight": 1}]},
+            "action": {"weighted": [{"cluster": "echo", "weight": 1}]}, "retry": retry,
         }]}]}],
         "clusters": [echo],
         "endpoints": [{"cluster": "echo", "localities": [{
