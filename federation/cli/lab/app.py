@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -129,16 +130,24 @@ def down() -> None:
 
 
 @app.command()
-def view() -> None:
+def view(
+    svg: Annotated[
+        Path | None, typer.Option(help="Write one frame as a picture to this file, and return.")
+    ] = None,
+) -> None:
     """Show the running lab live: calls, errors, latency, weights, drains, ejections.
 
     Example: fedctl lab view
     """
     from federation.cli.lab.lifecycle import lab_directory, load
-    from federation.cli.lab.view import show
+    from federation.cli.lab.view import draw, show
 
     with _plain_errors():
-        show(load(lab_directory()))
+        plan = load(lab_directory())
+        if svg is None:
+            show(plan)
+        else:
+            draw(plan, path=svg)
 
 
 @app.command()

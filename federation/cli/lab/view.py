@@ -7,8 +7,10 @@ Invariants: a frame is drawn from one ``Frame`` value; what could not be read is
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -34,6 +36,16 @@ def show(plan: LabPlan) -> None:
                 time.sleep(REFRESH_S)
         except KeyboardInterrupt:
             return
+
+
+def draw(plan: LabPlan, *, path: Path, width: int = 132) -> None:
+    """Write one frame as an SVG picture to ``path``; rates are over one second."""
+    collector = Collector(plan)
+    collector.collect()
+    time.sleep(REFRESH_S)
+    console = Console(record=True, width=width, file=io.StringIO())
+    console.print(render(collector.collect()))
+    console.save_svg(str(path), title="fedctl lab view")
 
 
 def render(frame: Frame) -> RenderableType:
