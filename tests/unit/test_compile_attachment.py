@@ -112,7 +112,10 @@ def test_a_listener_for_http_routes_takes_no_grpc_route() -> None:
     result = result_of(gateway(listener) + route())
     accepted, _ = parent_of(result).conditions
     assert accepted.reason == "NotAllowedByListeners"
-    assert accepted.message == "Gateway infra/grpc-gateway: listener grpc takes only HTTPRoute"
+    assert accepted.message == (
+        "Gateway infra/grpc-gateway: listener grpc takes only HTTPRoute; "
+        "its allowedRoutes.kinds would have to list GRPCRoute"
+    )
     (status,) = result.statuses[GATEWAY].listeners
     assert status.supported_kinds == ()
     assert spelled(status.conditions)["ResolvedRefs"] == "False/InvalidRouteKinds"

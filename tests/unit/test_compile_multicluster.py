@@ -89,7 +89,8 @@ def test_a_service_ref_leaves_no_choice() -> None:
     text = IMPORT.replace("spec: {", "spec: {serviceRef: {name: other}, ")
     found = status(compiled(text, EVEN), "ServiceImport", "user-service-import")
     assert found["ResolvedRefs"].message == (
-        "ServiceImport app/user-service-import: no cluster exports app/other"
+        "ServiceImport app/user-service-import: no cluster exports app/other; apply a "
+        "ServiceExport where the Service is, or a MultiClusterService that lists that cluster"
     )
 
 
@@ -97,7 +98,8 @@ def test_an_import_that_no_cluster_exports() -> None:
     found = status(compiled(IMPORT, view()), "ServiceImport", "user-service-import")
     message = (
         "ServiceImport app/user-service-import: no cluster exports app/user-service-import "
-        "or app/user-service"
+        "or app/user-service; apply a ServiceExport where the Service is, or a "
+        "MultiClusterService that lists that cluster"
     )
     assert [(entry.status, entry.reason, entry.message) for entry in found.values()] == [
         ("False", "BackendNotFound", message),

@@ -94,7 +94,7 @@ def test_the_older_policy_holds_the_route() -> None:
         "Conflicted",
         (
             "BackendTrafficPolicy app/z-older is older and holds GRPCRoute app/users; "
-            "a route takes one policy"
+            "a route takes one policy, so merge the two or target another route"
         ),
     )
     assert set(conditions(result)) == {"Accepted"}

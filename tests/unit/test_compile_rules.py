@@ -261,7 +261,8 @@ def test_a_header_that_gateways_would_refuse_stays_with_its_rule() -> None:
             "BackendNotFound",
             (
                 ": ServiceImport app/user-service-import: no cluster exports "
-                "app/user-service-import or app/user-service"
+                "app/user-service-import or app/user-service; apply a ServiceExport where the "
+                "Service is, or a MultiClusterService that lists that cluster"
             ),
         ),
         (

@@ -126,7 +126,7 @@ def _refusal(index: Index, state: ListenerState, route: GRPCRoute) -> str:
     """Why the listener does not let the route attach; empty if it does."""
     if not state.takes_routes:
         kinds = ", ".join(kind.kind for kind in state.spec.allowed_routes.kinds)
-        return f"takes only {kinds}"
+        return f"takes only {kinds}; its allowedRoutes.kinds would have to list {route.KIND}"
     if not _namespace_allowed(index, state, route.metadata.namespace):
         source = state.spec.allowed_routes.namespaces.from_
         return f"takes no routes of namespace {route.metadata.namespace} (from: {source})"

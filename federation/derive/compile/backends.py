@@ -117,4 +117,7 @@ def _of_import(index: Index, source: AnyImport, number: int, where: str) -> Back
 def not_exported(source: AnyImport) -> str:
     """The sentence for an import behind which no cluster stands."""
     names = " or ".join(str(entry) for entry in candidates(source))
-    return f"{source.key}: no cluster exports {names}"
+    return (
+        f"{source.key}: no cluster exports {names}; apply a ServiceExport where the Service is, or "
+        "a MultiClusterService that lists that cluster"
+    )

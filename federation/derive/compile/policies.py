@@ -66,7 +66,8 @@ def assign_policies(index: Index) -> Policies:
         if problem is None and holders.setdefault(target, policy) is not policy:
             problem = Problem(
                 "Conflicted",
-                f"{holders[target].key} is older and holds {target}; a route takes one policy",
+                f"{holders[target].key} is older and holds {target}; a route takes one policy, "
+                "so merge the two or target another route",
             )
         if problem is not None:
             problems[policy.key] = problem
