@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import time
 from collections.abc import Iterator
@@ -224,4 +225,15 @@ def test_a_draining_core_follows_its_configuration_but_opens_no_listener() -> No
             states = driver.apply(simple(b.address, listeners=listeners)).listeners
             assert {it.name: it.error is None for it in states} == {"public": True, "late": False}
             stream.finish()
+        wait_until(lambda: driver.drained, "nothing is left")
+
+
+def test_a_slow_reader_gets_its_whole_response_before_the_connection_closes() -> None:
+    with backends("a") as [a], core() as driver:
+        with channel(serve(driver, simple(a.address))) as client:
+            spec = json.dumps({"count": 40, "size": 100_000}).encode()
+            stream = client.unary_stream(f"/{SERVICE}/ServerStream")(spec, timeout=30)
+            first = next(stream)
+            driver.drain(20_000)
+            assert len(first) + sum(len(it) for it in stream) == 40 * 100_000
         wait_until(lambda: driver.drained, "nothing is left")

@@ -318,12 +318,15 @@ impl Worker {
         self.close_if_finished(key);
     }
 
-    /// Closes a connection that said its final goodbye and has no stream left.
+    /// Closes a connection that said its final goodbye, has no stream left and nothing more to write.
     pub fn close_if_finished(&mut self, key: usize) {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        let quiet = conn.calls.is_empty() && conn.h2.stream_count() == 0;
+        let quiet = conn.calls.is_empty()
+            && conn.h2.stream_count() == 0
+            && !conn.h2.wants_write()
+            && !conn.transport.wants_flush();
         if quiet
             && conn
                 .down()

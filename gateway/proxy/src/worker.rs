@@ -317,6 +317,8 @@ impl Worker {
         self.read_events = events;
         if self.conns.get(key).is_some_and(Conn::wants_flush) {
             self.mark_dirty(key);
+        } else {
+            self.close_if_finished(key);
         }
     }
 
@@ -431,6 +433,7 @@ impl Worker {
             self.kill(key, Death::Closed);
         }
         self.watch_liveness(key);
+        self.close_if_finished(key);
     }
 
     fn bury(&mut self, key: usize) {
