@@ -30,6 +30,9 @@ TRUST_BUNDLE = PieceId(Kind.SECRETS, "federation/trust-bundle")
 OWN_SECRETS = frozenset({IDENTITY, TRUST_BUNDLE})
 """Secrets that a gateway brings along as files; the control plane only names them."""
 
+LISTENER_RETRIED = "free the port or choose another; it is tried again every few seconds"
+"""What to do about a listener that the core cannot open (the shell tries again)."""
+
 
 class Core(Protocol):
     """What the shell asks of the native core (see ``gateway._native``)."""
@@ -166,7 +169,8 @@ class Runtime:
         if piece_id in self.assembly.refused:
             return self.assembly.refused[piece_id][1]
         if piece_id.kind is Kind.LISTENERS and piece_id in self.assembly.wanted:
-            return self.listeners.get(piece_id.name)
+            error = self.listeners.get(piece_id.name)
+            return f"{error}; {LISTENER_RETRIED}" if error else None
         return None
 
     def _translate(self, kind: Kind, resource: discovery_pb2.Resource) -> Piece | None:

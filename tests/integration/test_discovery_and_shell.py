@@ -13,7 +13,7 @@ from federation.discovery import DiscoveryServer, DiscoverySettings
 from federation.model.snapshot import Snapshot
 from federation.wire.xds import to_resources
 from gateway.agent_feed import AgentFeed
-from gateway.runtime import Runtime
+from gateway.runtime import LISTENER_RETRIED, Runtime
 from gateway.settings import GatewaySettings
 from gateway.status import State
 from tests.integration.discovery_support import PaperCore, eventually, snapshot
@@ -139,7 +139,7 @@ async def test_a_taken_port_is_refused_naming_the_listener(tmp_path: Path) -> No
                 )
             )
             assert (refused[0].kind, refused[0].name) == ("listeners", "infra/gw/8080")
-            assert refused[0].message == "address already in use"
+            assert refused[0].message == f"address already in use; {LISTENER_RETRIED}"
             # Whoever held the port has gone: the listener opens, and the refusal ends.
             gateway.core.taken_ports = set()
             await gateway.runtime.retry_listeners()

@@ -12,6 +12,7 @@ import pytest
 from federation.adapters.folder import FolderError
 from federation.cli.standalone import StandaloneSettings, serve
 from federation.model.base import ClusterId
+from gateway.runtime import LISTENER_RETRIED
 from tests.integration.discovery_support import PaperCore, eventually
 
 MANIFESTS = """
@@ -129,7 +130,8 @@ async def test_a_taken_port_is_printed(tmp_path: Path) -> None:
     core = PaperCore()
     core.taken_ports = {20_080}
     async with standalone(tmp_path, core) as said:
-        assert "listeners infra/grpc-gateway/80: address already in use" in said
+        message = f"listeners infra/grpc-gateway/80: address already in use; {LISTENER_RETRIED}"
+        assert message in said
 
 
 async def test_a_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
