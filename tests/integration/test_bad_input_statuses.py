@@ -21,6 +21,7 @@ from tests.native.support import Backend, backends, channel
 from tests.testkit.etcd import EtcdServer, free_port
 from tests.testkit.federation import (
     CLUSTER,
+    REGION,
     Federation,
     running_federation,
     until,
@@ -183,7 +184,9 @@ def everything(ports: dict[str, int], backend: Backend) -> str:
             WEIGHTS,
             policy("older", "good", "retry: {attempts: 1}"),
             policy("younger", "good", "retry: {attempts: 2}"),
-            policy("to-nowhere", "spread", failover(CLUSTER, "venus-1")),
+            policy("to-nowhere", "spread", failover(REGION, "venus-1")),
+            route("back", imported("echo-import")),
+            policy("to-itself", "back", failover(REGION, CLUSTER)),
         ]
     )
 
@@ -338,7 +341,7 @@ def test_an_unknown_cluster_in_cluster_backends(edge: Edge) -> None:
         {
             "Accepted": "True, Accepted: ",
             "BackendsReady": "False, UnknownCluster: spec.clusterBackends[1].cluster: no member "
-            "cluster or region is named mars-1; members: us-west-1 (us-west-1)",
+            "cluster or region is named mars-1; members: west-a (us-west-1)",
         },
     )
     until(lambda: edge.call("spread") == "echo-1", lambda: edge.call("spread"))
@@ -354,6 +357,20 @@ def test_a_failover_to_a_region_that_no_cluster_has(edge: Edge) -> None:
             "no cluster has the region or name venus-1; regions: us-west-1",
         },
         at="spread",
+    )
+
+
+def test_a_failover_to_the_same_clusters_by_another_name(edge: Edge) -> None:
+    edge.becomes(
+        "backendtrafficpolicy",
+        "to-itself",
+        {
+            "Accepted": "True, Accepted: ",
+            "FailoverReady": "False, NoAlternative: spec.failover.regionFailover[0]: from "
+            "us-west-1 and to west-a both mean west-a, which cannot fail over to itself; name another "
+            "region or cluster",
+        },
+        at="back",
     )
 
 
@@ -397,7 +414,7 @@ def test_a_duplicate_cluster_name(edge: Edge) -> None:
     own, other = re.findall("instance ([0-9a-f]{32})", message)
     assert own != other
     assert message == (
-        f'error: cluster "{CLUSTER}" has joined already: agent instance {own} in region {CLUSTER} '
+        f'error: cluster "{CLUSTER}" has joined already: agent instance {own} in region {REGION} '
         f"owns the name (it is alive); this is instance {other}. Give this cluster another name, "
         "or start the agent with the state directory of that instance; to give the name up for "
         f"good, delete {edge.federation.prefix}state/members/{CLUSTER}"

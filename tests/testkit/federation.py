@@ -25,7 +25,7 @@ from typer.testing import CliRunner, Result
 from federation.cli.main import app
 from tests.testkit.etcd import EtcdServer, free_port
 
-CLUSTER = "us-west-1"
+CLUSTER, REGION = "west-a", "us-west-1"
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 12.0
 
@@ -110,7 +110,7 @@ class Federation:
     def agent(self, name: str, *, xds: str) -> contextlib.AbstractContextManager[Process]:
         """An agent of the cluster; ``name`` tells its files apart."""
         state = ("--state-dir", str(self.directory / name))
-        cluster = ("--cluster", CLUSTER, "--region", CLUSTER)
+        cluster = ("--cluster", CLUSTER, "--region", REGION)
         return process(
             self.directory / f"{name}.log",
             *(*FEDCTL, *self.options, "agent", *cluster, "--xds", xds, *state),

@@ -39,7 +39,11 @@ def failover_problem(index: Index, policy: BackendTrafficPolicy) -> Problem | No
         )
     for position, rule in enumerate(failover.region_failover):
         where = f"spec.failover.regionFailover[{position}]"
-        problem = _unknown(index, rule, where) or _no_alternative(index, rule, services, where)
+        problem = (
+            _unknown(index, rule, where)
+            or _same(index, rule, where)
+            or _no_alternative(index, rule, services, where)
+        )
         if problem is not None:
             return problem
     return None
@@ -71,6 +75,17 @@ def _unknown(index: Index, rule: RegionFailover, where: str) -> Problem | None:
             )
             return Problem(reason, message)
     return None
+
+
+def _same(index: Index, rule: RegionFailover, where: str) -> Problem | None:
+    clusters = clusters_named(rule.target, index.regions)
+    if clusters != clusters_named(rule.source, index.regions):
+        return None
+    message = (
+        f"{where}: from {rule.source} and to {rule.target} both mean {', '.join(clusters)}, which "
+        "cannot fail over to itself; name another region or cluster"
+    )
+    return Problem("NoAlternative", message)
 
 
 def _no_alternative(
