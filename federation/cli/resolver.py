@@ -32,13 +32,21 @@ def resolver(
     lease_ttl: Annotated[
         float, typer.Option(min=1.0, max=60.0, help="Seconds that a dead leader keeps the lead.")
     ] = 3.0,
+    return_over: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=600.0, help="Seconds in which the part of a cluster that was down returns."
+        ),
+    ] = 5.0,
 ) -> None:
     """Run a resolver; of several one leads and the others wait."""
     identity = name or f"{socket.gethostname()}-{os.getpid()}"
-    run(_serve(current(ctx), identity, lease_ttl))
+    run(_serve(current(ctx), identity, lease_ttl_s=lease_ttl, return_over_s=return_over))
 
 
-async def _serve(context: Context, identity: str, lease_ttl_s: float) -> None:
+async def _serve(
+    context: Context, identity: str, *, lease_ttl_s: float, return_over_s: float
+) -> None:
     from federation.adapters.clock import SystemClock
     from federation.resolver import Resolver, ResolverSettings
     from federation.wire.etcd_keys import Keys
@@ -51,7 +59,9 @@ async def _serve(context: Context, identity: str, lease_ttl_s: float) -> None:
                 store=store,
                 clock=SystemClock(),
                 keys=Keys(context.prefix),
-                settings=ResolverSettings(identity=identity, lease_ttl_s=lease_ttl_s),
+                settings=ResolverSettings(
+                    identity=identity, lease_ttl_s=lease_ttl_s, return_over_s=return_over_s
+                ),
             ).run()
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)

@@ -197,7 +197,7 @@ def _view_alone(objects: ObjectSnapshot, cluster: ClusterId, region: Region) -> 
         exports=exports,
         policies=policies,
     )
-    return dataclasses.replace(view, resolved=resolve(view, drains={}, previous={}).services)
+    return dataclasses.replace(view, resolved=resolve(view, drains={}, previous={}, now_ms=0).services)
 
 
 def _resources(

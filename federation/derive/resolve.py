@@ -1,11 +1,13 @@
 """Resolution: for every service and source region the clusters, their weights and their failover.
 
-Decides: how the pieces fit: what is asked (``resolve_asked``), what moves because clusters are down
-or drained (``resolve_flow``), who takes over in which order (``resolve_tiers``).
+Decides: how the pieces fit: what is asked (``resolve_asked``), what moves because clusters are
+down, drained or on their way back (``resolve_flow``, ``resolve_return``), who takes over in which
+order (``resolve_tiers``).
 Leaves to others: facts (``derive.exports``), the course of drains (``derive.drain``), storing the
 result (the leading resolver), making it routes (``derive.compile``).
 Invariants: shares of a source sum to 10,000 or there are none; equal inputs give equal results in
-equal order; only when everything is unhealthy does the previous resolution matter.
+equal order; the previous resolution matters only while clusters come back, and when everything is
+unhealthy.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from dataclasses import dataclass, field
 
 from federation.derive.resolve_asked import Asked, by_locality, by_weights
 from federation.derive.resolve_flow import Flow, flow
-from federation.derive.resolve_inputs import ServiceInputs, inputs_of
+from federation.derive.resolve_inputs import ServiceInputs, inputs_of, with_standings
+from federation.derive.resolve_return import ReturnPace, wait_ms
 from federation.derive.resolve_tiers import tiers_behind
 from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.drain import DrainState
@@ -28,13 +31,19 @@ from federation.model.resolved import (
 )
 from federation.model.view import FederationView
 
+DEFAULT_PACE = ReturnPace()
+
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """All resolved services. ``inputs`` lets the next resolution reuse what did not change."""
+    """All resolved services. ``inputs`` lets the next resolution reuse what did not change.
+
+    ``wait_ms`` is how long until weights change by time alone; ``None``: they rest.
+    """
 
     services: Mapping[ServiceName, ResolvedService] = field(default_factory=dict)
     inputs: Mapping[ServiceName, ServiceInputs] = field(default_factory=dict)
+    wait_ms: int | None = None
 
 
 def resolve(
@@ -42,12 +51,15 @@ def resolve(
     *,
     drains: Mapping[str, DrainState],
     previous: Mapping[ServiceName, ResolvedService],
+    now_ms: int,
+    pace: ReturnPace = DEFAULT_PACE,
     before: Resolution | None = None,
 ) -> Resolution:
     """Resolve every service that is exported or that a policy speaks of.
 
-    ``previous`` is what is in force. ``before`` may hand over the last resolution: a service whose
-    inputs are the same is not computed again, since its result would be the same.
+    ``previous`` is what is in force; clusters that come back get their part at ``pace``. ``before``
+    may hand over the last resolution: a service whose inputs are the same is not computed again,
+    since its result would be the same.
     """
     last = before or Resolution()
     states = tuple(drains[name] for name in sorted(drains))
@@ -57,23 +69,25 @@ def resolve(
         inputs = inputs_of(view, service, states)
         if not inputs.constituents and inputs.policy.weights is None:
             continue
+        inputs = with_standings(inputs, previous=previous.get(service), pace=pace, now_ms=now_ms)
         gathered[service] = inputs
         known = last.services.get(service)
         if known is not None and last.inputs.get(service) == inputs:
             services[service] = known
         else:
             services[service] = resolve_service(inputs, previous=previous.get(service))
-    return Resolution(services=services, inputs=gathered)
+    standings = (entry for inputs in gathered.values() for entry in inputs.standings.values())
+    waits = [wait for entry in standings if (wait := wait_ms(entry, pace, now_ms)) is not None]
+    return Resolution(services=services, inputs=gathered, wait_ms=min(waits, default=None))
 
 
 def resolve_service(inputs: ServiceInputs, *, previous: ResolvedService | None) -> ResolvedService:
     """Resolve one service for every region there is."""
-    sources = sorted({*inputs.regions.values()})
     return ResolvedService(
         service=inputs.service,
         sources=tuple(
             _resolve_source(inputs, region, previous.source(region) if previous else None)
-            for region in sources
+            for region in inputs.sources
         ),
         drains=tuple(
             entry.drain.visible
@@ -90,7 +104,9 @@ def _resolve_source(
         nobody = Reason(
             code=ReasonCode.NOT_EXPORTED, message=f"no cluster exports {inputs.service}"
         )
-        return SourceResolution(region=source, shares=(), reasons=(nobody,))
+        return SourceResolution(
+            region=source, shares=(), reasons=(nobody,), standings=inputs.standings.get(source, ())
+        )
     alive = inputs.alive(source)
     weights = inputs.policy.weights
     asked = (
@@ -104,6 +120,7 @@ def _resolve_source(
         region=source,
         shares=shares if any(share.weight_bp for share in shares) else (),
         reasons=(*asked.notes, *flowed.notes),
+        standings=inputs.standings.get(source, ()),
     )
 
 

@@ -1,9 +1,9 @@
 """Moving traffic from clusters that cannot take their part to those that can.
 
 Decides: two movements, in this order. First the part of each cluster that is down goes to the
-first tier behind it that has a living cluster. Then each drained cluster gives the drained part of
-what it has now to the first tier behind it that is not drained. So a drain takes inherited traffic
-along, on the same ramp.
+first tier behind it that has a living cluster. Then each cluster that is drained or on its way back
+gives what it may not have of its present part to the first tier behind it that is whole. So a drain
+takes inherited traffic along, on the same ramp.
 Leaves to others: what is asked (``derive.resolve_asked``), the tiers (``derive.resolve_tiers``).
 Invariants: nothing is lost on the way; each cluster's part moves by itself, so that what happens to
 one cluster only gives to the others or only takes from them; if nobody may take traffic, the last
@@ -108,10 +108,10 @@ def flow(
     flowing = _without_the_dead(inputs, asked, source, alive)
     if flowing is None:
         return _last_known(inputs, asked, source, previous)
-    holding = frozenset(c for c in alive if not inputs.constituents[c].drain.draining)
+    holding = inputs.holding(source)
     if not holding:
         return flowing.flow(alive, (_ALL_DRAINED,))
-    _give_up_drained(flowing, holding)
+    _give_up(flowing, _kept(inputs, source, alive, holding), holding)
     return flowing.flow(holding)
 
 
@@ -140,25 +140,48 @@ def _without_the_dead(
     return flowing
 
 
-def _give_up_drained(flowing: _Flowing, holding: frozenset[ClusterId]) -> None:
-    """Move the drained parts to clusters that no drain holds, full ones before returning ones."""
-    drains = {c: entry.drain for c, entry in flowing.inputs.constituents.items()}
-    full = frozenset(c for c in holding if drains[c].remaining_bp == FULL_SHARE_BP)
-    receivers = full or holding
-    before = dict(flowing.weight_bp)
-    for cluster, held_bp in sorted(before.items()):
-        effect = drains[cluster]
-        if effect.visible is not None:
+def _kept(
+    inputs: ServiceInputs,
+    source: Region,
+    alive: frozenset[ClusterId],
+    holding: frozenset[ClusterId],
+) -> dict[ClusterId, int]:
+    """How much of its part each living cluster keeps, in basis points.
+
+    Of those that may take traffic the one that keeps most counts as whole: nobody could relieve it.
+    """
+    returned = {entry.cluster: entry.returned_bp for entry in inputs.standings.get(source, ())}
+    kept = {
+        cluster: min(
+            inputs.constituents[cluster].drain.remaining_bp, returned.get(cluster, FULL_SHARE_BP)
+        )
+        for cluster in sorted(alive)
+    }
+    most_bp = max(kept[cluster] for cluster in holding) or 1
+    return {
+        cluster: bp * FULL_SHARE_BP // most_bp if cluster in holding else bp
+        for cluster, bp in kept.items()
+    }
+
+
+def _give_up(
+    flowing: _Flowing, kept: Mapping[ClusterId, int], holding: frozenset[ClusterId]
+) -> None:
+    """Move what clusters do not keep to the ones that are whole."""
+    whole = frozenset(cluster for cluster in holding if kept[cluster] == FULL_SHARE_BP)
+    for cluster, held_bp in sorted(flowing.weight_bp.items()):
+        if cluster not in kept:
+            continue
+        drain = flowing.inputs.constituents[cluster].drain
+        if drain.visible is not None:
             flowing.explain(
                 cluster,
-                _drained(cluster, effect.visible.drain, effect.remaining_bp, effect.visible.phase),
+                _drained(cluster, drain.visible.drain, drain.remaining_bp, drain.visible.phase),
             )
-        if effect.remaining_bp == FULL_SHARE_BP:
-            continue
-        given_up_bp = held_bp - held_bp * effect.remaining_bp // FULL_SHARE_BP
-        if effect.visible is None:
-            flowing.explain(cluster, _returning(cluster, effect.remaining_bp))
-        if given_up_bp and flowing.move(cluster, given_up_bp, receivers - {cluster}):
+        elif kept[cluster] < FULL_SHARE_BP:
+            flowing.explain(cluster, _returning(cluster, kept[cluster]))
+        given_up_bp = held_bp - held_bp * kept[cluster] // FULL_SHARE_BP
+        if given_up_bp and flowing.move(cluster, given_up_bp, whole - {cluster}):
             flowing.weight_bp[cluster] -= given_up_bp
 
 
@@ -206,8 +229,8 @@ def _drained(cluster: ClusterId, drain: str, remaining_bp: int, phase: DrainPhas
     return Reason(code=ReasonCode.DRAINED, message=f"drain {drain} has taken all from {cluster}")
 
 
-def _returning(cluster: ClusterId, remaining_bp: int) -> Reason:
+def _returning(cluster: ClusterId, kept_bp: int) -> Reason:
     return Reason(
-        code=ReasonCode.DRAINING,
-        message=f"a drain is over; {cluster} is back at {percent(remaining_bp)} of its part",
+        code=ReasonCode.RETURNING,
+        message=f"{cluster} is back; it has {percent(kept_bp)} of its part, and more with time",
     )

@@ -10,13 +10,14 @@ inputs compare equal; a cluster without heartbeat looks like any other (silence 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from federation.derive.drain import NO_EFFECT, DrainEffect, effect
+from federation.derive.resolve_return import ReturnPace, advance_standings
 from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.drain import DrainState
 from federation.model.facts import ClusterWeight, ExportFact, FailoverRule, ServicePolicyFact
-from federation.model.resolved import Reason, ReasonCode
+from federation.model.resolved import Reason, ReasonCode, ResolvedService, Standing
 from federation.model.view import FederationView
 
 
@@ -44,12 +45,21 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class ServiceInputs:
-    """Inputs of one service's resolution. ``regions`` has every known cluster, exporting or not."""
+    """Inputs of one service's resolution. ``regions`` has every known cluster, exporting or not.
+
+    ``standings`` say for each source how much of its part each cluster has back.
+    """
 
     service: ServiceName
     constituents: Mapping[ClusterId, Constituent]
     regions: Mapping[ClusterId, Region]
     policy: Policy
+    standings: Mapping[Region, tuple[Standing, ...]] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> tuple[Region, ...]:
+        """The regions whose callers' traffic is divided."""
+        return tuple(sorted({*self.regions.values()}))
 
     def is_region(self, name: str) -> bool:
         """Whether ``name`` is a region of any known cluster."""
@@ -69,6 +79,14 @@ class ServiceInputs:
         """Clusters that callers in ``source`` can be sent to."""
         return frozenset(
             cluster for cluster in self.constituents if self.trouble(cluster, source) is None
+        )
+
+    def holding(self, source: Region) -> frozenset[ClusterId]:
+        """Those of the living that no drain holds."""
+        return frozenset(
+            cluster
+            for cluster in self.alive(source)
+            if not self.constituents[cluster].drain.draining
         )
 
     def trouble(self, cluster: ClusterId, source: Region) -> Reason | None:
@@ -108,6 +126,25 @@ def inputs_of(
         regions=_regions(view, exports),
         policy=ruling_policy(view.policies.get(service, {}).values()),
     )
+
+
+def with_standings(
+    inputs: ServiceInputs, *, previous: ResolvedService | None, pace: ReturnPace, now_ms: int
+) -> ServiceInputs:
+    """``inputs`` with the standings that follow at ``now_ms`` from those in ``previous``."""
+    before = {entry.region: entry.standings for entry in (previous.sources if previous else ())}
+    standings = {
+        source: advance_standings(
+            before.get(source, ()),
+            able=inputs.alive(source),
+            receiving=inputs.holding(source),
+            known=inputs.regions,
+            pace=pace,
+            now_ms=now_ms,
+        )
+        for source in inputs.sources
+    }
+    return replace(inputs, standings=standings)
 
 
 def ruling_policy(facts: Iterable[ServicePolicyFact]) -> Policy:

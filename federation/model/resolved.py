@@ -37,6 +37,7 @@ class ReasonCode(StrEnum):
     REMAINING_CAPACITY = "RemainingCapacity"
     LAST_KNOWN = "LastKnown"
     ZERO_WEIGHT = "ZeroWeight"
+    RETURNING = "Returning"
 
 
 class Reason(Value):
@@ -74,12 +75,31 @@ class ClusterShare(Value):
     reasons: tuple[Reason, ...]
 
 
+class Standing(Value):
+    """Whether a cluster can take a source's calls, and how much of its part it has back.
+
+    ``since_ms`` is when its last stay began, ``lost_ms`` when that ended (``None``: it goes on), in
+    the leading resolver's Unix time; only resolvers compare them. ``held``: the cluster comes and
+    goes, so that its return waits at the first step.
+    """
+
+    cluster: ClusterId
+    since_ms: int
+    returned_bp: int = Field(ge=0, le=FULL_SHARE_BP)
+    held: bool = False
+    lost_ms: int | None = None
+
+
 class SourceResolution(Value):
-    """What gateways standing in ``region`` do with calls to the service."""
+    """What gateways standing in ``region`` do with calls to the service.
+
+    ``standings`` are the resolver's memory, from which its successor goes on.
+    """
 
     region: Region
     shares: tuple[ClusterShare, ...]
     reasons: tuple[Reason, ...] = ()
+    standings: tuple[Standing, ...] = ()
 
 
 class DrainPhase(StrEnum):

@@ -102,7 +102,7 @@ class Resolver:
             await cancel_and_wait(lost)
 
     async def _lead(self, leadership: Leadership) -> None:
-        term = _Term(self._store, self._clock, self._keys, leadership, self._settings.identity)
+        term = _Term(self._store, self._clock, self._keys, leadership, self._settings)
         async with aclosing(self._store.mirror(self._keys.state)) as listings:
             await self._follow(term, listings)
 
@@ -132,13 +132,19 @@ class _Term:
     """What one leader knows during its term."""
 
     def __init__(
-        self, store: Store, clock: Clock, keys: Keys, leadership: Leadership, identity: str
+        self,
+        store: Store,
+        clock: Clock,
+        keys: Keys,
+        leadership: Leadership,
+        settings: ResolverSettings,
     ) -> None:
         self._store = store
         self._clock = clock
         self._keys = keys
         self._fence = CreatedAt(leadership.key, leadership.term)
-        self._leader = Leader(leadership.term, identity)
+        self._leader = Leader(leadership.term, settings.identity)
+        self._pace = settings.pace
         self._reader = ViewReader(keys, now=clock.now)
         self._listing: Listing | None = None
         self._written_revision = 0
@@ -182,6 +188,7 @@ class _Term:
             leader=self._leader,
             keys=self._keys,
             now_ms=int(self._clock.now() * 1000),
+            pace=self._pace,
         )
 
     async def _write(self, writes: Sequence[Write]) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from federation.derive.resolve_return import ReturnPace
+
 
 @dataclass(frozen=True, slots=True)
 class ResolverSettings:
@@ -19,12 +21,18 @@ class ResolverSettings:
     ``retry_max_s``: longest wait between tries to reach the store.
     ``coalesce_s``: how long a change waits for others that come with it (an agent publishes several
     keys at once); it is part of every propagation, so it is short.
+    ``return_over_s``: time in which the part of a cluster that could take no calls comes back, at
+    most 10 minutes; 0 gives it back at once.
+    ``return_hold_s``: how long the return of a cluster that comes and goes is held at its first
+    step, and how long a cluster must have been whole to be trusted again; at most 10 minutes.
     """
 
     identity: str
     lease_ttl_s: float = 3.0
     retry_max_s: float = 1.0
     coalesce_s: float = 0.005
+    return_over_s: float = 5.0
+    return_hold_s: float = 10.0
 
     def __post_init__(self) -> None:
         if not self.identity:
@@ -35,3 +43,15 @@ class ResolverSettings:
             )
         if not 0.0 <= self.coalesce_s <= 1.0:
             raise ValueError(f"coalesce_s must be between 0 and 1 second, got {self.coalesce_s}")
+        for name in ("return_over_s", "return_hold_s"):
+            if not 0.0 <= getattr(self, name) <= 600.0:
+                raise ValueError(
+                    f"{name} must be between 0 and 600 seconds, got {getattr(self, name)}"
+                )
+
+    @property
+    def pace(self) -> ReturnPace:
+        """How fast parts come back."""
+        return ReturnPace(
+            over_ms=round(self.return_over_s * 1000), hold_ms=round(self.return_hold_s * 1000)
+        )

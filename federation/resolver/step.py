@@ -4,7 +4,7 @@ Decides: which keys change: progress of drains, resolved services that differ fr
 drains that have expired, and last the manifest that seals them.
 Leaves to others: resolution (``derive``), transactions and fencing (``resolver.service``).
 Invariants: pure; a step whose writes have all been applied has none; nothing is written because of
-the wall clock alone, except while a drain moves; the manifest is the last write.
+the wall clock alone, except while a drain moves or a part returns; the manifest is the last write.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from federation.derive.drain import advance, wait_ms
-from federation.derive.resolve import Resolution, resolve
+from federation.derive.resolve import DEFAULT_PACE, Resolution, resolve
+from federation.derive.resolve_return import ReturnPace
 from federation.model.base import ServiceName
 from federation.model.drain import DrainState
 from federation.model.resolved import ResolvedManifest, ResolvedService, SilentCluster
@@ -66,10 +67,13 @@ def step(
     leader: Leader,
     keys: Keys,
     now_ms: int,
+    pace: ReturnPace = DEFAULT_PACE,
 ) -> Step:
     """What has to be written so that the store holds what follows from ``view`` at ``now_ms``."""
     states, expired = _advanced(view, stored, now_ms)
-    resolution = resolve(view, drains=states, previous=stored.services, before=before)
+    resolution = resolve(
+        view, drains=states, previous=stored.services, now_ms=now_ms, pace=pace, before=before
+    )
     writes: list[Write] = [
         *_drain_writes(keys, stored.drain_states, states, expired),
         *_service_writes(keys, stored.services, resolution.services),
@@ -78,12 +82,13 @@ def step(
     manifest = _manifest(sealed, _silent(view, stored.manifest, now_ms), stored.manifest)
     if manifest != stored.manifest:
         writes.append(Put(keys.resolved_manifest, to_bytes(manifest)))
-    waits = [wait for state in states.values() if (wait := wait_ms(state, now_ms)) is not None]
+    waits = [wait_ms(state, now_ms) for state in states.values()]
+    waits.append(resolution.wait_ms)
     return Step(
         writes=tuple(writes),
         after=Stored(resolution.services, states, manifest),
         resolution=resolution,
-        wait_ms=min(waits, default=None),
+        wait_ms=min((wait for wait in waits if wait is not None), default=None),
     )
 
 

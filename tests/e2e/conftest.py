@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,9 +43,12 @@ def make_whole(lab: Lab) -> Lab:
 
 
 def is_settled(lab: Lab) -> bool:
-    """Weights are 60/40 everywhere, nobody is stale, no drain is left."""
+    """Weights are as asked for, nobody is stale, no drain is left."""
     explained = lab.fedctl("explain", "app/user-service", "--from", WEST, "-o", "json", check=False)
     if explained.code != 0:
+        return False
+    rows = json.loads(explained.out)["clusters"]
+    if not rows or any(row["weightBp"] != row["weightAskedBp"] for row in rows):
         return False
     status = lab.federation()
     return not status.get("drains") and not any(m.get("stale") for m in status["members"])

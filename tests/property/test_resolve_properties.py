@@ -98,11 +98,14 @@ class World:
             for name, remaining_bp in self.drains.items()
         }
 
-    def resolve(self, previous: ResolvedService | None = None) -> ResolvedService | None:
+    def resolve(
+        self, previous: ResolvedService | None = None, *, now_ms: int = 0
+    ) -> ResolvedService | None:
         found: Resolution = resolve(
             self.view(),
             drains=self.states(),
             previous={SERVICE: previous} if previous else {},
+            now_ms=now_ms,
         )
         return found.services.get(SERVICE)
 
@@ -289,7 +292,7 @@ def test_a_ramp_only_takes_from_the_drained_cluster(world: World, steps: list[in
     assume(world.ready)
     target = min(world.ready)
     assume(world.healthy() - {target})
-    last: dict[str, int] | None = None
+    last: dict[Region, int] | None = None
     for remaining_bp in sorted(steps, reverse=True):
         service = replace(world, drains={**world.drains, target: remaining_bp}).resolve()
         assert service is not None
@@ -302,3 +305,41 @@ def test_a_ramp_only_takes_from_the_drained_cluster(world: World, steps: list[in
         if last is not None:
             assert all(now.get(region, 0) <= bp for region, bp in last.items())
         last = dict(now)
+
+
+@given(
+    worlds(),
+    st.lists(
+        st.tuples(
+            st.integers(0, 3_000), st.dictionaries(st.sampled_from(NAMES), st.integers(0, 9))
+        ),
+        min_size=2,
+        max_size=12,
+    ),
+)
+def test_whatever_comes_and_goes_parts_leave_at_once_and_return_in_steps(
+    world: World, events: list[tuple[int, dict[str, int]]]
+) -> None:
+    assume(world.ready)
+    step_bp = FULL_SHARE_BP // 10
+    service, now_ms = world.resolve(), 0
+    for waited_ms, ready in events:
+        now_ms += waited_ms
+        known = {name: count for name, count in ready.items() if name in world.ready}
+        world = replace(world, ready={**world.ready, **known})
+        after = world.resolve(service, now_ms=now_ms)
+        assert after is not None
+        assert after == world.resolve(after, now_ms=now_ms), "applying twice changes nothing"
+        assert service is not None
+        for old, new in zip(service.sources, after.sources, strict=True):
+            was = {entry.cluster: entry for entry in old.standings}
+            alive = [entry for entry in new.standings if entry.lost_ms is None]
+            receiving = [entry for entry in alive if entry.cluster not in world.drains]
+            assert not receiving or any(e.returned_bp == FULL_SHARE_BP for e in receiving)
+            for entry in alive:
+                assert world.ready[entry.cluster] > 0
+                before = was.get(entry.cluster)
+                goes_on = before is not None and before.lost_ms is None
+                assert entry.returned_bp >= (before.returned_bp if before and goes_on else step_bp)
+            assert not new.shares or sum(s.weight_bp for s in new.shares) == FULL_SHARE_BP
+        service = after

@@ -220,3 +220,19 @@ async def test_an_expired_drain_ends_by_itself(cluster: MemoryCluster) -> None:
         await until(cluster, lambda: weights(cluster).get("us-east-1") == 0)
         await until(cluster, lambda: not view(cluster).drains)
         await until(cluster, lambda: weights(cluster)["us-east-1"] == 4000)
+
+
+async def test_a_return_goes_on_under_the_next_leader(cluster: MemoryCluster) -> None:
+    cluster.commit(facts(), ())
+    async with running(MemoryStore(cluster), "first"):
+        await until(cluster, lambda: weights(cluster).get("us-east-1") == 4000)
+        cluster.commit(facts(east_ready=0), ())
+        await until(cluster, lambda: weights(cluster)["us-east-1"] == 0)
+        cluster.commit(facts(), ())
+        await until(cluster, lambda: weights(cluster)["us-east-1"] > 0)
+        assert weights(cluster)["us-east-1"] == 400, "the first step is there at once"
+    async with running(MemoryStore(cluster), "second"):
+        await until(
+            cluster, lambda: getattr(view(cluster).resolved_manifest, "resolver", "") == "second"
+        )
+        assert weights(cluster)["us-east-1"] < 4000, "a new leader does not jump"

@@ -82,7 +82,7 @@ def world() -> FederationView:
             silent=(SilentCluster(cluster=EAST, since_ms=1_000),),
         ),
     )
-    return replace(view, resolved=resolve(view, drains={}, previous={}).services)
+    return replace(view, resolved=resolve(view, drains={}, previous={}, now_ms=0).services)
 
 
 def test_a_service_is_found_by_its_name_or_its_imports() -> None:

@@ -98,11 +98,13 @@ def resolved(
     view: FederationView,
     *states: DrainState,
     previous: ResolvedService | None = None,
+    now_ms: int = 0,
 ) -> ResolvedService:
     resolution = resolve(
         view,
         drains={state.drain: state for state in states},
         previous={SERVICE: previous} if previous else {},
+        now_ms=now_ms,
     )
     return resolution.services[SERVICE]
 
@@ -388,6 +390,6 @@ def test_silence_moves_nothing(missing: str) -> None:
 
 def test_unchanged_inputs_reuse_the_result() -> None:
     view = view_of(TWO, ready={"us-west-1": 1, "us-east-1": 1}, weights=SIXTY_FORTY)
-    first = resolve(view, drains={}, previous={})
-    again = resolve(view, drains={}, previous=first.services, before=first)
+    first = resolve(view, drains={}, previous={}, now_ms=0)
+    again = resolve(view, drains={}, previous=first.services, now_ms=400, before=first)
     assert again.services[SERVICE] is first.services[SERVICE]
