@@ -28,6 +28,7 @@ from tests.native.support import (
     simple,
     table,
     update,
+    wait_until,
 )
 
 WEST = "spiffe://clusterset.local/ns/federation/sa/gateway/cluster/us-west-1"
@@ -178,6 +179,21 @@ def test_a_peer_with_another_identity_is_not_let_in(ca: Authority) -> None:
             error = failure(client)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert b.seen == []
+
+
+def test_a_peer_that_joins_later_is_let_in_without_a_new_listener(ca: Authority) -> None:
+    with backends("b") as [b], core() as east, core() as west:
+        before = east_side(ca, b.address, [SOUTH])
+        address = hop(east, west, before, ca)
+        with channel(address) as client:
+            assert failure(client).code() is grpc.StatusCode.UNAVAILABLE
+            before["listeners"][0]["tls"]["allowed_spiffe"].append(WEST)
+            east.apply(before)
+            wait_until(
+                lambda: "endpoint_up" in {it["event"] for it in west.events()},
+                "the peer is reached",
+            )
+            assert call(client) == (b"hi", "b")
 
 
 def test_a_peer_that_shows_another_identity_gets_no_call(ca: Authority) -> None:

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use gateway_core::config::{Listener, Secret};
+use gateway_core::config::{Listener, ListenerTls, Secret};
 use gateway_core::{Name, Snapshot};
 use rustls::{ClientConfig, ServerConfig};
 
@@ -39,6 +39,8 @@ pub(crate) struct Bound {
     wanted: SocketAddr,
     actual: SocketAddr,
     config: Arc<Listener>,
+    /// What `tls` was made from.
+    tls_config: Option<ListenerTls>,
     secrets: Vec<Arc<Secret>>,
     tls: Option<Arc<ServerConfig>>,
 }
@@ -117,10 +119,9 @@ impl State {
             && bound.wanted == wanted
         {
             bound.config = Arc::clone(listener);
-            let same = bound.secrets.len() == secrets.len()
-                && bound.secrets.iter().zip(&secrets).all(|(a, b)| a == b);
-            if !same || listener.tls.is_some() != bound.tls.is_some() {
+            if bound.tls_config != listener.tls || bound.secrets != secrets {
                 bound.tls = server_tls(snapshot, listener)?;
+                bound.tls_config.clone_from(&listener.tls);
                 bound.secrets = secrets;
             }
             return Ok(());
@@ -138,6 +139,7 @@ impl State {
                 wanted,
                 actual,
                 config: Arc::clone(listener),
+                tls_config: listener.tls.clone(),
                 secrets,
                 tls,
             },
