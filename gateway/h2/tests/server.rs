@@ -402,6 +402,19 @@ fn what_was_on_its_way_when_we_reset_is_dropped() {
 }
 
 #[test]
+fn nothing_may_follow_a_reset_from_both_sides() {
+    let mut server = Probe::server();
+    let stream = server.request(1, false);
+    server.connection.reset(stream, ErrorCode::NoError);
+    assert_eq!(server.reset_code(), (1, ErrorCode::NoError));
+    server
+        .feed_all(&[rst(1, ErrorCode::Cancel), data(1, b"x", false)])
+        .expect("the connection stays");
+    assert_eq!(server.reset_code(), (1, ErrorCode::StreamClosed));
+    assert_eq!(server.take(), []);
+}
+
+#[test]
 fn the_peer_resets() {
     let mut server = Probe::server();
     let stream = server.request(1, false);

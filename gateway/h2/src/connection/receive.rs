@@ -278,7 +278,12 @@ impl Connection {
             return Err(ConnectionError::frame_size("RST_STREAM of a wrong size"));
         };
         let Some(stream) = self.streams.find(id) else {
-            return self.check_used(id);
+            self.check_used(id)?;
+            // Both have reset it: from here on nothing of it can still be on its way.
+            if self.streams.past(id) == Past::ResetByUs {
+                self.streams.set_past(id, Past::ResetByPeer);
+            }
+            return Ok(());
         };
         if let Some(state) = self.streams.get(stream) {
             let code = ErrorCode::from_u32(u32::from_be_bytes(code));
