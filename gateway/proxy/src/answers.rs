@@ -1,13 +1,15 @@
 //! Answers to streams for which there is no call: no route, no gRPC, or a question to the gateway itself.
 
-use gateway_h2::{ErrorCode, Field};
+use gateway_h2::{ErrorCode, Field, StreamRef};
 
-use crate::conn::StreamAt;
+use crate::conn::{ConnId, StreamAt};
+use crate::downstream::LINGER_MS;
 use crate::reply::{HEALTH_NOT_SERVING, HEALTH_SERVING, Reply};
-use crate::worker::Worker;
+use crate::worker::{Timer, Worker};
 
 impl Worker {
-    /// A request whose content-type is not gRPC's.
+    /// A request whose content-type is not gRPC's. Its client may be one that writes all before it reads: the rest of
+    /// the request is read and dropped for a while, and a rule broken there is still told.
     pub fn refuse_media_type(&mut self, down: StreamAt, ended: bool) {
         let mut list = std::mem::take(&mut self.work_list);
         list.clear();
@@ -21,7 +23,22 @@ impl Worker {
         list.clear();
         self.work_list = list;
         self.stats.numbers.local_replies.add(1);
-        self.end_answered_stream(down, ended);
+        if !ended {
+            let over = Timer::Linger(self.conns[down.conn].id, down.stream);
+            self.timers.set(self.now_ms + LINGER_MS, over);
+        }
+        self.mark_dirty(down.conn);
+    }
+
+    /// A refused request had its time to end.
+    pub fn on_linger_over(&mut self, conn: ConnId, stream: StreamRef) {
+        if self.conn(conn).is_some() {
+            let down = StreamAt {
+                conn: conn.key,
+                stream,
+            };
+            self.end_answered_stream(down, false);
+        }
     }
 
     /// A peer asks whether this gateway serves.

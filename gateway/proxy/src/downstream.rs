@@ -4,23 +4,22 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use gateway_h2::{Config, Connection, ErrorCode, Event, Events, PREFACE, StreamRef};
+use gateway_h2::{Config, Connection, ErrorCode, Event, Events, StreamRef};
 use mio::Interest;
 use mio::net::TcpStream;
 use rustls::ServerConnection;
 
 use crate::call::{CallId, Phase};
 use crate::conn::{Conn, ConnId, Death, Down, DownPhase, Side, StreamAt};
+use crate::opening::{Opening, opening};
 use crate::reply::HTTP1_REFUSAL;
 use crate::transport::Transport;
 use crate::worker::{Timer, Worker, conn_token};
 
 /// Connections taken in one turn; the listener is asked again in the next.
 const ACCEPTS_PER_TURN: usize = 64;
-/// What tells HTTP/2 from every HTTP/1 method.
-const PREFACE_MARK: usize = 3;
-/// How long the end of a refused HTTP/1 client is awaited, so that it can read the refusal.
-const LINGER_MS: u64 = 1_000;
+/// How long the end of a refused client or request is awaited, so that the refusal is read.
+pub(crate) const LINGER_MS: u64 = 1_000;
 
 impl Worker {
     /// Takes waiting connections of a listener.
@@ -129,21 +128,27 @@ impl Worker {
             DownPhase::Preface => {}
             _ => return true,
         }
-        if input.len() < PREFACE_MARK && PREFACE.starts_with(input) {
+        let opening = opening(input);
+        if opening == Opening::Unknown {
             conn.keep(input);
             return false;
         }
         if let Some(timer) = down.setup_timer.take() {
             self.timers.cancel(timer);
         }
-        if PREFACE.starts_with(&input[..PREFACE_MARK.min(input.len())]) {
-            down.phase = DownPhase::Http2;
-            conn.held = false;
-            self.mark_dirty(key);
-            return true;
+        match opening {
+            Opening::Http2 => {
+                down.phase = DownPhase::Http2;
+                conn.held = false;
+                self.mark_dirty(key);
+            }
+            Opening::Http1 => self.refuse_http1(key),
+            Opening::Neither | Opening::Unknown => {
+                self.stats.numbers.downstream_handshake_failures.add(1);
+                self.kill(key, Death::Closed);
+            }
         }
-        self.refuse_http1(key);
-        false
+        opening == Opening::Http2
     }
 
     fn refuse_http1(&mut self, key: usize) {

@@ -28,6 +28,7 @@ mod finish;
 mod headers;
 mod listener;
 mod liveness;
+mod opening;
 mod pool;
 mod relay;
 mod reply;

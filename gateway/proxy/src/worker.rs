@@ -18,7 +18,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use gateway_core::Name;
-use gateway_h2::Events;
+use gateway_h2::{Events, StreamRef};
 use mio::{Poll, Token};
 use slab::Slab;
 
@@ -56,6 +56,8 @@ pub(crate) enum Timer {
     Held(CallId),
     /// A connection (of either side) is not set up in time.
     Setup(ConnId),
+    /// A refused request had its time to end.
+    Linger(ConnId, StreamRef),
     Liveness(ConnId),
     /// A connection to a down endpoint is tried again.
     Reconnect(usize),
@@ -290,6 +292,7 @@ impl Worker {
             Timer::Backoff(call) => self.on_backoff_over(call),
             Timer::Held(call) => self.release_held(call),
             Timer::Setup(conn) => self.on_setup_timeout(conn),
+            Timer::Linger(conn, stream) => self.on_linger_over(conn, stream),
             Timer::Liveness(conn) => self.on_liveness(conn),
             Timer::Reconnect(pool) => self.on_reconnect(pool),
             Timer::Patience(pool) => self.on_patience_over(pool),

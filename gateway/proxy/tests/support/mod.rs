@@ -1,5 +1,7 @@
 //! Endpoints and clients on the `h2` crate: an HTTP/2 implementation that shares nothing with ours.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
