@@ -139,6 +139,8 @@ class FolderFeed:
         self._printed: set[str] = set()
         self._snapshots = FolderSource(FolderSettings(settings.manifests)).snapshots()
         self._loaded = False
+        self._loading = False
+        self._problems: frozenset[str] = frozenset()
 
     async def boot(self) -> None:
         """Serve what the folder holds now. Raises ``FolderError``."""
@@ -151,7 +153,9 @@ class FolderFeed:
                 await self._load(objects)
 
     def changed(self) -> None:
-        """Nothing is kept on disk: the folder is."""
+        """Say which ports serve now; nothing is kept on disk, the folder is."""
+        if not self._loading:
+            self._print({*self._problems, *_ports(self._runtime)})
 
     def state(self) -> FeedState:
         """In sync with the folder once it has been read."""
@@ -159,9 +163,14 @@ class FolderFeed:
 
     async def _load(self, objects: ObjectSnapshot) -> None:
         compiled = compile_alone(objects, self._settings)
-        await self._runtime.replace(_resources(compiled, self._settings))
+        self._problems = frozenset(_problems(objects, compiled))
+        self._loading = True
+        try:
+            await self._runtime.replace(_resources(compiled, self._settings))
+        finally:
+            self._loading = False
         self._loaded = True
-        self._print({*_problems(objects, compiled), *_ports(self._runtime)})
+        self.changed()
 
     def _print(self, messages: set[str]) -> None:
         """Print what is new; what has gone is forgotten, so that it is told when it comes back."""
@@ -197,7 +206,9 @@ def _view_alone(objects: ObjectSnapshot, cluster: ClusterId, region: Region) -> 
         exports=exports,
         policies=policies,
     )
-    return dataclasses.replace(view, resolved=resolve(view, drains={}, previous={}, now_ms=0).services)
+    return dataclasses.replace(
+        view, resolved=resolve(view, drains={}, previous={}, now_ms=0).services
+    )
 
 
 def _resources(
