@@ -5,18 +5,25 @@ All bad objects stand beside one good route of the same gateway, which serves th
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import functools
 import re
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 
 import grpc
 import pytest
 
+from federation.adapters.etcd import EtcdSettings, EtcdStore
 from federation.cli.lab.authority import Authority
+from federation.model.base import ClusterId
+from federation.model.objects import GRPCRoute, ObjectKey
+from federation.ports import Put
+from federation.wire.etcd_keys import Keys
 from tests.native.support import Backend, backends, channel
 from tests.testkit.etcd import EtcdServer, free_port
 from tests.testkit.federation import (
@@ -73,7 +80,7 @@ metadata: {{name: {name}, namespace: app}}
 spec:
   parentRefs: [{{name: {gateway}, namespace: infra, sectionName: {section}}}]
   rules:
-  - matches: [{{method: {{service: {name}.Echo}}}}]
+  - matches: [{{method: {{service: {package}.Echo}}}}]
     backendRefs: [{backend}]
 """
 
@@ -110,7 +117,10 @@ ECHO = "{name: echo, port: 9090}"
 
 
 def route(name: str, backend: str = ECHO, *, gateway: str = "edge", section: str = "grpc") -> str:
-    return ROUTE.format(name=name, backend=backend, gateway=gateway, section=section)
+    package = name.replace("-", "_")
+    return ROUTE.format(
+        name=name, package=package, backend=backend, gateway=gateway, section=section
+    )
 
 
 def policy(name: str, target: str, spec: str) -> str:
@@ -124,6 +134,17 @@ def imported(name: str) -> str:
 def failover(source: str, target: str) -> str:
     rules = f"[{{from: {source}, to: {target}}}]"
     return f"failover: {{strategy: RegionFailover, regionFailover: {rules}}}"
+
+
+COMING_AND_GOING = {
+    "orphan": route("orphan", gateway="nothing"),
+    "astray": route("astray", section="nothing"),
+    "empty": route("empty", "{name: nothing, port: 9090}"),
+    "portless": route("portless", "{name: echo, port: 1}"),
+    "foreign": route("foreign", "{name: echo, namespace: hidden, port: 9090}"),
+    "unknown-import": route("unknown-import", imported("nothing")),
+}
+"""Routes that cannot work, by their names."""
 
 
 class Edge:
@@ -367,11 +388,71 @@ def test_a_failover_to_the_same_clusters_by_another_name(edge: Edge) -> None:
         {
             "Accepted": "True, Accepted: ",
             "FailoverReady": "False, NoAlternative: spec.failover.regionFailover[0]: from "
-            "us-west-1 and to west-a both mean west-a, which cannot fail over to itself; name another "
-            "region or cluster",
+            "us-west-1 and to west-a both mean west-a, which cannot fail over to itself; name "
+            "another region or cluster",
         },
         at="back",
     )
+
+
+def test_bad_objects_come_and_go_under_calls(edge: Edge) -> None:
+    federation = edge.federation
+    stop, failures = threading.Event(), list[str]()
+
+    def keep_calling() -> None:
+        with channel(edge.address()) as client:
+            method = client.unary_unary("/good.Echo/Unary")
+            while not stop.wait(0.005):
+                try:
+                    method(b"", timeout=10)
+                except grpc.RpcError as error:
+                    failures.append(f"{error.code().name}: {error.details()}")
+
+    caller = threading.Thread(target=keep_calling)
+    caller.start()
+    try:
+        for name, manifests in COMING_AND_GOING.items():
+            federation.apply(manifests)
+            federation.apply(route(f"after-{name}"))
+            edge.becomes(
+                "grpcroute",
+                f"after-{name}",
+                {"Accepted": "True, Accepted: attached to listener grpc"},
+                at="edge",
+            )
+            gone = federation.fedctl("delete", "grpcroute", "-n", "app", f"after-{name}", name)
+            assert gone.exit_code == 0, gone.output
+    finally:
+        stop.set()
+        caller.join()
+    assert failures == []
+
+
+def test_a_stored_object_that_cannot_be_read(edge: Edge) -> None:
+    federation = edge.federation
+    bad = ObjectKey(GRPCRoute.GROUP, GRPCRoute.KIND, "app", "garbled")
+    stored_at = Keys(federation.prefix).object(ClusterId(CLUSTER), bad)
+    asyncio.run(put(federation, stored_at, b'{"kind": "GRPCRoute"}'))
+    shown = federation.fedctl("get", "grpcroute", "-n", "app", "-o", "name")
+    assert shown.exit_code == 1
+    assert "grpcroute.gateway.networking.k8s.io/good" in shown.stdout.splitlines()
+    assert shown.stderr == (
+        f"error: GRPCRoute app/garbled ({CLUSTER}): the stored object cannot be read: {stored_at}: "
+        "GRPCRoute: apiVersion: required field is missing; apply it again, or delete it\n"
+    )
+    federation.apply(route("garbled"))
+    edge.becomes(
+        "grpcroute", "garbled", {"Accepted": "True, Accepted: attached to listener grpc"}, at="edge"
+    )
+    assert edge.call("garbled") == "echo-1"
+
+
+async def put(federation: Federation, key: str, value: bytes) -> None:
+    store = EtcdStore(EtcdSettings(endpoints=(federation.etcd,)))
+    try:
+        await store.commit([Put(key, value)])
+    finally:
+        await store.close()
 
 
 def test_http1_on_a_grpc_listener(edge: Edge) -> None:

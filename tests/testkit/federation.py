@@ -27,7 +27,7 @@ from tests.testkit.etcd import EtcdServer, free_port
 
 CLUSTER, REGION = "west-a", "us-west-1"
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 12.0
+DEADLINE_S = 20.0
 
 T = TypeVar("T")
 
