@@ -13,13 +13,17 @@
 //!
 //! | outcome | endpoint of this cluster | gateway of another cluster (`peer`) |
 //! |---|---|---|
-//! | connect failure, reset | gateway failure | gateway failure |
+//! | connect failure, reset | gateway failure | nothing: its liveness is the connection's |
 //! | our per-try timeout | gateway failure | nothing: the service behind it may be slow |
 //! | refused, unprocessed | nothing | nothing |
 //! | UNAVAILABLE | gateway failure | gateway failure if it made the answer itself, else success |
 //! | INTERNAL, DATA_LOSS; UNKNOWN with HTTP 5xx | failure | success |
 //! | CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED | nothing | nothing |
 //! | every other code | success: the application answered | success |
+//!
+//! One connection to a peer carries the calls of a whole region. When it dies, all of them fail at
+//! once; counted as failures in a row they would keep a region out for the ejection's time after it
+//! is back. A peer that cannot be reached is down (`crate::endpoint`) and returns with a connection.
 
 use crate::outcome::Answer;
 use crate::{ClusterHandle, Code, Endpoint, Outcome};
@@ -106,7 +110,7 @@ pub fn record(
 const fn judge(outcome: Outcome, peer: bool) -> Verdict {
     match outcome {
         Outcome::Refused => Verdict::Nothing,
-        Outcome::Timeout if peer => Verdict::Nothing,
+        Outcome::ConnectFailure | Outcome::Reset | Outcome::Timeout if peer => Verdict::Nothing,
         Outcome::ConnectFailure | Outcome::Reset | Outcome::Timeout => Verdict::GatewayFailure,
         Outcome::Answer(answer) => judge_answer(answer, peer),
     }

@@ -53,7 +53,7 @@ fn outcomes_are_judged_as_documented() {
     );
     assert_eq!(
         below_http.map(|outcome| judge(outcome, true)),
-        [GatewayFailure, GatewayFailure, Nothing, Nothing]
+        [Nothing, Nothing, Nothing, Nothing]
     );
     for number in 0..=16 {
         let code = Code::from_number(number).unwrap();
@@ -217,6 +217,15 @@ fn one_thread_decides_at_a_time() {
     let shared = handle(1, false, 50).shared;
     assert_eq!(shared.alone(|| Some(shared.alone(|| Some(())))), Some(None));
     assert_eq!(shared.alone(|| Some(())), Some(()));
+}
+
+#[test]
+fn a_peer_whose_connections_die_is_down_and_not_ejected() {
+    let handle = handle(2, true, 50);
+    let lost = [Outcome::Reset, Outcome::ConnectFailure];
+    for outcome in lost.into_iter().cycle().take(50) {
+        assert_eq!(record_at(&handle, 0, outcome, 0), None);
+    }
 }
 
 #[test]
