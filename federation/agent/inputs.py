@@ -118,7 +118,15 @@ class Inputs:
     def _take_listing(self, listing: Listing, *, live: bool) -> None:
         reading = self._reader.read(listing.revision, listing.entries)
         self._complain("stored value", {entry.key: entry.message for entry in reading.problems})
+        if live and self._settings.cluster in reading.view.accepted_shrinks:
+            self._accept_loss()
         self.federation.set(FederationState(listing, reading, live))
+
+    def _accept_loss(self) -> None:
+        self._shield.accept()
+        objects = self.objects.value
+        if objects is not None and objects.live:
+            self._take_objects(objects.shown)
 
     def _take_objects(self, snapshot: ObjectSnapshot) -> None:
         rejected = {str(key): why.message for key, why in snapshot.rejected.items()}
@@ -136,12 +144,12 @@ class Inputs:
                 extra={
                     "shown": shown,
                     "held": self._held,
-                    "next": "bring the objects back, or "
-                    "stop the agent, delete last-good.json in its state directory, and start",
+                    "next": "bring the objects back, or, if they are meant to be gone, "
+                    f"`fedctl accept-shrink {self._settings.cluster}`",
                 },
             )
         else:
-            log.info("the source shows all objects again", extra={"shown": shown})
+            log.info("routing follows the source again", extra={"shown": shown})
 
     def _complain(self, what: str, problems: Mapping[str, str]) -> None:
         known = {key: text for key, text in self._complaints.items() if key.startswith(what)}

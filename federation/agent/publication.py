@@ -28,12 +28,16 @@ Verdict = Publish | Quarantined
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the store has of this cluster: raw entries below its facts, and what they say."""
+    """What the store has of this cluster: raw entries below its facts, and what they say.
+
+    ``accepted`` are services that an operator says are meant to be gone.
+    """
 
     entries: Mapping[str, Entry]
     exports: Collection[ServiceName]
     policies: Collection[tuple[ServiceName, str]]
     manifest: FactsManifest | None
+    accepted: Collection[ServiceName] = ()
 
     @classmethod
     def of(
@@ -41,6 +45,7 @@ class Stored:
     ) -> Self:
         """The cluster's part of a listing. Names come from keys, so a bad value hides none."""
         entries = {entry.key: entry for entry in found if entry.key.startswith(keys.facts(cluster))}
+        accepted = view.accepted_shrinks.get(cluster)
         paths = [key.removeprefix(keys.facts(cluster)).split("/") for key in entries]
         return cls(
             entries=entries,
@@ -49,6 +54,7 @@ class Stored:
                 (_name(path), path[3]) for path in paths if path[0] == "policies" and len(path) == 4
             ],
             manifest=view.manifests.get(cluster),
+            accepted=accepted.missing if accepted is not None else (),
         )
 
 
@@ -82,6 +88,7 @@ def plan(
     now: str,
 ) -> Publication:
     """Compare ``facts`` with what is stored. ``deleted``: services seen to be taken back."""
+    deleted = {*deleted, *stored.accepted}
     exports = judge(stored=stored.exports, desired=facts.exports, deleted=deleted)
     policies = judge(
         stored={name for name, _ in stored.policies},
@@ -97,7 +104,7 @@ def plan(
         keys.policy(cluster, name, of): to_bytes(fact)
         for (name, of), fact in facts.policies.items()
     }
-    writes = _writes(keys.manifest(cluster), stored.entries, wanted, keep)
+    writes = _writes(keys, cluster, stored.entries, wanted, keep)
     return Publication(_batches(keys, cluster, stored, writes, quarantine), quarantine)
 
 
@@ -115,14 +122,22 @@ def _quarantine(
 
 
 def _writes(
-    seal: str, stored: Mapping[str, Entry], wanted: Mapping[str, bytes], keep: Collection[str]
+    keys: Keys,
+    cluster: ClusterId,
+    stored: Mapping[str, Entry],
+    wanted: Mapping[str, bytes],
+    keep: Collection[str],
 ) -> list[Write]:
+    """What differs. An operator's word goes last: until all of it is done, it stands."""
+    word = keys.accepted_shrink(cluster)
+    spared = {keys.manifest(cluster), word, *wanted, *keep}
     writes: list[Write] = [
         Put(key, value)
         for key, value in sorted(wanted.items())
         if key not in stored or stored[key].value != value
     ]
-    writes += [Delete(key) for key in sorted(stored) if key not in {seal, *wanted, *keep}]
+    writes += [Delete(key) for key in sorted(stored) if key not in spared]
+    writes += [Delete(word)] if word in stored else []
     return writes
 
 

@@ -8,7 +8,7 @@ objects until enough of them come back.
 Leaves to others: published facts, which have their own guard (``derive.shrink``) and show the
 quarantine to all.
 Invariants: an object that the source shows is always used as shown; a deletion that was seen is
-always believed; holding the same again gives the same.
+always believed, and so is an operator's word; holding the same again gives the same.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ class Shield:
 
     def __repr__(self) -> str:
         return f"Shield(unseen={len(self._unseen)}, known={self._known})"
+
+    def accept(self) -> None:
+        """An operator says that what is missing is meant to be gone."""
+        self._unseen.clear()
 
     def cover(self, snapshot: ObjectSnapshot) -> Shielded:
         """``snapshot`` of the source with what is not believed to be gone."""

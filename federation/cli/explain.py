@@ -35,7 +35,9 @@ from federation.derive.explain_status import (
     summarize,
 )
 from federation.derive.resolve_asked import percent
+from federation.model.base import ClusterId
 from federation.model.duration import format_duration
+from federation.model.facts import Quarantine
 from federation.model.resolved import Reason, Tier
 from federation.wire.etcd_keys import Keys
 
@@ -122,13 +124,22 @@ def _status_parts(found: FederationStatus) -> list[str]:
     if found.drains:
         heading = ["DRAIN", "SERVICE", "PROGRESS", "LEFT", "OVER", "GRACE", "AGE"]
         parts.append(aligned([heading, *map(_drain_cells, found.drains)]))
-    quarantined = [member for member in found.members if member.quarantine is not None]
     parts += [
-        f"Quarantined: {member.cluster} since {member.quarantine.since}: {member.quarantine.reason}"
-        for member in quarantined
+        _quarantine_text(member.cluster, member.quarantine)
+        for member in found.members
         if member.quarantine is not None
     ]
     return parts
+
+
+def _quarantine_text(cluster: ClusterId, quarantine: Quarantine) -> str:
+    return "\n".join(
+        (
+            f"Quarantined: {cluster} since {quarantine.since}: {quarantine.reason}",
+            f"  missing: {', '.join(map(str, quarantine.missing))}",
+            f"  if they are meant to be gone: fedctl accept-shrink {cluster}",
+        )
+    )
 
 
 def _member_cells(member: MemberStatus) -> list[str]:

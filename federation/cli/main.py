@@ -49,6 +49,9 @@ COMMANDS: dict[str, Entry] = {
     "explain": Entry("explain", "Say where calls of a service go, and why.", TRAFFIC),
     "drain": Entry("drain", "Move traffic away from a region or cluster.", TRAFFIC),
     "undrain": Entry("drain", "Take a drain back.", TRAFFIC),
+    "accept-shrink": Entry(
+        "accept_shrink", "Confirm that exports which are missing are meant to be gone.", TRAFFIC
+    ),
     "lab": Entry("lab.app", "A federation on this machine, with faults.", PROCESSES, group=True),
     "agent": Entry("agent", "Run the agent of a cluster.", PROCESSES),
     "resolver": Entry("resolver", "Run a resolver.", PROCESSES),

@@ -4,9 +4,10 @@ Decides: which stored exports are removed. What was seen to be deleted is remove
 missing (the source no longer has it, and nobody saw it go) is removed too while the source still
 shows most of what it published before; a larger loss, or a source with nothing at all, is
 quarantined: everything missing stays published and the quarantine is shown.
-Leaves to others: seeing deletions (the source), writing and lifting the quarantine (the agent).
+Leaves to others: seeing deletions (the source), writing and lifting the quarantine (the agent, on
+an operator's word: ``fedctl accept-shrink``).
 Invariants: an export that the source shows is always published; a quarantine removes nothing but
-what was deleted; judging the same again gives the same verdict.
+what was deleted or what an operator accepted; judging the same again gives the same verdict.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from federation.model.base import ServiceName
+from federation.model.base import ClusterId, ServiceName
+from federation.model.view import FederationView
 
 BELIEVED_LOSS_PERCENT = 20
 """Part of the stored exports that may be missing without having been seen to go. An agent that was
@@ -58,7 +60,14 @@ def judge(
         missing=missing,
         reason=(
             f"{len(missing)} of {len(stored)} published exports are missing from the source "
-            "without having been deleted; they stay published. Delete them explicitly, or bring "
-            "the objects back"
+            "without having been deleted; they stay published. Bring the objects back, or "
+            "accept the loss"
         ),
     )
+
+
+def still_exported_by(
+    view: FederationView, service: ServiceName, *, without: ClusterId
+) -> tuple[ClusterId, ...]:
+    """The clusters that go on exporting ``service`` once ``without`` no longer does."""
+    return tuple(cluster for cluster in sorted(view.exports.get(service, {})) if cluster != without)

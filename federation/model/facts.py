@@ -133,6 +133,17 @@ class Quarantine(Value):
     since: str
 
 
+class AcceptedShrink(Value):
+    """An operator's word that ``missing`` exports of a quarantined shrink are meant to be gone.
+
+    The cluster's agent takes it as a deletion that was seen, once, and removes it.
+    """
+
+    cluster: ClusterId
+    missing: tuple[ServiceName, ...]
+    requested_by: str = ""
+
+
 class FactsManifest(Value):
     """Seal over a cluster's exports: lets a reader see that its view is complete.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from federation.model.base import ClusterId, ServiceName
 from federation.model.drain import Drain, DrainState
 from federation.model.facts import (
+    AcceptedShrink,
     ClusterGateways,
     ExportFact,
     FactsManifest,
@@ -42,6 +43,7 @@ class FederationView:
         default_factory=dict
     )
     manifests: Mapping[ClusterId, FactsManifest] = field(default_factory=dict)
+    accepted_shrinks: Mapping[ClusterId, AcceptedShrink] = field(default_factory=dict)
     drains: Mapping[str, Drain] = field(default_factory=dict)
     drain_states: Mapping[str, DrainState] = field(default_factory=dict)
     resolved: Mapping[ServiceName, ResolvedService] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from federation.model.base import ClusterId, ServiceName, Value
 from federation.model.drain import Drain, DrainState
 from federation.model.facts import (
+    AcceptedShrink,
     ClusterGateways,
     ExportFact,
     FactsManifest,
@@ -99,6 +100,7 @@ _KINDS: tuple[tuple[str, type[Value]], ...] = (
 )
 _FACT_KINDS: Mapping[tuple[str, int], type[Value]] = {
     ("manifest", 1): FactsManifest,
+    ("accepted-shrink", 1): AcceptedShrink,
     ("exports", 3): ExportFact,
     ("policies", 4): ServicePolicyFact,
 }
@@ -132,6 +134,8 @@ def _identity(value: Value) -> tuple[str, ...]:
             return ("drain-states", value.drain)
         case FactsManifest():
             return ("facts", value.cluster, "manifest")
+        case AcceptedShrink():
+            return ("facts", value.cluster, "accepted-shrink")
         case ExportFact():
             return ("facts", value.cluster, "exports", *_parts(value.service))
         case ServicePolicyFact():
@@ -158,6 +162,7 @@ class _Gathered:
     exports: dict[ServiceName, dict[ClusterId, ExportFact]] = field(default_factory=dict)
     policies: dict[ServiceName, dict[ClusterId, ServicePolicyFact]] = field(default_factory=dict)
     manifests: dict[ClusterId, FactsManifest] = field(default_factory=dict)
+    accepted_shrinks: dict[ClusterId, AcceptedShrink] = field(default_factory=dict)
     drains: dict[str, Drain] = field(default_factory=dict)
     drain_states: dict[str, DrainState] = field(default_factory=dict)
     resolved: dict[ServiceName, ResolvedService] = field(default_factory=dict)
@@ -178,6 +183,8 @@ class _Gathered:
                 self._add_policy(value)
             case FactsManifest():
                 self.manifests[value.cluster] = value
+            case AcceptedShrink():
+                self.accepted_shrinks[value.cluster] = value
             case Drain():
                 self.drains[value.name] = value
             case DrainState():
@@ -207,6 +214,7 @@ class _Gathered:
             exports=self.exports,
             policies=self.policies,
             manifests=self.manifests,
+            accepted_shrinks=self.accepted_shrinks,
             drains=self.drains,
             drain_states=self.drain_states,
             resolved=self.resolved,

@@ -6,7 +6,7 @@ their own cluster reads them::
 
     state/members/C  state/heartbeats/C  state/gateways/C       of cluster C's agent
     state/facts/C/manifest  state/facts/C/exports/NS/SERVICE
-    state/facts/C/policies/NS/SERVICE/IMPORT
+    state/facts/C/policies/NS/SERVICE/IMPORT  state/facts/C/accepted-shrink
     state/drains/NAME  state/drain-states/NAME                  of operators; of the resolver
     state/resolved/manifest  state/resolved/services/NS/NAME    of the resolver
     objects/C/GROUP|core/KIND/NS|_/NAME  statuses/...           the universal source
@@ -67,6 +67,10 @@ class Keys:
     def manifest(self, cluster: ClusterId) -> str:
         """The seal over a cluster's exports."""
         return f"{self.facts(cluster)}manifest"
+
+    def accepted_shrink(self, cluster: ClusterId) -> str:
+        """An operator's word on a quarantined shrink; its agent removes it."""
+        return f"{self.facts(cluster)}accepted-shrink"
 
     def exports(self, cluster: ClusterId) -> str:
         """Prefix of a cluster's exports."""

@@ -11,6 +11,7 @@ from federation.agent import NameTakenError, StateDirError
 from federation.derive.exports import derive_facts
 from federation.model.base import ServiceName
 from federation.model.conditions import ConditionStatus
+from federation.model.facts import AcceptedShrink
 from federation.model.objects import McsServiceExport, ObjectKey, ObjectSnapshot
 from federation.ports import Delete, Put
 from federation.wire.etcd import to_bytes
@@ -145,6 +146,33 @@ async def test_starting_on_an_empty_source_is_quarantined_and_lifted(tmp_path: P
         assert made.reading().problems == ()
         await west.apply(service("user", ready=2) + "---" + service("order", ready=1))
         await until(lambda: missing() == [], "the end of the quarantine")
+
+
+async def test_an_operators_word_ends_a_quarantine_once(tmp_path: Path) -> None:
+    async with world(tmp_path, "west") as made:
+        west = made["west"]
+        await west.apply(entry_point("user"))
+        await west.apply(service("user", ready=2) + "---" + service("order", ready=1))
+        await until(lambda: len(made.view.exports) == 2, "the exports")
+        await pass_time(5)
+        await empty_while_down(made, west)
+
+        def quarantined() -> bool:
+            return made.view.manifests[west.cluster].quarantine is not None
+
+        def entrances() -> list[str]:
+            listeners = west.gateways.snapshots[-1].listeners
+            return [found.name for found in listeners if found.name.startswith("app/front/")]
+
+        await until(quarantined, "the quarantine")
+        assert entrances()
+        word = AcceptedShrink(cluster=west.cluster, missing=(USER,))
+        await made.onlooker.commit([Put(KEYS.accepted_shrink(west.cluster), to_bytes(word))])
+        await until(lambda: ready_of(made, "west") is None, "the end of what was accepted")
+        assert quarantined(), "what was not named stays"
+        assert not made.view.accepted_shrinks, "the word holds once"
+        await until(lambda: not entrances(), "routing by the source")
+        assert made.reading().problems == ()
 
 
 async def test_a_deletion_that_was_seen_is_believed(tmp_path: Path) -> None:

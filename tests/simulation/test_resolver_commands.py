@@ -18,15 +18,18 @@ from federation.aio import cancel_and_wait
 from federation.cli.main import app
 from federation.model.base import ClusterId, Region, ServiceName, Value
 from federation.model.facts import (
+    AcceptedShrink,
     ClusterGateways,
     ExportFact,
+    FactsManifest,
     Member,
     PeerGateway,
+    Quarantine,
     ServicePort,
 )
 from federation.ports import Put
 from federation.resolver import Resolver, ResolverSettings
-from federation.wire.etcd import to_bytes
+from federation.wire.etcd import from_bytes, to_bytes
 from federation.wire.etcd_keys import Keys
 from tests.testkit.etcd import EtcdServer
 
@@ -79,6 +82,15 @@ def facts(keys: Keys) -> Sequence[Put]:
 
 
 @asynccontextmanager
+async def storing(server: EtcdServer) -> AsyncIterator[EtcdStore]:
+    store = EtcdStore(EtcdSettings(endpoints=(server.endpoint,)))
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
 async def running_federation(server: EtcdServer) -> AsyncIterator[Federation]:
     keys = Keys(f"/test-{uuid.uuid4().hex}/")
     store = EtcdStore(EtcdSettings(endpoints=(server.endpoint,)))
@@ -128,6 +140,38 @@ async def test_drain_wait_then_refuse_the_rest_then_undrain(etcd_server: EtcdSer
 
         assert (await federation.fedctl("undrain", "us-east-1")).code == 0
         assert (await federation.fedctl("undrain", "us-east-1")).code == 4
+
+
+async def test_a_quarantine_is_shown_with_the_way_out_and_accepted(etcd_server: EtcdServer) -> None:
+    async with running_federation(etcd_server) as federation:
+        east, keys = ClusterId("us-east-1"), federation.keys
+        doubt = Quarantine(missing=(USERS,), reason="1 of 1 is missing", since="2026-01-01")
+        sealed = FactsManifest(cluster=east, epoch=1, count=0, checksum="", quarantine=doubt)
+        async with storing(etcd_server) as store:
+            await store.commit([Put(keys.manifest(east), to_bytes(sealed))])
+            words = (await federation.fedctl("status")).out
+            assert "Quarantined: us-east-1 since 2026-01-01: 1 of 1 is missing\n" in words
+            assert "  missing: app/user-service\n" in words
+            assert "  if they are meant to be gone: fedctl accept-shrink us-east-1" in words
+
+            preview = await federation.fedctl("accept-shrink", "us-east-1", "--dry-run")
+            assert preview.code == 0
+            assert preview.out.splitlines() == [
+                "app/user-service: no longer exported by us-east-1, still exported by us-west-1",
+                "nothing was changed",
+            ]
+            assert await store.get(keys.accepted_shrink(east)) is None
+
+            accepted = await federation.fedctl("accept-shrink", "us-east-1")
+            assert accepted.code == 0
+            assert "us-east-1 publishes and routes by what its source shows\n" in accepted.out
+            assert accepted.err.endswith("us-east-1 is stale; its agent does so when it is back\n")
+            stored = await store.get(keys.accepted_shrink(east))
+            assert stored is not None
+            assert from_bytes(AcceptedShrink, stored.value).missing == (USERS,)
+        unknown = await federation.fedctl("accept-shrink", "mars")
+        assert unknown.code == 4
+        assert "known names: us-east-1, us-west-1" in unknown.err
 
 
 async def test_names_that_nobody_knows(etcd_server: EtcdServer) -> None:
