@@ -7,6 +7,9 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +61,10 @@ class Lab:
         """Where the ``grpc`` listener of a gateway of ``cluster`` is."""
         return str(self.cluster(cluster)["gateways"][number]["listeners"]["grpc"])
 
+    def admin(self, cluster: str, number: int = 0) -> str:
+        """Where the admin endpoint of a gateway of ``cluster`` is, for ``ask``."""
+        return str(self.cluster(cluster)["gateways"][number]["admin"])
+
     def ca(self) -> bytes:
         return Path(self.status()["ca"]).read_bytes()
 
@@ -75,12 +82,24 @@ class Lab:
         assert isinstance(found, dict)
         return found
 
-    def wait(self, condition: Any, *, timeout_s: float, what: str) -> float:
-        """Poll ``condition`` until it holds; returns how long it took."""
+    def wait(
+        self, condition: Callable[[], bool], *, timeout_s: float, what: str | Callable[[], str]
+    ) -> float:
+        """Poll ``condition`` until it holds; returns how long it took. Fails saying ``what``."""
         started = time.monotonic()
         while True:
             if condition():
                 return time.monotonic() - started
             if time.monotonic() - started > timeout_s:
-                raise AssertionError(f"{what}: not within {timeout_s} s")
+                missed = what if isinstance(what, str) else what()
+                raise AssertionError(f"{missed}: not within {timeout_s} s")
             time.sleep(0.1)
+
+
+def ask(admin: str, path: str) -> Any:
+    """The JSON that the admin endpoint at ``admin`` answers, whatever its HTTP status."""
+    try:
+        with urllib.request.urlopen(f"http://{admin}{path}", timeout=5.0) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as answer:
+        return json.load(answer)

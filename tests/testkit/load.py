@@ -55,14 +55,16 @@ class Load:
         return collections.Counter(call.cluster for call in chosen if not call.error)
 
 
-def channel(target: str, ca: bytes, *, number: int = 0) -> grpc.aio.Channel:
+def channel(
+    target: str, ca: bytes, *, number: int = 0, authority: str = AUTHORITY
+) -> grpc.aio.Channel:
     """A TLS channel to a gateway's listener; ``number`` keeps channels from sharing connections."""
     return grpc.aio.secure_channel(
         target,
         grpc.ssl_channel_credentials(ca),
         options=(
-            ("grpc.ssl_target_name_override", AUTHORITY),
-            ("grpc.default_authority", AUTHORITY),
+            ("grpc.ssl_target_name_override", authority),
+            ("grpc.default_authority", authority),
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 500),
