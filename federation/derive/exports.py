@@ -5,7 +5,8 @@ applied here that lists this cluster or its region, E6), and their summaries.
 Leaves to others: what is asked of imports (``derive.exports_policies``), whether a shrink is
 believed (``derive.shrink``), conflicts between clusters and all conditions (``derive.compile``).
 Invariants: no cluster exports on behalf of another; a Service that nobody exports is not in the
-facts; endpoints are counted, never named; a bad object is a problem of its own and stops no other.
+facts; endpoints are counted, never named; an object that makes no sense is skipped (its conditions
+say why) and stops no other.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from federation.derive.exports_meaning import FactProblem, Meanings
+from federation.derive.exports_meaning import Meanings
 from federation.derive.exports_policies import derive_policies
 from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.facts import ExportFact, ServicePolicyFact, ServicePort, ServiceType
@@ -24,7 +25,6 @@ from federation.model.objects import (
     EndpointSlice,
     McsServiceExport,
     MultiClusterService,
-    ObjectKey,
     ObjectSnapshot,
     Service,
 )
@@ -38,12 +38,10 @@ class ClusterFacts:
     """All that a cluster publishes about its services.
 
     ``policies`` is keyed by service and import name; a service has one policy at most.
-    ``problems`` says what is wrong with a ServiceExport or MultiClusterService, for its conditions.
     """
 
     exports: Mapping[ServiceName, ExportFact] = field(default_factory=dict)
     policies: Mapping[tuple[ServiceName, str], ServicePolicyFact] = field(default_factory=dict)
-    problems: Mapping[ObjectKey, FactProblem] = field(default_factory=dict)
 
 
 def derive_facts(
@@ -54,7 +52,7 @@ def derive_facts(
     exported: Collection[ServiceName] = (),
 ) -> ClusterFacts:
     """The facts of ``cluster``. ``exported`` are services known to be exported by any cluster."""
-    by_export, export_problems = _by_service_export(objects)
+    by_export = _by_service_export(objects)
     meanings = Meanings(objects, frozenset({*exported, *by_export}))
     listed = _by_multi_cluster_service(objects, {cluster, region}, meanings)
     counts = _counts(objects.of(EndpointSlice))
@@ -75,30 +73,20 @@ def derive_facts(
             session_affinity=service.spec.session_affinity,
             exported_at=by_export.get(name),
         )
-    policies, policy_problems = derive_policies(cluster=cluster, objects=objects, meanings=meanings)
-    return ClusterFacts(exports, policies, {**export_problems, **policy_problems})
+    policies = derive_policies(cluster=cluster, objects=objects, meanings=meanings)
+    return ClusterFacts(exports, policies)
 
 
-def _by_service_export(
-    objects: ObjectSnapshot,
-) -> tuple[dict[ServiceName, str | None], dict[ObjectKey, FactProblem]]:
-    """Services with a ServiceExport and its timestamp (for display), and exports of nothing."""
+def _by_service_export(objects: ObjectSnapshot) -> dict[ServiceName, str | None]:
+    """Services with a ServiceExport, and its timestamp (for display)."""
     found: dict[ServiceName, str | None] = {}
-    problems: dict[ObjectKey, FactProblem] = {}
     for export in objects.of(McsServiceExport):
         meta = export.metadata
         service = objects.get(Service, meta.namespace, meta.name)
-        shown = f"Service {meta.namespace}/{meta.name}"
-        if service is None:
-            problems[export.key] = FactProblem("NoService", f"{shown} does not exist")
-        elif not _exportable(service):
-            problems[export.key] = FactProblem(
-                "InvalidServiceType", f"{shown} is of type ExternalName, which has no endpoints"
-            )
-        else:
+        if service is not None and _exportable(service):
             name = ServiceName(namespace=meta.namespace, name=meta.name)
             found[name] = meta.creation_timestamp
-    return found, problems
+    return found
 
 
 def _by_multi_cluster_service(
@@ -110,10 +98,8 @@ def _by_multi_cluster_service(
         if not any(backend.cluster in own_names for backend in source.spec.cluster_backends):
             continue
         meant = meanings.of_multi_cluster_service(source)
-        if isinstance(meant, FactProblem):
-            continue
-        service = meanings.service(meant)
-        if service is not None and _exportable(service):
+        service = meanings.service(meant) if meant is not None else None
+        if meant is not None and service is not None and _exportable(service):
             found.add(meant)
     return found
 

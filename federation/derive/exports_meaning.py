@@ -1,7 +1,8 @@
-"""Which Service a MultiClusterService or a route speaks of, and what is wrong if it is none.
+"""Which Service a MultiClusterService or a route speaks of.
 
 Decides: the way from a reference over the import to the Service, with leave across namespaces.
-Leaves to others: how an import's name is read (``derive.imports``), what follows from it.
+Leaves to others: how an import's name is read (``derive.imports``), what follows from it, saying
+what is wrong with an object that speaks of none (``derive.compile``).
 Invariants: where no cluster exports a candidate yet, the first one that exists here is meant, so
 that a MultiClusterService can be the first to export it.
 """
@@ -27,14 +28,6 @@ AnyImport = FederatedServiceImport | McsServiceImport
 
 
 @dataclass(frozen=True, slots=True)
-class FactProblem:
-    """Why an object does not do what it asks for: a condition's reason and a sentence."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Meanings:
     """Look-ups from references to Services. ``exported`` is what any cluster exports."""
 
@@ -48,31 +41,14 @@ class Meanings:
             return meant
         return next((name for name in candidates(found) if self.service(name)), None)
 
-    def of_multi_cluster_service(self, source: MultiClusterService) -> ServiceName | FactProblem:
-        """The Service whose weights ``source`` sets."""
+    def of_multi_cluster_service(self, source: MultiClusterService) -> ServiceName | None:
+        """The Service whose weights ``source`` sets, ``None`` if its import leads to none."""
         reference = source.spec.service_import
         namespace = reference.namespace or source.metadata.namespace
         found = self.find_import(namespace, reference.name)
-        shown = f"ServiceImport {namespace}/{reference.name}"
-        if namespace != source.metadata.namespace and not self.permits(
-            source.key,
-            ObjectKey(FederatedServiceImport.GROUP, "ServiceImport", namespace, reference.name),
-        ):
-            return FactProblem(
-                "RefNotPermitted",
-                f"spec.serviceImport: no ReferenceGrant in {namespace} permits {shown}",
-            )
-        if found is None:
-            return FactProblem("BackendNotFound", f"spec.serviceImport: {shown} does not exist")
-        meant = self.of_import(found)
-        if meant is None:
-            tried = " or ".join(str(name) for name in candidates(found))
-            return FactProblem(
-                "BackendNotFound",
-                f"spec.serviceImport: {shown} means Service {tried}, which no cluster exports "
-                "and which is not here",
-            )
-        return meant
+        if found is None or not self.permits(source.key, found.key):
+            return None
+        return self.of_import(found)
 
     def find_import(self, namespace: str, name: str) -> AnyImport | None:
         """The import of that name; the documents' kind goes before the MCS API's."""
@@ -81,8 +57,10 @@ class Meanings:
         )
 
     def permits(self, referrer: ObjectKey, referent: ObjectKey) -> bool:
-        """Whether ``referrer`` may refer across namespaces."""
-        return any(grant.permits(referrer, referent) for grant in self.objects.of(ReferenceGrant))
+        """Whether ``referrer`` may refer to ``referent``: it stands beside it, or has a grant."""
+        return referrer.namespace == referent.namespace or any(
+            grant.permits(referrer, referent) for grant in self.objects.of(ReferenceGrant)
+        )
 
     def service(self, name: ServiceName) -> Service | None:
         """The Service of that name in this cluster."""

@@ -3,8 +3,8 @@
 Decides: which MultiClusterService speaks for a service here (the oldest), which RegionFailover
 holds for it (that of the oldest policy on a route to it), one fact for each service.
 Leaves to others: agreement between clusters (``derive.resolve``: the oldest rules), conditions.
-Invariants: a route takes one BackendTrafficPolicy, the oldest, whatever that one says; a younger
-MultiClusterService of the same service is a problem and changes nothing.
+Invariants: a route takes one BackendTrafficPolicy, the oldest that is valid, whatever that one
+says; a younger MultiClusterService of the same service changes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from federation.derive.exports_meaning import FactProblem, Meanings
+from federation.derive.exports_meaning import Meanings
 from federation.model.base import ClusterId, ServiceName
 from federation.model.facts import ClusterWeight, FailoverRule, ServicePolicyFact
 from federation.model.objects import (
@@ -38,9 +38,9 @@ class _Failover:
 
 def derive_policies(
     *, cluster: ClusterId, objects: ObjectSnapshot, meanings: Meanings
-) -> tuple[dict[tuple[ServiceName, str], ServicePolicyFact], dict[ObjectKey, FactProblem]]:
-    """The policies that the objects of ``cluster`` state, and the objects that state none."""
-    weights, problems = _weights(objects, meanings)
+) -> dict[tuple[ServiceName, str], ServicePolicyFact]:
+    """The policies that the objects of ``cluster`` state."""
+    weights = _weights(objects, meanings)
     failover = _failovers(objects, meanings)
     facts = {}
     for service in sorted({*weights, *failover}, key=str):
@@ -57,23 +57,16 @@ def derive_policies(
             failover=order.rules if order else (),
             failover_origin=order.origin if order else "",
         )
-    return facts, problems
+    return facts
 
 
-def _weights(
-    objects: ObjectSnapshot, meanings: Meanings
-) -> tuple[dict[ServiceName, MultiClusterService], dict[ObjectKey, FactProblem]]:
+def _weights(objects: ObjectSnapshot, meanings: Meanings) -> dict[ServiceName, MultiClusterService]:
     ruling: dict[ServiceName, MultiClusterService] = {}
-    problems: dict[ObjectKey, FactProblem] = {}
     for source in objects.of(MultiClusterService):
         meant = meanings.of_multi_cluster_service(source)
-        if isinstance(meant, FactProblem):
-            problems[source.key] = meant
-        elif ruling.setdefault(meant, source) is not source:
-            problems[source.key] = FactProblem(
-                "Conflicted", f"{ruling[meant].key} is older and sets the weights of {meant}"
-            )
-    return ruling, problems
+        if meant is not None:
+            ruling.setdefault(meant, source)
+    return ruling
 
 
 def _lines(source: MultiClusterService) -> tuple[ClusterWeight, ...]:
@@ -90,8 +83,8 @@ def _failovers(objects: ObjectSnapshot, meanings: Meanings) -> Mapping[ServiceNa
     for policy in objects.of(BackendTrafficPolicy):
         target = policy.spec.target_ref
         key = ObjectKey(target.group, target.kind, policy.metadata.namespace, target.name)
-        if key in held:
-            continue
+        if key in held or target.section_name is not None:
+            continue  # a policy for a single rule is Invalid, so it holds nothing
         held.add(key)
         route = objects.get(GRPCRoute, policy.metadata.namespace, target.name)
         if route is None or route.key != key or policy.spec.failover is None:
@@ -119,7 +112,7 @@ def _meant(route: GRPCRoute, reference: BackendRef, meanings: Meanings) -> Servi
         return None
     namespace = reference.namespace or route.metadata.namespace
     referent = ObjectKey(reference.group, reference.kind, namespace, reference.name)
-    if namespace != route.metadata.namespace and not meanings.permits(route.key, referent):
+    if not meanings.permits(route.key, referent):
         return None
     found = meanings.objects.objects.get(referent)
     if not isinstance(found, FederatedServiceImport | McsServiceImport):

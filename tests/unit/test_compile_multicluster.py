@@ -181,6 +181,47 @@ def test_the_older_of_two_rules_an_import() -> None:
     )
 
 
+FOREIGN = WEIGHTS.replace("name: NAME, namespace: app", "name: foreign, namespace: ops").replace(
+    "name: user-service-import", "name: user-service-import, namespace: app"
+)
+GRANT = """
+apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: ops, namespace: app}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: MultiClusterService, namespace: ops}]
+  to: [{group: gateway.networking.k8s.io, kind: ServiceImport}]
+---
+"""
+
+
+def foreign_status(text: str) -> dict[str, Condition]:
+    result = compiled(parse(text), view(exports=(export(WEST), export(EAST))))
+    key = ObjectKey(GROUP, "MultiClusterService", "ops", "foreign")
+    return {found.type: found for found in result.statuses[key].conditions}
+
+
+@pytest.mark.parametrize("there", [IMPORT, ""])
+def test_without_a_grant_nothing_is_told_about_the_other_namespace(there: str) -> None:
+    found = foreign_status(there + FOREIGN)
+    message = (
+        "spec.serviceImport: no ReferenceGrant in namespace app lets MultiClusterService "
+        "ops/foreign refer to ServiceImport app/user-service-import"
+    )
+    for condition in ("ResolvedRefs", "BackendsReady"):
+        assert (found[condition].reason, found[condition].message) == ("RefNotPermitted", message)
+    assert found["Accepted"].reason == "Accepted"
+    assert foreign_status(IMPORT + GRANT + FOREIGN)["ResolvedRefs"].reason == "ResolvedRefs"
+
+
+def test_one_without_a_grant_rules_nobody() -> None:
+    own = WEIGHTS.replace("NAME", "own")
+    result = compiled(parse(IMPORT + FOREIGN + own), view(exports=(export(WEST),)))
+    assert status(result, "MultiClusterService", "own")["Accepted"].reason == "Accepted"
+    result = compiled(parse(IMPORT + GRANT + FOREIGN + own), view(exports=(export(WEST),)))
+    assert status(result, "MultiClusterService", "own")["Accepted"].reason == "Conflicted"
+
+
 def weights_fact(cluster: ClusterId, west: int, revision: int) -> ServicePolicyFact:
     return ServicePolicyFact(
         cluster=cluster,

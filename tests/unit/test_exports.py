@@ -99,11 +99,6 @@ def facts(*manifests: str, cluster: str = "us-west-1", region: str = "us-west-1"
     )
 
 
-def reason(found: ClusterFacts) -> str:
-    (problem,) = found.problems.values()
-    return problem.reason
-
-
 def test_a_service_export_exports_and_counts_endpoints_once() -> None:
     export = facts(SERVICE, SLICES, EXPORT).exports[USERS]
     assert (export.ready, export.total, export.capacity) == (2, 4, 2)
@@ -152,17 +147,13 @@ def test_listing_the_region_lists_its_clusters() -> None:
 
 
 def test_a_listed_cluster_without_the_service_exports_nothing() -> None:
-    found = facts(IMPORT, WEIGHTS)
-    assert found.exports == {}
-    assert reason(found) == "BackendNotFound"
+    assert facts(IMPORT, WEIGHTS) == ClusterFacts()
 
 
-def test_an_export_without_service_and_one_of_external_name_are_problems() -> None:
-    assert reason(facts(EXPORT)) == "NoService"
+def test_an_export_without_service_and_one_of_external_name_export_nothing() -> None:
     external = SERVICE.replace("spec:", "spec:\n  type: ExternalName\n  externalName: a.example")
-    found = facts(external, EXPORT)
-    assert reason(found) == "InvalidServiceType"
-    assert found.exports == {}
+    assert facts(EXPORT) == ClusterFacts()
+    assert facts(external, EXPORT) == ClusterFacts()
 
 
 def test_headless_services_say_so() -> None:
@@ -183,7 +174,6 @@ def test_weights_and_failover_make_one_policy() -> None:
         FailoverRule(source="us-east-1", target="us-west-1"),
     )
     assert policy.failover_origin == "BackendTrafficPolicy app/failover"
-    assert found.problems == {}
 
 
 def test_failover_without_weights_is_a_policy_too() -> None:
@@ -199,7 +189,6 @@ def test_the_older_multi_cluster_service_rules() -> None:
     found = facts(SERVICE, IMPORT, WEIGHTS, younger)
     policy = found.policies[(USERS, "user-service-import")]
     assert policy.weights_origin.endswith("user-service-global")
-    assert reason(found) == "Conflicted"
 
 
 def test_only_the_oldest_policy_of_a_route_speaks() -> None:
@@ -215,12 +204,19 @@ def test_a_service_ref_says_which_service() -> None:
     assert [str(name) for name in found.exports] == ["app/orders"]
 
 
-def test_a_missing_import_is_named() -> None:
-    found = facts(SERVICE, WEIGHTS)
-    (problem,) = found.problems.values()
-    assert problem.message == (
-        "spec.serviceImport: ServiceImport app/user-service-import does not exist"
+def test_a_policy_for_a_single_rule_holds_nothing() -> None:
+    single = FAILOVER.replace("name: users}", "name: users, sectionName: first}").replace(
+        "{name: failover", "{name: older"
     )
+    assert facts(SERVICE, EXPORT, IMPORT, ROUTE, single).policies == {}
+    whole = facts(SERVICE, EXPORT, IMPORT, ROUTE, single, FAILOVER).policies
+    assert [policy.failover_origin for policy in whole.values()] == [
+        "BackendTrafficPolicy app/failover"
+    ]
+
+
+def test_a_missing_import_leads_to_nothing() -> None:
+    assert facts(SERVICE, WEIGHTS) == ClusterFacts()
 
 
 def test_an_import_across_namespaces_needs_a_grant() -> None:
@@ -233,8 +229,30 @@ spec:
   from: [{group: gateway.networking.k8s.io, kind: MultiClusterService, namespace: ops}]
   to: [{group: gateway.networking.k8s.io, kind: ServiceImport}]
 """
-    assert reason(facts(SERVICE, IMPORT, foreign)) == "RefNotPermitted"
+    assert facts(SERVICE, IMPORT, foreign) == ClusterFacts()
     assert set(facts(SERVICE, IMPORT, foreign, grant).exports) == {USERS}
+
+
+def test_a_grant_for_the_mcs_import_is_one_for_the_mcs_import() -> None:
+    mcs = IMPORT.replace("gateway.networking.k8s.io/v1beta1", "multicluster.x-k8s.io/v1alpha1")
+    mcs = mcs.replace("user-service-import", "user-service")
+    mcs = mcs[: mcs.index("spec:")] + "spec: {type: ClusterSetIP, ports: [{port: 9090}]}\n"
+    foreign = WEIGHTS.replace("user-service-global, namespace: app", "global, namespace: ops")
+    foreign = foreign.replace("user-service-import", "user-service")
+    grant = """
+apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: ops, namespace: app}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: MultiClusterService, namespace: ops}]
+  to: [{group: GROUP, kind: ServiceImport}]
+"""
+    for group, exported in (
+        ("multicluster.x-k8s.io", {USERS}),
+        ("gateway.networking.k8s.io", set()),
+    ):
+        found = facts(SERVICE, mcs, foreign, grant.replace("GROUP", group))
+        assert set(found.exports) == exported
 
 
 def test_order_of_objects_does_not_matter() -> None:

@@ -8,7 +8,7 @@ Invariants: nothing is added to the inputs; what is ``synced`` or fresh is not j
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from federation.derive.compile.inputs import CompileInputs, CompileSettings
@@ -50,9 +50,7 @@ class Index:
 
     def permitted(self, referrer: ObjectKey, referent: ObjectKey) -> bool:
         """Whether a reference may cross into the referent's namespace."""
-        return referrer.namespace == referent.namespace or any(
-            grant.permits(referrer, referent) for grant in self.grants
-        )
+        return crosses(self.grants, referrer, referent)
 
     def exports(self, service: ServiceName) -> Mapping[ClusterId, ExportFact]:
         """The exports of the service by cluster; empty when no cluster exports it."""
@@ -85,6 +83,23 @@ def import_name(source: MultiClusterService) -> ServiceName:
     return ServiceName(namespace=ref.namespace or source.metadata.namespace, name=ref.name)
 
 
+def import_key(objects: ObjectSnapshot, source: MultiClusterService) -> ObjectKey:
+    """The object that ``source`` refers to; the documents' kind as long as there is none."""
+    name = import_name(source)
+    found = find_import(objects, name)
+    if found is not None:
+        return found.key
+    kind = FederatedServiceImport
+    return ObjectKey(kind.GROUP, kind.KIND, name.namespace, name.name)
+
+
+def crosses(grants: Iterable[ReferenceGrant], referrer: ObjectKey, referent: ObjectKey) -> bool:
+    """Whether a reference stays in its namespace or has a grant of the referent's."""
+    return referrer.namespace == referent.namespace or any(
+        grant.permits(referrer, referent) for grant in grants
+    )
+
+
 def find_import(objects: ObjectSnapshot, name: ServiceName) -> AnyImport | None:
     """The import of that name, the documents' kind first."""
     federated = objects.get(FederatedServiceImport, name.namespace, name.name)
@@ -103,9 +118,12 @@ def weights_subject(
 def _weight_owners(
     objects: ObjectSnapshot, view: FederationView
 ) -> dict[ServiceName, MultiClusterService]:
+    """The oldest that may speak: one without a grant sets no weights, so it rules nobody."""
+    grants = objects.of(ReferenceGrant)
     return {
         weights_subject(objects, view, entry): entry
         for entry in reversed(objects.of(MultiClusterService))
+        if crosses(grants, entry.key, import_key(objects, entry))
     }
 
 

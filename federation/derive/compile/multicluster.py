@@ -14,6 +14,7 @@ from federation.derive.compile.index import (
     AnyImport,
     Index,
     find_import,
+    import_key,
     import_name,
     weights_subject,
 )
@@ -32,8 +33,8 @@ from federation.model.status import ObjectStatus
 def multicluster_status(index: Index, source: MultiClusterService) -> ObjectStatus:
     """The status of a MultiClusterService of this cluster."""
     found = find_import(index.objects, import_name(source))
-    service = index.meaning(found) if found is not None else None
     unresolved = _unresolved(index, source, found)
+    service = index.meaning(found) if found is not None and unresolved is None else None
     return ObjectStatus(
         observed_generation=source.metadata.generation,
         conditions=(
@@ -53,17 +54,17 @@ def multicluster_status(index: Index, source: MultiClusterService) -> ObjectStat
 def _unresolved(
     index: Index, source: MultiClusterService, found: AnyImport | None
 ) -> Problem | None:
+    referent = import_key(index.objects, source)
+    if not index.permitted(source.key, referent):  # said first: it must not tell what exists there
+        return Problem(
+            "RefNotPermitted",
+            f"spec.serviceImport: no ReferenceGrant in namespace {referent.namespace} lets "
+            f"{source.key} refer to ServiceImport {import_name(source)}",
+        )
     if found is None:
         return Problem(
             "BackendNotFound",
             f"spec.serviceImport: ServiceImport {import_name(source)} does not exist",
-        )
-    if not index.permitted(source.key, found.key):
-        namespace = found.metadata.namespace
-        return Problem(
-            "RefNotPermitted",
-            f"spec.serviceImport: no ReferenceGrant in namespace {namespace} lets "
-            f"{source.key} refer to ServiceImport {import_name(source)}",
         )
     if index.meaning(found) is None:
         return Problem("BackendNotFound", f"spec.serviceImport: {not_exported(found)}")
@@ -77,7 +78,9 @@ def _conflict(
     service: ServiceName | None,
 ) -> Problem | None:
     subject = weights_subject(index.objects, index.view, source)
-    oldest = index.weight_owners[subject]
+    oldest = index.weight_owners.get(subject)
+    if oldest is None or not index.permitted(source.key, import_key(index.objects, source)):
+        return None
     if oldest is not source:
         message = f"{oldest.key} is older and sets the weights of {subject}"
         return Problem("Conflicted", message)
