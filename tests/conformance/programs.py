@@ -1,0 +1,101 @@
+"""The programs written in Go: which there are, and where they are built.
+
+Decides: that they live in the user's cache, under a name that changes with the versions asked for in
+``go/go.mod``. Leaves to Go's module proxy: fetching. Nothing of them is kept in the checkout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+MODULE = Path(__file__).with_name("go")
+BUILD_TIMEOUT_S = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """Paths of the built programs."""
+
+    directory: Path
+
+    @property
+    def h2spec(self) -> Path:
+        return self.directory / "h2spec"
+
+    @property
+    def grpcurl(self) -> Path:
+        return self.directory / "grpcurl"
+
+    @property
+    def interop_client(self) -> Path:
+        return self.directory / "client"
+
+    @property
+    def interop_server(self) -> Path:
+        return self.directory / "server"
+
+    @property
+    def testserver(self) -> Path:
+        """grpc-go's interop service with reflection."""
+        return self.directory / "testserver"
+
+    @property
+    def nethttp(self) -> Path:
+        """A gRPC call with net/http alone."""
+        return self.directory / "nethttp"
+
+
+class NoGo(Exception):
+    """Go is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Go is not installed: h2spec, gRPC interop, grpcurl and net/http are left out; "
+            "install Go 1.25 or newer to run them"
+        )
+
+
+def built() -> Programs | None:
+    """The programs, if they were built before."""
+    directory = _directory()
+    return Programs(directory) if directory.is_dir() else None
+
+
+def build() -> Programs:
+    """The programs, built now if need be. Raises ``NoGo``, or ``CalledProcessError`` of ``go``."""
+    if (programs := built()) is not None:
+        return programs
+    if shutil.which("go") is None:
+        raise NoGo
+    directory = _directory()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent) as place:
+        made = Path(place) / "bin"
+        # The word "tool" stands for all of go.mod's tools.
+        command = ["go", "build", "-mod=readonly", "-buildvcs=false", "-trimpath"]
+        command += ["-o", f"{made}/", "tool", "./..."]
+        subprocess.run(command, cwd=MODULE, check=True, timeout=BUILD_TIMEOUT_S)
+        made.rename(directory)
+    return Programs(directory)
+
+
+def versions() -> dict[str, str]:
+    """The versions of the modules that ``go.mod`` names, by module path; needs no Go."""
+    lines = (line.split() for line in (MODULE / "go.mod").read_text().splitlines())
+    words = (line[1:] if line[:1] == ["require"] else line for line in lines)
+    return {word[0]: word[1] for word in words if len(word) > 1 and word[1].startswith("v")}
+
+
+def _directory() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    sources = sorted(MODULE.rglob("*.go")) + [MODULE / "go.mod", MODULE / "go.sum"]
+    texts = [[str(path.relative_to(MODULE)), path.read_text()] for path in sources]
+    key = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]
+    return cache / "federation" / f"conformance-{key}"
