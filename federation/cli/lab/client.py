@@ -33,7 +33,8 @@ class ClientFigures(Value):
     """What the client saw during the last ``window_s`` seconds, and in all since it started.
 
     ``by_cluster`` counts answers by the cluster that gave them; ``errors`` by gRPC status name with
-    the newest message of each in ``messages``. Latencies are milliseconds over the window.
+    the newest message of each in ``messages``. Latencies are milliseconds over the window. Totals
+    begin with the first call that was answered: before it there is no route that could fail.
     """
 
     window_s: float
@@ -127,7 +128,8 @@ class Client:
             metadata = await call.initial_metadata()
             await call
         except grpc.aio.AioRpcError as error:
-            self._total_errors += 1
+            if self._total_ok:
+                self._total_errors += 1
             now = time.monotonic()
             self._samples.append(
                 _Sample(

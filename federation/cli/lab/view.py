@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -63,7 +64,7 @@ def render(frame: Frame) -> RenderableType:
             style="dim",
         )
     )
-    return Group(*parts)
+    return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts))
 
 
 def _head(frame: Frame) -> Text:
@@ -76,7 +77,15 @@ def _head(frame: Frame) -> Text:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold cyan",
+        header_style="dim",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
     return table
@@ -86,7 +95,7 @@ def _clients(frame: Frame) -> Table:
     clusters = sorted({name for figures in frame.clients.values() for name in figures.by_cluster})
     table = _table(
         "calls a second, by the cluster that answered",
-        *("client in", *clusters, "errors/s", "p50 ms", "p99 ms", "failed in all"),
+        *("client in", *clusters, "errors/s", "p50 ms", "p99 ms", "failed"),
     )
     for region, figures in sorted(frame.clients.items()):
         errors = sum(figures.errors.values()) / figures.window_s
