@@ -32,10 +32,14 @@ def run_cpu_per_call(machine: str) -> None:
     if missing := missing_programs():
         print(f"CPU per call is left out: not installed: {', '.join(missing)} (see README.md)\n")
         return
-    samples = cpu_per_call.measure()
-    print(f"{cpu_per_call.table(samples)}\n")
-    figures = {name: [asdict(sample) for sample in runs] for name, runs in samples.items()}
-    print(f"kept in {keep('cpu_per_call', machine, {'samples': figures})}\n")
+    kept = {}
+    for tls in (False, True):
+        samples = cpu_per_call.measure(tls=tls)
+        print(f"{cpu_per_call.table(samples, tls=tls)}\n")
+        kept["tls" if tls else "plain"] = {
+            name: [asdict(sample) for sample in runs] for name, runs in samples.items()
+        }
+    print(f"kept in {keep('cpu_per_call', machine, {'samples': kept})}\n")
 
 
 def run_propagation(machine: str) -> None:

@@ -19,6 +19,7 @@ from tests.bench.proxies import (
     Proxy,
     backend,
     gateway,
+    make_tls,
 )
 
 CALLS = 60_000
@@ -35,12 +36,12 @@ class Sample:
     calls_per_s: float
 
 
-def load(proxy: Proxy, request: Path, *, calls: int) -> Sample:
+def load(proxy: Proxy, request: Path, *, calls: int, scheme: str = "http") -> Sample:
     """Send ``calls`` through ``proxy``. Raises ``RuntimeError`` unless every one succeeded."""
     command = ["h2load", f"--requests={calls}", f"--clients={CONNECTIONS}"]
     command += [f"--max-concurrent-streams={STREAMS}", f"--data={request}", "--threads=1"]
     command += ["--header=content-type: application/grpc", "--header=te: trailers"]
-    command += [f"--header=:authority: {AUTHORITY}", f"http://{HOST}:{proxy.port}{METHOD}"]
+    command += [f"--header=:authority: {AUTHORITY}", f"{scheme}://{HOST}:{proxy.port}{METHOD}"]
     before_s = proxy.cpu_s()
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     used_s = proxy.cpu_s() - before_s
@@ -52,32 +53,40 @@ def load(proxy: Proxy, request: Path, *, calls: int) -> Sample:
     return Sample(cpu_us=used_s / calls * 1e6, calls_per_s=float(rate[1]))
 
 
-def measure(*, calls: int = CALLS, rounds: int = ROUNDS) -> dict[str, list[Sample]]:
-    """All proxies in turn, ``rounds`` times after one warm-up each."""
+def measure(
+    *, tls: bool = False, calls: int = CALLS, rounds: int = ROUNDS
+) -> dict[str, list[Sample]]:
+    """All proxies in turn, ``rounds`` times after one warm-up each.
+
+    With ``tls`` clients speak TLS to the proxies; behind them it is plain either way.
+    """
+    scheme = "https" if tls else "http"
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         request = directory / "request"
         request.write_bytes(GRPC_BODY)
         port = stack.enter_context(backend(directory))
-        proxies = [stack.enter_context(gateway(directory, port))]
+        files = make_tls(directory) if tls else None
+        proxies = [stack.enter_context(gateway(directory, port, files))]
         for name, start in PEERS.items():
             try:
-                proxies.append(stack.enter_context(start(directory, port)))
+                proxies.append(stack.enter_context(start(directory, port, files)))
             except FileNotFoundError:
                 print(f"{name} is not installed and left out")
         samples: dict[str, list[Sample]] = {proxy.name: [] for proxy in proxies}
         for proxy in proxies:
-            load(proxy, request, calls=calls // 10)
+            load(proxy, request, calls=calls // 10, scheme=scheme)
         for _ in range(rounds):
             for proxy in proxies:
-                samples[proxy.name].append(load(proxy, request, calls=calls))
+                samples[proxy.name].append(load(proxy, request, calls=calls, scheme=scheme))
         return samples
 
 
-def table(samples: dict[str, list[Sample]]) -> str:
+def table(samples: dict[str, list[Sample]], *, tls: bool = False) -> str:
     """The medians as Markdown, with each one's ratio to the gateway."""
+    spoken = "TLS from clients, plain behind" if tls else "h2c"
     lines = [
-        f"Unary calls over h2c, {CONNECTIONS} connections × {STREAMS} streams, one worker each,",
+        f"Unary calls, {spoken}, {CONNECTIONS} connections × {STREAMS} streams, one worker each,",
         f"median of {len(samples['gateway'])} interleaved runs of {CALLS:,} calls:",
         "",
         "| proxy | CPU µs a call | min–max | of the gateway's | calls/s |",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import shutil
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from federation.cli.lab.authority import Authority, write_private
 
 HOST = "127.0.0.1"
 AUTHORITY = "bench.example.com"
@@ -83,13 +86,30 @@ def backend(directory: Path) -> Iterator[int]:
         yield port
 
 
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """The certificate that every proxy shows to clients, and its key."""
+
+    certificate: Path
+    key: Path
+
+
+def make_tls(directory: Path) -> TlsFiles:
+    """A certificate for the bench's host (ECDSA P-256, as all proxies take it)."""
+    pair = Authority("bench").issue(AUTHORITY, dns=(AUTHORITY,))
+    files = TlsFiles(directory / "bench.pem", directory / "bench.key")
+    files.certificate.write_bytes(pair.certificate_pem)
+    write_private(files.key, pair.key_pem)
+    return files
+
+
 @contextlib.contextmanager
-def gateway(directory: Path, backend_port: int) -> Iterator[Proxy]:
+def gateway(directory: Path, backend_port: int, tls: TlsFiles | None) -> Iterator[Proxy]:
     """Our gateway, standalone, from manifests."""
     manifests = directory / "manifests"
     manifests.mkdir()
     port = free_port()
-    (manifests / "bench.yaml").write_text(_manifests(port, backend_port))
+    (manifests / "bench.yaml").write_text(_manifests(port, backend_port, tls))
     command = [str(Path(sys.executable).with_name("fedctl")), "standalone"]
     command += [f"--manifests={manifests}", f"--address={HOST}", "--workers=1"]
     command += ["--port-offset=0", f"--admin={HOST}:{free_port()}", "--cluster=bench"]
@@ -98,10 +118,12 @@ def gateway(directory: Path, backend_port: int) -> Iterator[Proxy]:
 
 
 @contextlib.contextmanager
-def nghttpx(directory: Path, backend_port: int) -> Iterator[Proxy]:
+def nghttpx(directory: Path, backend_port: int, tls: TlsFiles | None) -> Iterator[Proxy]:
     """nghttpx with one worker."""
     port = free_port()
-    command = ["nghttpx", f"--frontend={HOST},{port};no-tls", "--workers=1"]
+    frontend = f"--frontend={HOST},{port}" + ("" if tls else ";no-tls")
+    command = ["nghttpx", frontend, "--workers=1"]
+    command += [str(tls.key), str(tls.certificate)] if tls else []
     command += [f"--backend={HOST},{backend_port};;proto=h2", "--no-location-rewrite"]
     command += ["--accesslog-file=/dev/null", f"--errorlog-file={directory / 'nghttpx-error.log'}"]
     with running(command, port=port, log=directory / "nghttpx.log") as process:
@@ -109,11 +131,11 @@ def nghttpx(directory: Path, backend_port: int) -> Iterator[Proxy]:
 
 
 @contextlib.contextmanager
-def envoy(directory: Path, backend_port: int) -> Iterator[Proxy]:
+def envoy(directory: Path, backend_port: int, tls: TlsFiles | None) -> Iterator[Proxy]:
     """Envoy with one worker and the same route as static configuration."""
     port = free_port()
     config = directory / "envoy.json"
-    config.write_text(json.dumps(_envoy_config(port, backend_port)))
+    config.write_text(json.dumps(_envoy_config(port, backend_port, tls)))
     command = [str(Path(sys.executable).with_name("envoy")), "-c", str(config)]
     command += ["--concurrency", "1", "--log-level", "error", "--disable-hot-restart"]
     with running(command, port=port, log=directory / "envoy.log") as process:
@@ -128,8 +150,13 @@ def missing_programs() -> list[str]:
     return [name for name in ("h2load", "nghttpd") if shutil.which(name) is None]
 
 
-def _manifests(port: int, backend_port: int) -> str:
-    objects = [
+def _manifests(port: int, backend_port: int, tls: TlsFiles | None) -> str:
+    listener: dict[str, object] = {"name": "grpc", "port": port, "protocol": "HTTP"}
+    objects: list[dict[str, object]] = []
+    if tls is not None:
+        listener |= {"protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "bench-cert"}]}}
+        objects.append(_tls_secret(tls))
+    objects += [
         {
             "apiVersion": "gateway.networking.k8s.io/v1",
             "kind": "GatewayClass",
@@ -142,7 +169,7 @@ def _manifests(port: int, backend_port: int) -> str:
             "metadata": {"name": "bench", "namespace": "app"},
             "spec": {
                 "gatewayClassName": "federation",
-                "listeners": [{"name": "grpc", "port": port, "protocol": "HTTP"}],
+                "listeners": [listener],
             },
         },
         {
@@ -209,7 +236,20 @@ def _manifests(port: int, backend_port: int) -> str:
     return "\n---\n".join(json.dumps(each) for each in objects)
 
 
-def _envoy_config(port: int, backend_port: int) -> dict[str, object]:
+def _tls_secret(tls: TlsFiles) -> dict[str, object]:
+    def encoded(path: Path) -> str:
+        return base64.b64encode(path.read_bytes()).decode()
+
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "bench-cert", "namespace": "app"},
+        "type": "kubernetes.io/tls",
+        "data": {"tls.crt": encoded(tls.certificate), "tls.key": encoded(tls.key)},
+    }
+
+
+def _envoy_config(port: int, backend_port: int, tls: TlsFiles | None) -> dict[str, object]:
     http2 = {
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
             "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -257,8 +297,26 @@ def _envoy_config(port: int, backend_port: int) -> dict[str, object]:
             }
         ],
     }
+    chain: dict[str, object] = {"filters": [{"name": "http", "typed_config": manager}]}
+    if tls is not None:
+        chain["transport_socket"] = _envoy_tls(tls)
     listener = {
         "address": {"socket_address": {"address": HOST, "port_value": port}},
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+        "filter_chains": [chain],
     }
     return {"static_resources": {"listeners": [listener], "clusters": [cluster("a"), cluster("b")]}}
+
+
+def _envoy_tls(tls: TlsFiles) -> dict[str, object]:
+    pair = {
+        "certificate_chain": {"filename": str(tls.certificate)},
+        "private_key": {"filename": str(tls.key)},
+    }
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
+            "DownstreamTlsContext",
+            "common_tls_context": {"alpn_protocols": ["h2"], "tls_certificates": [pair]},
+        },
+    }
