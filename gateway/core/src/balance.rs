@@ -17,24 +17,39 @@
 //!   A locality that drains as a whole does count as lost.
 //! - A retry avoids what was tried, if anything else is available at whatever priority.
 //!
+//! - An endpoint that is new or comes back may begin with a part of its share (`slow_start`); one
+//!   that comes back from an ejection gets one request first.
+//!
 //! All that depends on health is computed once for each change of it, into a view that every worker
-//! reads without waiting; a pick is then three draws.
+//! reads without waiting; a pick is then three draws. Both the table and the view are made of parts
+//! of bounded size that the next one shares unless they changed, so a change in a cluster of
+//! 100,000 endpoints costs what it costs in a small one.
 
+mod choose;
 mod load;
+mod members;
 mod pool;
-mod retry;
+mod ring;
+mod table;
 mod view;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, Guard};
-use hashbrown::HashMap;
 
+use self::choose::Choice;
+use self::members::Members;
+pub(crate) use self::members::block_of;
+use self::ring::Ring;
+use self::table::Builder;
+pub(crate) use self::table::Source;
 use self::view::View;
-use crate::config::{Cluster, EndpointSet, Health, LoadBalancing, LocalityConfig, Name};
-use crate::endpoint::{Drain, Endpoint, EndpointShared};
+use crate::EndpointShared;
+use crate::cluster::Changes;
+use crate::config::{Cluster, LoadBalancing, Name};
+use crate::endpoint::Endpoint;
 use crate::random::Draws;
 
 /// The place of an endpoint in its [`EndpointTable`]; means nothing in another one.
@@ -52,8 +67,28 @@ pub struct PickContext<'a> {
     /// Member clusters that are known not to be able; avoided if any other is available, at
     /// whatever priority.
     pub tried_clusters: &'a [Name],
-    /// Requests that the asking worker has open on an endpoint.
+    /// How busy an endpoint is: requests that the asking worker has open on it, or what
+    /// [`LoadMeter::load`](crate::LoadMeter::load) says.
     pub outstanding: &'a dyn Fn(EndpointIndex) -> u32,
+}
+
+/// What binds a call to an endpoint, if anything does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Affinity {
+    /// The hash of its key ([`Cluster::hash`](crate::config::Cluster::hash)); used by `ring_hash`
+    /// and `maglev`.
+    pub hash: Option<u64>,
+    /// The endpoint of its session; taken if it is there, available and not tried.
+    pub pinned: Option<SocketAddr>,
+}
+
+/// How a table differs from the one before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// Places whose endpoint is new, another one, or has changed.
+    pub changed: Vec<EndpointIndex>,
+    /// Addresses that are no more.
+    pub gone: Vec<SocketAddr>,
 }
 
 /// A choice and how it came about.
@@ -95,36 +130,46 @@ pub struct PriorityLoad {
     pub panic: bool,
 }
 
-/// All endpoints of a cluster in one snapshot.
+/// All endpoints of a cluster in one snapshot. It shares the parts that did not change with the
+/// table before it.
 #[derive(Debug)]
 pub struct EndpointTable {
-    config: Arc<EndpointSet>,
     settings: Settings,
-    endpoints: Vec<Endpoint>,
-    by_address: HashMap<SocketAddr, EndpointIndex>,
-    /// By priority; those without weight or endpoints are left out.
+    members: Members,
+    /// As configured; also those without weight or endpoints.
     localities: Vec<Locality>,
-    changes: Arc<AtomicU64>,
+    /// By locality; empty when no keys are used.
+    rings: Vec<Ring>,
+    changes: Arc<Changes>,
     view: ArcSwap<View>,
+    /// What [`EndpointTable::adopt`] has to tell endpoints.
+    placed: Vec<EndpointIndex>,
+    gone: Vec<Arc<EndpointShared>>,
+    /// For [`EndpointTable::endpoints`].
+    flat: OnceLock<Vec<Endpoint>>,
 }
 
 /// What balancing takes from the cluster's configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Settings {
     lb: LoadBalancing,
     panic_percent: u64,
     overprovision_percent: u64,
     health_check: bool,
+    /// 0: off.
+    slow_start_ms: u64,
+    slow_start_min_percent: u64,
 }
 
 /// Endpoints that share a locality weight.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Locality {
+    cluster_id: Name,
+    region: Name,
     priority: u32,
     weight: u64,
-    members: Vec<EndpointIndex>,
     /// Where round robin is.
-    cursor: AtomicU64,
+    cursor: Arc<AtomicU64>,
 }
 
 // === impl PickError ===
@@ -143,94 +188,121 @@ impl PickError {
 // === impl EndpointTable ===
 
 impl EndpointTable {
-    /// The table of a checked set. Endpoints that `prev` has keep what was learned about them and
-    /// when they began to drain; `changes` is the cluster's counter.
+    /// The table of a checked source. Endpoints that `prev` has keep what was learned about them
+    /// and when they began to drain; `changes` is the cluster's counter.
     pub(crate) fn new(
         cluster: &Cluster,
-        config: &Arc<EndpointSet>,
+        source: Source<'_>,
         prev: Option<&Self>,
-        changes: &Arc<AtomicU64>,
+        changes: &Arc<Changes>,
         now_ms: u64,
     ) -> Self {
+        let before = prev.map(|prev| (&prev.members, &prev.localities[..]));
+        let mut builder = Builder::new(before, changes, now_ms);
+        builder.apply(source);
         let mut table = Self {
             settings: Settings::of(cluster),
-            endpoints: Vec::new(),
-            by_address: HashMap::new(),
-            localities: Vec::new(),
+            members: builder.members,
+            localities: builder.localities,
+            rings: Vec::new(),
             changes: Arc::clone(changes),
             view: ArcSwap::from_pointee(View::default()),
-            config: Arc::clone(config),
+            placed: builder.placed,
+            gone: builder.gone,
+            flat: OnceLock::new(),
         };
-        for locality in &config.localities {
-            table.add(locality, prev, now_ms);
-        }
-        table.localities.sort_by_key(|locality| locality.priority);
-        table.view.store(Arc::new(View::new(&table, now_ms)));
+        table.rings = table.make_rings();
+        let prev = prev.filter(|prev| prev.settings == table.settings);
+        let old = prev.map(|prev| (prev.view.load_full(), prev.members.blocks()));
+        let old = old.as_ref().map(|(view, blocks)| (&**view, *blocks));
+        table.view.store(Arc::new(View::new(&table, now_ms, old)));
         table
     }
 
-    fn add(&mut self, config: &LocalityConfig, prev: Option<&Self>, now_ms: u64) {
-        let first = self.endpoints.len();
-        for endpoint in &config.endpoints {
-            let before =
-                prev.and_then(|prev| prev.find(endpoint.address).map(|index| prev.get(index)));
-            let shared = before.map_or_else(
-                || {
-                    Arc::new(EndpointShared::new(
-                        endpoint.address,
-                        Arc::clone(&self.changes),
-                    ))
-                },
-                |before| Arc::clone(&before.shared),
-            );
-            let drain = (endpoint.health == Health::Draining).then(|| {
-                let since_ms = before
-                    .and_then(|before| before.drain)
-                    .map_or(now_ms, |drain| drain.since_ms);
-                Drain {
-                    since_ms,
-                    deadline_ms: endpoint
-                        .drain_grace_ms
-                        .map(|grace| since_ms.saturating_add(grace)),
-                }
-            });
-            self.by_address
-                .insert(endpoint.address, EndpointIndex(self.endpoints.len() as u32));
-            self.endpoints.push(Endpoint {
-                address: endpoint.address,
-                cluster_id: Name::clone(&config.cluster_id),
-                region: Name::clone(&config.region),
-                priority: config.priority,
-                weight: endpoint.weight,
-                health: endpoint.health,
-                peer: endpoint.peer,
-                drain,
-                shared,
-            });
+    fn make_rings(&self) -> Vec<Ring> {
+        if !self.settings.lb.uses_keys() {
+            return Vec::new();
         }
-        if config.weight > 0 && first < self.endpoints.len() {
-            self.localities.push(Locality {
-                priority: config.priority,
-                weight: config.weight.into(),
-                members: (first..self.endpoints.len())
-                    .map(|at| EndpointIndex(at as u32))
-                    .collect(),
-                // Not 0: gateways that take a snapshot together shall not take turns together.
-                cursor: AtomicU64::new(Draws::new(now_ms).below(1 << 32)),
-            });
+        let mut nodes = vec![Vec::new(); self.localities.len()];
+        for (index, endpoint) in (0..).map(EndpointIndex).zip(self.members.iter()) {
+            nodes[endpoint.locality as usize].push((index, endpoint.address, endpoint.weight));
+        }
+        let ring = |mut nodes: Vec<_>| Ring::new(self.settings.lb, &mut nodes);
+        nodes.into_iter().map(ring).collect()
+    }
+
+    /// Tells endpoints where they are from now on.
+    pub(crate) fn adopt(&self) {
+        for shared in &self.gone {
+            shared.place(None);
+        }
+        for index in &self.placed {
+            // The place of one that was removed last of all.
+            if (index.0 as usize) < self.len() {
+                self.get(*index).shared.place(Some(index.0));
+            }
         }
     }
 
-    /// As configured.
+    /// How many endpoints there are.
     #[must_use]
-    pub const fn config(&self) -> &Arc<EndpointSet> {
-        &self.config
+    pub const fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many are gateways of other clusters.
+    #[must_use]
+    pub const fn peers(&self) -> usize {
+        self.members.peers()
     }
 
     /// All endpoints; the position is the [`EndpointIndex`].
+    pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
+        self.members.iter()
+    }
+
+    /// All endpoints as one slice; the position is the [`EndpointIndex`]. Copied together on first
+    /// use: where there may be many, [`Self::iter`] and [`Self::differences`] cost less.
     #[must_use]
     pub fn endpoints(&self) -> &[Endpoint] {
-        &self.endpoints
+        self.flat.get_or_init(|| self.iter().cloned().collect())
+    }
+
+    /// What is other here than in `prev`, the table that a worker followed until now. Looks only at
+    /// parts that the two do not share.
+    #[must_use]
+    pub fn differences(&self, prev: &Self) -> Differences {
+        let (old, new) = (prev.members.blocks(), self.members.blocks());
+        let mut differences = Differences::default();
+        for at in 0..old.len().max(new.len()) {
+            let (old, new) = (old.get(at), new.get(at));
+            if let (Some(old), Some(new)) = (old, new)
+                && Arc::ptr_eq(old, new)
+            {
+                continue;
+            }
+            let old = old.map_or(&[][..], |block| block);
+            let new = new.map_or(&[][..], |block| block);
+            let first = members::first_of(at);
+            let changed = (first..)
+                .zip(new)
+                .enumerate()
+                .filter(|(position, (_, endpoint))| {
+                    old.get(*position).is_none_or(|old| !old.is_same(endpoint))
+                });
+            let changed = changed.map(|(_, (index, _))| EndpointIndex(index));
+            differences.changed.extend(changed);
+            let gone = old.iter().map(|endpoint| endpoint.address);
+            let gone = gone.filter(|address| self.find(*address).is_none());
+            differences.gone.extend(gone);
+        }
+        differences
     }
 
     /// The endpoint at an index that this table gave.
@@ -239,46 +311,44 @@ impl EndpointTable {
     /// With an index of another table that is beyond this one.
     #[must_use]
     pub fn get(&self, index: EndpointIndex) -> &Endpoint {
-        &self.endpoints[index.0 as usize]
+        self.members.get(index)
     }
 
     /// The endpoint with this address.
     #[must_use]
     pub fn find(&self, address: SocketAddr) -> Option<EndpointIndex> {
-        self.by_address.get(&address).copied()
+        self.members.find(address)
+    }
+
+    /// Chooses an endpoint for one try of a call that is bound to none.
+    ///
+    /// # Errors
+    /// When there is nothing to choose from.
+    pub fn pick(&self, context: &PickContext<'_>) -> Result<Picked, PickError> {
+        self.pick_for(context, Affinity::default())
     }
 
     /// Chooses an endpoint for one try.
     ///
     /// # Errors
     /// When there is nothing to choose from.
-    pub fn pick(&self, context: &PickContext<'_>) -> Result<Picked, PickError> {
-        if self.localities.is_empty() {
+    pub fn pick_for(
+        &self,
+        context: &PickContext<'_>,
+        affinity: Affinity,
+    ) -> Result<Picked, PickError> {
+        let view = self.view(context.now_ms);
+        if view.levels.is_empty() {
             return Err(PickError::Empty);
         }
-        let view = self.view(context.now_ms);
-        let mut draws = Draws::new(context.random);
-        let picked = if context.tried.is_empty() && context.tried_clusters.is_empty() {
-            self.pick_fresh(&view, context, &mut draws)
-        } else {
-            self.pick_untried(&view, context, &mut draws)
+        let mut choice = Choice {
+            table: self,
+            view: &view,
+            context,
+            affinity,
+            draws: Draws::new(context.random),
         };
-        picked.ok_or(PickError::Unavailable)
-    }
-
-    fn pick_fresh(
-        &self,
-        view: &View,
-        context: &PickContext<'_>,
-        draws: &mut Draws,
-    ) -> Option<Picked> {
-        let level = &view.levels[view.loads.pick(draws.next())?];
-        let pool = &level.pools[level.shares.pick(draws.next())?];
-        let position = match self.settings.lb {
-            LoadBalancing::LeastRequest => pool.least_request(draws, context.outstanding),
-            LoadBalancing::RoundRobin => pool.next_in_turn(&self.localities[pool.locality].cursor),
-        };
-        Some(level.picked(pool.members[position], false))
+        choice.pick().ok_or(PickError::Unavailable)
     }
 
     /// How traffic spreads over the priorities now.
@@ -295,13 +365,13 @@ impl EndpointTable {
     /// come. Workers that do so at once make the same one.
     fn view(&self, now_ms: u64) -> Guard<Arc<View>> {
         let view = self.view.load();
-        // Acquire: what was stored before the count is seen by the view that is made for it.
-        if view.is_of(self.changes.load(Ordering::Acquire), now_ms) {
+        if view.is_of(self.changes.count(), now_ms) {
             return view;
         }
         // Not loaded again after it is stored: another worker may have stored one that it began
         // earlier.
-        let view = Arc::new(View::new(self, now_ms));
+        let old = (&**view, self.members.blocks());
+        let view = Arc::new(View::new(self, now_ms, Some(old)));
         self.view.store(Arc::clone(&view));
         Guard::from_inner(view)
     }
@@ -316,7 +386,30 @@ impl Settings {
             panic_percent: cluster.panic_percent.into(),
             overprovision_percent: cluster.overprovision_percent.into(),
             health_check: cluster.health_check,
+            slow_start_ms: cluster.slow_start.as_ref().map_or(0, |it| it.window_ms),
+            slow_start_min_percent: cluster
+                .slow_start
+                .as_ref()
+                .map_or(100, |it| it.min_percent.into()),
         }
+    }
+
+    /// When an endpoint that became available then takes its whole share.
+    const fn warm_at_ms(&self, since_ms: u64) -> u64 {
+        if since_ms == 0 {
+            0
+        } else {
+            since_ms.saturating_add(self.slow_start_ms)
+        }
+    }
+
+    /// The part of its share that it takes now.
+    fn warm_percent(&self, since_ms: u64, now_ms: u64) -> u64 {
+        if now_ms >= self.warm_at_ms(since_ms) {
+            return 100;
+        }
+        let percent = now_ms.saturating_sub(since_ms) * 100 / self.slow_start_ms.max(1);
+        percent.max(self.slow_start_min_percent)
     }
 }
 

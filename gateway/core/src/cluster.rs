@@ -1,12 +1,17 @@
 //! A cluster in a snapshot, and what its endpoints share over snapshots and workers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::config::{Cluster, EndpointSet};
+use crate::balance::Source;
+use crate::config::Cluster;
 use crate::{EndpointShared, EndpointTable};
+
+/// Counts of changes, each for a part of the endpoints: with it a view of 100,000 endpoints is
+/// renewed by looking at a 64th of them.
+const STRIPES: usize = 64;
 
 /// A cluster of a snapshot.
 #[derive(Debug, Clone)]
@@ -22,12 +27,48 @@ pub struct ClusterHandle {
 /// What the endpoints of a cluster have in common, over snapshots and workers.
 #[derive(Debug, Default)]
 pub struct ClusterShared {
-    /// Counts changes of what balancing depends on.
-    changes: Arc<AtomicU64>,
-    /// The endpoints of the newest snapshot: what the cap on ejections is a share of.
-    members: ArcSwap<Vec<Arc<EndpointShared>>>,
+    changes: Arc<Changes>,
+    /// Endpoints of the newest snapshot: what the cap on ejections is a share of.
+    members: AtomicUsize,
+    /// Those that may be ejected still; written under `ejecting` only.
+    out: ArcSwap<Vec<Arc<EndpointShared>>>,
     /// A thread is deciding about an ejection.
     ejecting: AtomicBool,
+}
+
+/// Counts changes of what balancing depends on.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    count: AtomicU64,
+    stripes: [AtomicU32; STRIPES],
+}
+
+// === impl Changes ===
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            stripes: [const { AtomicU32::new(0) }; STRIPES],
+        }
+    }
+}
+
+impl Changes {
+    /// Something about an endpoint of this block changed. The stripe comes first: who sees the new
+    /// count sees it too.
+    pub(crate) fn changed(&self, block: usize) {
+        self.stripes[block % STRIPES].fetch_add(1, Ordering::Release);
+        self.count.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn of_block(&self, block: usize) -> u32 {
+        self.stripes[block % STRIPES].load(Ordering::Acquire)
+    }
 }
 
 // === impl ClusterHandle ===
@@ -37,64 +78,69 @@ impl ClusterHandle {
     /// stay.
     pub(crate) fn new(
         config: Arc<Cluster>,
-        set: &Arc<EndpointSet>,
+        source: Source<'_>,
         prev: Option<&Self>,
         now_ms: u64,
     ) -> Self {
         let shared = prev.map_or_else(Arc::default, |prev| Arc::clone(&prev.shared));
         let prev = prev.map(|prev| &*prev.endpoints);
-        let endpoints = Arc::new(EndpointTable::new(
-            &config,
-            set,
-            prev,
-            &shared.changes,
-            now_ms,
-        ));
+        let endpoints = EndpointTable::new(&config, source, prev, &shared.changes, now_ms);
         Self {
             config,
-            endpoints,
+            endpoints: Arc::new(endpoints),
             shared,
         }
     }
 
     /// Makes this the newest: called when the snapshot that has it is accepted.
     pub(crate) fn adopt(&self) {
-        let members = self
-            .endpoints
-            .endpoints()
-            .iter()
-            .map(|endpoint| Arc::clone(&endpoint.shared));
-        self.shared.members.store(Arc::new(members.collect()));
+        self.endpoints.adopt();
+        self.shared
+            .members
+            .store(self.endpoints.len(), Ordering::Relaxed);
     }
 }
 
 // === impl ClusterShared ===
 
 impl ClusterShared {
-    /// The endpoints of the newest snapshot.
+    /// How many endpoints the newest snapshot has.
     #[must_use]
-    pub fn members(&self) -> Arc<Vec<Arc<EndpointShared>>> {
-        self.members.load_full()
+    pub fn members(&self) -> usize {
+        self.members.load(Ordering::Relaxed)
     }
 
     /// How many of them are ejected.
     #[must_use]
     pub fn ejected(&self, now_ms: u64) -> usize {
-        self.members
-            .load()
-            .iter()
-            .filter(|member| member.ejected_until_ms(now_ms).is_some())
-            .count()
+        let out = self.out.load();
+        out.iter().filter(|member| member.is_out(now_ms)).count()
     }
 
-    /// Runs `decide` unless another thread is in it; then `None`, and the next failure asks again.
-    pub(crate) fn alone<T>(&self, decide: impl FnOnce() -> Option<T>) -> Option<T> {
+    /// Ejects `endpoint` by `eject` if fewer than `allowed` are out. Unless another thread is
+    /// deciding; then `None`, and the next failure asks again.
+    pub(crate) fn eject_within<T>(
+        &self,
+        allowed: usize,
+        endpoint: &Arc<EndpointShared>,
+        now_ms: u64,
+        eject: impl FnOnce() -> T,
+    ) -> Option<T> {
         if self.ejecting.swap(true, Ordering::Acquire) {
             return None;
         }
-        let decided = decide();
+        let out = self.out.load();
+        let still = out.iter().filter(|member| member.is_out(now_ms));
+        let mut still: Vec<_> = still.cloned().collect();
+        let ejected = (still.len() < allowed && !endpoint.is_out(now_ms)).then(|| {
+            still.push(Arc::clone(endpoint));
+            eject()
+        });
+        if ejected.is_some() {
+            self.out.store(Arc::new(still));
+        }
         self.ejecting.store(false, Ordering::Release);
-        decided
+        ejected
     }
 }
 

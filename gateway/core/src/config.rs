@@ -39,7 +39,9 @@
 //!   }]}],
 //!   "clusters": [{
 //!     "name": "users", "connect_timeout_ms": 5000,
-//!     "lb": "least_request",                                 // or "round_robin"
+//!     "lb": "least_request",   // or "round_robin", "peak_ewma", "ring_hash", "maglev"
+//!     "hash_on": [{"header": "x-user"}, {"cookie": "id"}, {"source": true}], // first one found
+//!     "slow_start": {"window_ms": 30000, "min_percent": 10},       // null: at once
 //!     "keepalive": {"interval_ms": 10000, "timeout_ms": 5000},
 //!     "outlier": {"consecutive_failures": 5, "consecutive_gateway_failures": 3,
 //!                 "interval_ms": 10000, "base_ejection_ms": 30000,
@@ -56,6 +58,8 @@
 //!                    "health": "healthy",                    // or "draining", "unhealthy"
 //!                    "peer": false, "drain_grace_ms": null}]
 //!   }]}],
+//!   "endpoint_deltas": [],  // not in a full update: {"cluster": "users", "localities": [as above,
+//!                           // with what is new or other only], "removed": ["10.0.0.9:50051"]}
 //!   "secrets": [{"name": "web", "certificate_pem": "...", "private_key_pem": "...",
 //!                "ca_pem": null}],
 //!   "removed": {"listeners": [], "route_tables": [], "clusters": [], "endpoints": [],
@@ -75,8 +79,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-pub use self::cluster::{Cluster, Keepalive, LoadBalancing, Outlier, PeerTls};
-pub use self::endpoints::{EndpointConfig, EndpointSet, Health, LocalityConfig};
+pub use self::cluster::{Cluster, HashOn, Keepalive, LoadBalancing, Outlier, PeerTls, SlowStart};
+pub use self::endpoints::{EndpointConfig, EndpointDelta, EndpointSet, Health, LocalityConfig};
 pub use self::listener::{Listener, ListenerKind, ListenerTls, Secret, spiffe_allowed};
 pub use self::route::{
     Action, HeaderMatch, HeaderOps, PathMatch, Reply, Retry, RetryOn, RouteConfig, RouteMatch,
@@ -108,6 +112,10 @@ pub struct Update {
     /// Endpoint sets by cluster; a set replaces the one that the cluster had.
     #[serde(default)]
     pub endpoints: Vec<EndpointSet>,
+    /// Changes of endpoints by cluster; not in a full update, and not for a cluster that
+    /// `endpoints` has.
+    #[serde(default)]
+    pub endpoint_deltas: Vec<EndpointDelta>,
     /// Secrets by name.
     #[serde(default)]
     pub secrets: Vec<Secret>,

@@ -9,13 +9,18 @@
 //! | unhealthy | an active check | with the next good check |
 //! | counters | every result | with the next success |
 //!
-//! Invariant: whoever changes what balancing depends on counts up the cluster's `changes`
-//! afterwards, so that a view that was made before is known to be old.
+//! An endpoint that comes back from an ejection is tried with one real request first: until that
+//! one (or an older one) succeeded, balancing avoids it.
+//!
+//! Invariant: whoever changes what balancing depends on counts up the cluster's changes afterwards,
+//! so that a view that was made before is known to be old.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use crate::balance::block_of;
+use crate::cluster::Changes;
 use crate::config::{Cluster, Health, Name, Outlier};
 use crate::outlier::{Ejection, EjectionReason};
 use crate::random::Draws;
@@ -24,6 +29,10 @@ use crate::random::Draws;
 const RECONNECT_MS_MIN: u64 = 100;
 /// Longest wait before connecting again.
 const RECONNECT_MS_MAX: u64 = 5_000;
+/// How long the one request to a returning endpoint is waited for before another is tried.
+const PROBE_MS: u64 = 1_000;
+/// The slot of an endpoint that no snapshot has any more.
+const GONE: u32 = u32::MAX;
 
 /// An endpoint in a snapshot.
 #[derive(Debug, Clone)]
@@ -46,6 +55,10 @@ pub struct Endpoint {
     pub drain: Option<Drain>,
     /// What was learned; the same object in every snapshot that has this address in this cluster.
     pub shared: Arc<EndpointShared>,
+    /// Position of its locality in the table.
+    pub(crate) locality: u32,
+    /// As configured.
+    pub(crate) drain_grace_ms: Option<u64>,
 }
 
 /// A drain under way.
@@ -62,7 +75,13 @@ pub struct Drain {
 pub struct EndpointShared {
     address: SocketAddr,
     /// The cluster's: see the module's head.
-    changes: Arc<AtomicU64>,
+    changes: Arc<Changes>,
+    /// Its index in the newest snapshot.
+    slot: AtomicU32,
+    /// When it became available; 0: there was no time when it was not.
+    since_ms: AtomicU64,
+    /// It was not available when balancing last looked.
+    was_out: AtomicBool,
     /// 0: not down.
     down_until_ms: AtomicU64,
     reconnect_at_ms: AtomicU64,
@@ -73,15 +92,38 @@ pub struct EndpointShared {
     ejections: AtomicU32,
     /// Was ejected and has had no success since.
     on_return: AtomicBool,
+    /// With `on_return`: a request is under way that shows what it is worth.
+    probe_until_ms: AtomicU64,
     failures: AtomicU32,
     gateway_failures: AtomicU32,
 }
 
+impl Endpoint {
+    /// Whether nothing about it is other than in `other`.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+            && self.locality == other.locality
+            && self.weight == other.weight
+            && self.health == other.health
+            && self.peer == other.peer
+            && self.drain == other.drain
+    }
+}
+
 impl EndpointShared {
-    pub(crate) const fn new(address: SocketAddr, changes: Arc<AtomicU64>) -> Self {
+    /// `since_ms`: see the field.
+    pub(crate) const fn new(
+        address: SocketAddr,
+        changes: Arc<Changes>,
+        slot: u32,
+        since_ms: u64,
+    ) -> Self {
         Self {
             address,
             changes,
+            slot: AtomicU32::new(slot),
+            since_ms: AtomicU64::new(since_ms),
+            was_out: AtomicBool::new(false),
             down_until_ms: AtomicU64::new(0),
             reconnect_at_ms: AtomicU64::new(0),
             connect_failures: AtomicU32::new(0),
@@ -89,6 +131,7 @@ impl EndpointShared {
             ejected_until_ms: AtomicU64::new(0),
             ejections: AtomicU32::new(0),
             on_return: AtomicBool::new(false),
+            probe_until_ms: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             gateway_failures: AtomicU32::new(0),
         }
@@ -188,7 +231,57 @@ impl EndpointShared {
         }
         if self.on_return.load(Ordering::Relaxed) {
             self.on_return.store(false, Ordering::Relaxed);
+            self.changed();
         }
+    }
+
+    /// It has come back from an ejection and no success followed yet.
+    #[must_use]
+    pub fn is_on_return(&self) -> bool {
+        self.on_return.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request may go there, or another one is showing what it is worth.
+    pub(crate) fn may_be_tried(&self, now_ms: u64) -> bool {
+        !self.is_on_return() || now_ms >= self.probe_until_ms.load(Ordering::Relaxed)
+    }
+
+    /// A request goes there: if the endpoint is on its way back, others wait for the result.
+    pub(crate) fn tried(&self, now_ms: u64) {
+        if self.is_on_return() {
+            let until_ms = now_ms.saturating_add(PROBE_MS);
+            self.probe_until_ms.store(until_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// Balancing sees it as available or not; answers since when it is.
+    pub(crate) fn seen(&self, available: bool, now_ms: u64) -> u64 {
+        if !available {
+            self.was_out.store(true, Ordering::Relaxed);
+        } else if self.was_out.load(Ordering::Relaxed) {
+            self.since_ms.store(now_ms, Ordering::Relaxed);
+            self.was_out.store(false, Ordering::Relaxed);
+        }
+        self.since_ms.load(Ordering::Relaxed)
+    }
+
+    /// When it became available; 0: there was no time when it was not.
+    pub(crate) fn since_ms(&self) -> u64 {
+        self.since_ms.load(Ordering::Relaxed)
+    }
+
+    /// The newest snapshot has it here, or not at all. A change of place counts as a change of
+    /// health: the view of that place may have been made while changes counted for the old one.
+    pub(crate) fn place(&self, slot: Option<u32>) {
+        let slot = slot.unwrap_or(GONE);
+        if self.slot.swap(slot, Ordering::Relaxed) != slot && slot != GONE {
+            self.changed();
+        }
+    }
+
+    /// Ejected, and in the newest snapshot.
+    pub(crate) fn is_out(&self, now_ms: u64) -> bool {
+        self.slot.load(Ordering::Relaxed) != GONE && self.ejected_until_ms(now_ms).is_some()
     }
 
     /// Counts a failure; says why it is one too many, if it is.
@@ -229,6 +322,7 @@ impl EndpointShared {
         self.failures.store(0, Ordering::Relaxed);
         self.gateway_failures.store(0, Ordering::Relaxed);
         self.on_return.store(true, Ordering::Relaxed);
+        self.probe_until_ms.store(0, Ordering::Relaxed);
         self.ejected_until_ms.store(until_ms, Ordering::Relaxed);
         self.changed();
         Ejection {
@@ -238,9 +332,10 @@ impl EndpointShared {
         }
     }
 
-    /// Release: whoever sees the new count sees what was stored before.
+    /// Whoever sees the new count sees what was stored before.
     fn changed(&self) {
-        self.changes.fetch_add(1, Ordering::Release);
+        self.changes
+            .changed(block_of(self.slot.load(Ordering::Relaxed)));
     }
 }
 
@@ -261,7 +356,7 @@ mod tests {
     use crate::cluster::tests::cluster;
 
     fn endpoint() -> EndpointShared {
-        EndpointShared::new("10.0.0.1:1".parse().unwrap(), Arc::default())
+        EndpointShared::new("10.0.0.1:1".parse().unwrap(), Arc::default(), 0, 0)
     }
 
     #[test]
@@ -302,7 +397,7 @@ mod tests {
     #[test]
     fn only_changes_count_as_changes() {
         let endpoint = endpoint();
-        let changes = || endpoint.changes.load(Ordering::Relaxed);
+        let changes = || endpoint.changes.count();
         assert!(!endpoint.set_active_health(true));
         assert!(endpoint.set_active_health(false) && endpoint.check_failed());
         assert!(!endpoint.set_active_health(false));

@@ -21,9 +21,12 @@
 pub mod balance;
 pub mod cluster;
 pub mod config;
+pub mod cookie;
 pub mod deadline;
 pub mod endpoint;
 mod error;
+pub mod hash;
+pub mod meter;
 pub mod outcome;
 pub mod outlier;
 mod random;
@@ -33,11 +36,14 @@ pub mod snapshot;
 mod split;
 pub mod status;
 
-pub use balance::{EndpointIndex, EndpointTable, PickContext, PickError, Picked};
+pub use balance::{
+    Affinity, Differences, EndpointIndex, EndpointTable, PickContext, PickError, Picked,
+};
 pub use cluster::{ClusterHandle, ClusterShared};
 pub use config::{Name, Update, parse_update};
 pub use endpoint::{Endpoint, EndpointShared};
 pub use error::ConfigError;
+pub use meter::LoadMeter;
 pub use outcome::Outcome;
 pub use outlier::Ejection;
 pub use retry::{RetryBudget, RetryDecision, RetryPolicy, RetryState};

@@ -17,8 +17,8 @@
 //! | our per-try timeout | gateway failure | nothing: the service behind it may be slow |
 //! | refused, unprocessed | nothing | nothing |
 //! | UNAVAILABLE | gateway failure | gateway failure if it made the answer itself, else success |
-//! | INTERNAL, DATA_LOSS; UNKNOWN with HTTP 5xx | failure | success |
-//! | CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED | nothing | nothing |
+//! | `INTERNAL`, `DATA_LOSS`; `UNKNOWN` with HTTP 5xx | failure | success |
+//! | `CANCELLED`, `DEADLINE_EXCEEDED`, `RESOURCE_EXHAUSTED` | nothing | nothing |
 //! | every other code | success: the application answered | success |
 //!
 //! One connection to a peer carries the calls of a whole region. When it dies, all of them fail at
@@ -98,12 +98,10 @@ pub fn record(
         Verdict::Failure => shared.failed(policy, false)?,
         Verdict::GatewayFailure => shared.failed(policy, true)?,
     };
-    cluster.shared.alone(|| {
-        let ejected_meanwhile = shared.ejected_until_ms(now_ms).is_some();
-        let members = cluster.shared.members().len();
-        let allowed = (members * usize::from(policy.max_ejection_percent) / 100).max(1);
-        let eject = !ejected_meanwhile && cluster.shared.ejected(now_ms) < allowed;
-        eject.then(|| shared.eject(policy, reason, now_ms))
+    let members = cluster.shared.members();
+    let allowed = (members * usize::from(policy.max_ejection_percent) / 100).max(1);
+    cluster.shared.eject_within(allowed, shared, now_ms, || {
+        shared.eject(policy, reason, now_ms)
     })
 }
 

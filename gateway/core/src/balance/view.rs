@@ -1,10 +1,15 @@
-//! What balancing does with the health of one moment; made once for each change of health.
+//! What balancing does with the health of one moment.
+//!
+//! It has a part for each block of endpoints, and sums over the parts. After a change of health the
+//! next view looks at the blocks that changed and takes the other parts as they were, so a change
+//! costs the same among ten endpoints and among 100,000.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use super::load::{health_percent, load_percents};
-use super::pool::Pool;
-use super::{EndpointIndex, EndpointTable, Picked, PriorityLoad};
+use super::members::Block;
+use super::pool::{Lane, Pool};
+use super::{EndpointIndex, EndpointTable, Picked, PriorityLoad, block_of};
 use crate::config::Health;
 use crate::endpoint::Endpoint;
 use crate::split::Split;
@@ -17,12 +22,29 @@ const SHARE_SCALE: u64 = 10_000;
 pub(super) struct View {
     /// The cluster's count of changes that it was made for.
     changes: u64,
-    /// When an ejection or a down time that it counts ends.
+    /// When time alone changes something.
     valid_until_ms: u64,
+    /// By block of the table.
+    parts: Vec<Arc<Part>>,
     /// By priority.
     pub(super) levels: Vec<Level>,
     /// Chooses a level; nothing to choose when nothing may be used.
     pub(super) loads: Split,
+    /// For each locality of the table: its level and its pool, if it can be chosen from.
+    pub(super) pools: Vec<Option<(usize, usize)>>,
+    /// Some endpoints want care: they are new, or back from an ejection.
+    pub(super) careful: bool,
+}
+
+/// The endpoints of one block.
+#[derive(Debug)]
+struct Part {
+    /// The count of changes of the block that it was made for.
+    changes: u32,
+    valid_until_ms: u64,
+    lanes: Vec<Arc<Lane>>,
+    conditions: Vec<Condition>,
+    careful: bool,
 }
 
 /// One priority.
@@ -37,7 +59,7 @@ pub(super) struct Level {
 
 /// Whether an endpoint can be used, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Condition {
+pub(super) enum Condition {
     Available,
     /// Unhealthy or ejected: panic may use it.
     Suspect,
@@ -48,65 +70,178 @@ enum Condition {
 }
 
 /// A locality with the conditions of its members.
-struct Sight<'a> {
-    position: usize,
+struct Sight {
+    locality: usize,
     weight: u64,
-    members: Vec<(EndpointIndex, &'a Endpoint, Condition)>,
+    lanes: Vec<Arc<Lane>>,
     available: u64,
     total: u64,
+    /// The best condition in it.
+    best: Option<Condition>,
 }
 
 /// Localities of one priority.
 struct LevelSight<'a> {
     priority: u32,
-    localities: Vec<Sight<'a>>,
+    localities: &'a [Sight],
+}
+
+// === impl Condition ===
+
+impl Condition {
+    pub(super) const COUNT: usize = 4;
+    pub(super) const ALL: [Self; Self::COUNT] =
+        [Self::Available, Self::Suspect, Self::Down, Self::Draining];
+
+    /// Of an endpoint, and when time alone may change it.
+    fn of(endpoint: &Endpoint, health_check: bool, now_ms: u64) -> (Self, u64) {
+        let shared = &endpoint.shared;
+        let ejected_until_ms = shared.ejected_until_ms(now_ms);
+        let down_until_ms = shared.down_until_ms(now_ms);
+        let until_ms = ejected_until_ms.into_iter().chain(down_until_ms).min();
+        let unhealthy =
+            endpoint.health == Health::Unhealthy || (health_check && shared.check_failed());
+        let condition = if endpoint.health == Health::Draining {
+            Self::Draining
+        } else if down_until_ms.is_some() {
+            Self::Down
+        } else if unhealthy || ejected_until_ms.is_some() {
+            Self::Suspect
+        } else {
+            Self::Available
+        };
+        (condition, until_ms.unwrap_or(u64::MAX))
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    fn new(table: &EndpointTable, block: usize, now_ms: u64) -> Self {
+        // The count comes first: a change after it makes this part old, though it may be in it
+        // already.
+        let changes = table.changes.of_block(block);
+        let members = &table.members.blocks()[block];
+        let mut valid_until_ms = u64::MAX;
+        let mut careful = false;
+        let mut conditions = Vec::with_capacity(members.len());
+        let mut sorted = Vec::with_capacity(members.len());
+        for (index, endpoint) in table.members.indexes_of(block).zip(members.iter()) {
+            let (condition, until_ms) =
+                Condition::of(endpoint, table.settings.health_check, now_ms);
+            let since_ms = endpoint
+                .shared
+                .seen(condition == Condition::Available, now_ms);
+            let warm_at_ms = table.settings.warm_at_ms(since_ms);
+            let warming = condition == Condition::Available && now_ms < warm_at_ms;
+            careful |= warming || endpoint.shared.is_on_return();
+            valid_until_ms = valid_until_ms.min(until_ms);
+            if warming {
+                valid_until_ms = valid_until_ms.min(warm_at_ms);
+            }
+            conditions.push(condition);
+            sorted.push((endpoint.locality, condition, index, endpoint.weight));
+        }
+        sorted.sort_unstable();
+        let of_one = sorted.chunk_by(|(one, ..), (other, ..)| one == other);
+        let lanes = of_one.map(|of_one| Arc::new(Lane::new(block as u32, of_one)));
+        Self {
+            changes,
+            valid_until_ms,
+            lanes: lanes.collect(),
+            conditions,
+            careful,
+        }
+    }
+
+    fn is_of(&self, changes: u32, now_ms: u64) -> bool {
+        self.changes == changes && now_ms < self.valid_until_ms
+    }
 }
 
 // === impl View ===
 
 impl View {
-    pub(super) fn new(table: &EndpointTable, now_ms: u64) -> Self {
-        // The count comes first: a change after it makes this view old, though it may be in it
-        // already.
-        let changes = table.changes.load(Ordering::Acquire);
-        let mut valid_until_ms = u64::MAX;
-        let mut sights: Vec<LevelSight<'_>> = Vec::new();
-        for (position, locality) in table.localities.iter().enumerate() {
-            let members = locality.members.iter().map(|index| {
-                let endpoint = table.get(*index);
-                let (condition, until_ms) =
-                    condition(endpoint, table.settings.health_check, now_ms);
-                valid_until_ms = valid_until_ms.min(until_ms);
-                (*index, endpoint, condition)
+    /// `before` is an older view with the blocks that it was made of: its parts are used again
+    /// where neither the block nor its health changed.
+    pub(super) fn new(
+        table: &EndpointTable,
+        now_ms: u64,
+        before: Option<(&Self, &[Block])>,
+    ) -> Self {
+        // The count comes first, see `Part::new`.
+        let changes = table.changes.count();
+        let blocks = table.members.blocks().iter().enumerate();
+        let parts = blocks.map(|(at, block)| {
+            let old = before.and_then(|(view, blocks)| {
+                let same = Arc::ptr_eq(blocks.get(at)?, block);
+                view.parts.get(at).filter(|_| same)
             });
-            let sight = Sight::new(position, locality.weight, members.collect());
-            match sights
-                .last_mut()
-                .filter(|level| level.priority == locality.priority)
-            {
-                Some(level) => level.localities.push(sight),
-                None => sights.push(LevelSight {
-                    priority: locality.priority,
-                    localities: vec![sight],
-                }),
+            old.filter(|part| part.is_of(table.changes.of_block(at), now_ms))
+                .map_or_else(|| Arc::new(Part::new(table, at, now_ms)), Arc::clone)
+        });
+        let parts: Vec<_> = parts.collect();
+        let sights = sights(table, &parts);
+        let by_priority =
+            sights.chunk_by(|one, other| table.priority_of(one) == table.priority_of(other));
+        let levels: Vec<_> = by_priority
+            .map(|localities| LevelSight {
+                priority: table.priority_of(&localities[0]),
+                localities,
+            })
+            .collect();
+        let levels = choose_levels(table, &levels);
+        let mut pools = vec![None; table.localities.len()];
+        for (at, level) in levels.iter().enumerate() {
+            for (pool_at, pool) in level.pools.iter().enumerate() {
+                pools[pool.locality] = Some((at, pool_at));
             }
         }
-        let levels = levels(table, &sights);
-        let loads = Split::new(levels.iter().map(|level| level.load.load_percent.into()));
         Self {
             changes,
-            valid_until_ms,
+            valid_until_ms: parts
+                .iter()
+                .map(|part| part.valid_until_ms)
+                .min()
+                .unwrap_or(u64::MAX),
+            loads: Split::new(levels.iter().map(|level| level.load.load_percent.into())),
+            careful: parts.iter().any(|part| part.careful),
             levels,
-            loads,
+            pools,
+            parts,
         }
     }
 
     pub(super) const fn is_of(&self, changes: u64, now_ms: u64) -> bool {
         self.changes == changes && now_ms < self.valid_until_ms
     }
+
+    pub(super) fn condition(&self, index: EndpointIndex) -> Option<Condition> {
+        let block = block_of(index.0);
+        let first = super::members::first_of(block);
+        let part = self.parts.get(block)?;
+        part.conditions.get((index.0 - first) as usize).copied()
+    }
 }
 
-fn levels(table: &EndpointTable, sights: &[LevelSight<'_>]) -> Vec<Level> {
+/// The localities that have weight and endpoints, by priority.
+fn sights(table: &EndpointTable, parts: &[Arc<Part>]) -> Vec<Sight> {
+    let mut lanes: Vec<Vec<Arc<Lane>>> = vec![Vec::new(); table.localities.len()];
+    for lane in parts.iter().flat_map(|part| &part.lanes) {
+        lanes[lane.locality as usize].push(Arc::clone(lane));
+    }
+    let weights = table.localities.iter().map(|locality| locality.weight);
+    let mut sights: Vec<_> = (0..)
+        .zip(weights)
+        .zip(lanes)
+        .filter(|((_, weight), lanes)| *weight > 0 && !lanes.is_empty())
+        .map(|((locality, weight), lanes)| Sight::new(locality, weight, lanes))
+        .collect();
+    sights.sort_by_key(|sight| table.priority_of(sight));
+    sights
+}
+
+fn choose_levels(table: &EndpointTable, sights: &[LevelSight<'_>]) -> Vec<Level> {
     let settings = &table.settings;
     let health = |level: &LevelSight<'_>| {
         health_percent(
@@ -148,21 +283,14 @@ impl Level {
         };
         let mut pools = Vec::new();
         let mut shares = Vec::new();
-        for locality in &sight.localities {
-            let usable = locality
-                .members
-                .iter()
-                .filter(|(_, _, condition)| *condition <= worst);
-            let mut usable = usable
-                .map(|(index, endpoint, _)| (*index, endpoint.weight))
-                .peekable();
-            if usable.peek().is_some() {
+        for locality in sight.localities {
+            if let Some(pool) = Pool::new(locality.locality, &locality.lanes, worst) {
                 shares.push(if panic {
                     locality.weight
                 } else {
                     locality.share(overprovision_percent)
                 });
-                pools.push(Pool::new(locality.position, usable));
+                pools.push(pool);
             }
         }
         let available_percent = (sight.available() * 100)
@@ -193,28 +321,23 @@ impl Level {
 
 // === impl Sight, LevelSight ===
 
-impl<'a> Sight<'a> {
-    fn new(
-        position: usize,
-        weight: u64,
-        members: Vec<(EndpointIndex, &'a Endpoint, Condition)>,
-    ) -> Self {
-        let sum = |counts: &dyn Fn(Condition) -> bool| -> u64 {
-            members
-                .iter()
-                .filter(|(_, _, condition)| counts(*condition))
-                .map(|(_, endpoint, _)| u64::from(endpoint.weight))
-                .sum()
-        };
-        let available = sum(&|condition| condition == Condition::Available);
-        let staying = sum(&|condition| condition != Condition::Draining);
-        let total = if staying > 0 { staying } else { sum(&|_| true) };
+impl Sight {
+    fn new(locality: usize, weight: u64, lanes: Vec<Arc<Lane>>) -> Self {
+        let sum = |worst| -> u64 { lanes.iter().map(|lane| lane.weight(worst)).sum() };
+        let staying = sum(Condition::Down);
+        let mut conditions = Condition::ALL.into_iter();
+        let best = conditions.find(|worst| lanes.iter().any(|lane| lane.count(*worst) > 0));
         Self {
-            position,
+            locality,
             weight,
-            members,
-            available,
-            total,
+            available: sum(Condition::Available),
+            total: if staying > 0 {
+                staying
+            } else {
+                sum(Condition::Draining)
+            },
+            best,
+            lanes,
         }
     }
 
@@ -228,10 +351,8 @@ impl<'a> Sight<'a> {
 
 impl LevelSight<'_> {
     fn available(&self) -> u64 {
-        self.localities
-            .iter()
-            .map(|locality| locality.available)
-            .sum()
+        let available = self.localities.iter().map(|locality| locality.available);
+        available.sum()
     }
 
     fn total(&self) -> u64 {
@@ -241,31 +362,13 @@ impl LevelSight<'_> {
     fn best(&self) -> Option<Condition> {
         self.localities
             .iter()
-            .flat_map(|locality| &locality.members)
-            .map(|(_, _, condition)| *condition)
+            .filter_map(|locality| locality.best)
             .min()
     }
 }
 
-/// The condition of an endpoint, and when time alone may change it.
-fn condition(endpoint: &Endpoint, health_check: bool, now_ms: u64) -> (Condition, u64) {
-    let shared = &endpoint.shared;
-    let ejected_until_ms = shared.ejected_until_ms(now_ms);
-    let down_until_ms = shared.down_until_ms(now_ms);
-    let until_ms = ejected_until_ms
-        .into_iter()
-        .chain(down_until_ms)
-        .min()
-        .unwrap_or(u64::MAX);
-    let unhealthy = endpoint.health == Health::Unhealthy || (health_check && shared.check_failed());
-    let condition = if endpoint.health == Health::Draining {
-        Condition::Draining
-    } else if down_until_ms.is_some() {
-        Condition::Down
-    } else if unhealthy || ejected_until_ms.is_some() {
-        Condition::Suspect
-    } else {
-        Condition::Available
-    };
-    (condition, until_ms)
+impl EndpointTable {
+    fn priority_of(&self, sight: &Sight) -> u32 {
+        self.localities[sight.locality].priority
+    }
 }

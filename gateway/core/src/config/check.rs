@@ -9,7 +9,7 @@ mod route;
 
 use hashbrown::HashSet;
 
-use self::cluster::{cluster, endpoint_set};
+use self::cluster::{cluster, endpoint_delta, endpoint_set};
 use self::route::route_table;
 use super::{Listener, Removed, Secret, Update};
 use crate::ConfigError;
@@ -25,6 +25,8 @@ pub(super) fn update(update: &Update) -> Checked {
     each("route_tables", &update.route_tables, route_table)?;
     each("clusters", &update.clusters, cluster)?;
     each("endpoints", &update.endpoints, endpoint_set)?;
+    each("endpoint_deltas", &update.endpoint_deltas, endpoint_delta)?;
+    deltas(update)?;
     each("secrets", &update.secrets, secret)?;
     unique(
         "listeners",
@@ -52,6 +54,26 @@ pub(super) fn update(update: &Update) -> Checked {
         update.secrets.iter().map(|item| &*item.name),
     )?;
     removed(update)
+}
+
+/// A delta of endpoints needs endpoints that nothing else in the update speaks of.
+fn deltas(update: &Update) -> Checked {
+    let sets = update.endpoints.iter().map(|set| &set.cluster);
+    let gone = update.removed.clusters.iter();
+    let gone = gone.chain(&update.removed.endpoints);
+    let others: HashSet<_> = sets.chain(gone).collect();
+    for (position, delta) in update.endpoint_deltas.iter().enumerate() {
+        let path = format!("endpoint_deltas[{position}].cluster");
+        ensure(!update.full, &path, || {
+            "must not be in a full update, which has whole sets in `endpoints`".into()
+        })?;
+        ensure(!others.contains(&delta.cluster), &path, || {
+            let name = &delta.cluster;
+            format!("`{name}` is in `endpoints` or `removed` of this update too")
+        })?;
+    }
+    let names = update.endpoint_deltas.iter().map(|delta| &*delta.cluster);
+    unique("endpoint_deltas", "cluster", names)
 }
 
 fn removed(update: &Update) -> Checked {
@@ -158,6 +180,13 @@ fn ensure(holds: bool, path: impl std::fmt::Display, message: impl FnOnce() -> S
 fn within(path: impl std::fmt::Display, value: u64, least: u64, most: u64) -> Checked {
     ensure((least..=most).contains(&value), path, || {
         format!("must be {least} to {most}; it is {value}")
+    })
+}
+
+fn cookie_name(path: &str, name: &str) -> Checked {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    ensure(!name.is_empty() && name.bytes().all(token), path, || {
+        format!("must be a cookie name (RFC 6265); it is `{name}`")
     })
 }
 

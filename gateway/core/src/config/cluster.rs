@@ -1,8 +1,12 @@
 //! Clusters in the xDS sense: how to connect, balance, and judge the endpoints of one service.
 
+use std::net::IpAddr;
+
 use serde::Deserialize;
 
 use super::Name;
+use crate::hash::{hash_bytes, hash_ip};
+use crate::{HeaderLookup, cookie};
 
 /// How the endpoints of one name are reached and balanced.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -16,6 +20,13 @@ pub struct Cluster {
     /// How an endpoint is chosen among those of a locality. Default `least_request`.
     #[serde(default)]
     pub lb: LoadBalancing,
+    /// What `ring_hash` and `maglev` hash, see [`Cluster::hash`]; a call that has none of it is
+    /// balanced like `least_request`.
+    #[serde(default)]
+    pub hash_on: Vec<HashOn>,
+    /// `None`: a new endpoint takes its whole share at once.
+    #[serde(default)]
+    pub slow_start: Option<SlowStart>,
     /// `None`: no PINGs.
     #[serde(default)]
     pub keepalive: Option<Keepalive>,
@@ -56,6 +67,39 @@ pub enum LoadBalancing {
     LeastRequest,
     /// In turn, by weight.
     RoundRobin,
+    /// Like `least_request`, by the time that answers take (with its peaks) times requests.
+    PeakEwma,
+    /// The same endpoint for the same key: points on a circle.
+    RingHash,
+    /// The same endpoint for the same key: a table of slots.
+    Maglev,
+}
+
+/// Where the key of a call is: exactly one of the fields.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HashOn {
+    /// The value of this header, lower case.
+    #[serde(default)]
+    pub header: Option<Name>,
+    /// The value of this cookie.
+    #[serde(default)]
+    pub cookie: Option<Name>,
+    /// `true`: the client's IP address.
+    #[serde(default)]
+    pub source: Option<bool>,
+}
+
+/// How an endpoint that is new or comes back grows into its share; not with `ring_hash` and
+/// `maglev`, where its keys are its own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlowStart {
+    /// How long it takes to the whole share.
+    pub window_ms: u64,
+    /// The part of its share that it begins with, 1 to 100. Default 10.
+    #[serde(default = "default_min_percent")]
+    pub min_percent: u8,
 }
 
 /// PING on a connection that has streams and is silent.
@@ -106,6 +150,43 @@ pub struct PeerTls {
     /// SPIFFE ids that the peer may have, see [`super::spiffe_allowed`].
     #[serde(default)]
     pub allowed_spiffe: Vec<Name>,
+}
+
+// === impl LoadBalancing ===
+
+impl LoadBalancing {
+    /// Whether an endpoint is chosen by a key of the call.
+    #[must_use]
+    pub const fn uses_keys(self) -> bool {
+        matches!(self, Self::RingHash | Self::Maglev)
+    }
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// The hash of a call's key: the first of `hash_on` that the call has. `None`: it has none, or
+    /// balancing here uses no keys.
+    pub fn hash(&self, headers: &impl HeaderLookup, source: IpAddr) -> Option<u64> {
+        if !self.lb.uses_keys() {
+            return None;
+        }
+        self.hash_on.iter().find_map(|on| on.hash(headers, source))
+    }
+}
+
+impl HashOn {
+    fn hash(&self, headers: &impl HeaderLookup, source: IpAddr) -> Option<u64> {
+        match (&self.header, &self.cookie) {
+            (Some(name), _) => Some(hash_bytes(0, headers.first(name)?)),
+            (None, Some(name)) => Some(hash_bytes(0, cookie::value(headers, name)?)),
+            (None, None) => Some(hash_ip(0, source)),
+        }
+    }
+}
+
+const fn default_min_percent() -> u8 {
+    10
 }
 
 const fn default_connect_timeout_ms() -> u64 {

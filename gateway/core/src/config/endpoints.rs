@@ -16,6 +16,23 @@ pub struct EndpointSet {
     pub localities: Vec<LocalityConfig>,
 }
 
+/// What changed among the endpoints of one cluster. The cluster and its other endpoints stay as
+/// they are.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointDelta {
+    /// The cluster's name.
+    pub cluster: Name,
+    /// Endpoints that are new or other than before, under the locality that they are in now. A
+    /// locality is known by cluster id, region and priority together; its weight is set too (also
+    /// without endpoints), and one that is not known is added.
+    #[serde(default)]
+    pub localities: Vec<LocalityConfig>,
+    /// Endpoints that go; one that is not there is no error.
+    #[serde(default)]
+    pub removed: Vec<SocketAddr>,
+}
+
 /// Endpoints of one cluster of the clusterset at one priority.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::balance::Source;
 use crate::cluster::tests::cluster;
 use crate::config::{EndpointConfig, EndpointSet, Health, LocalityConfig};
 
@@ -29,7 +30,7 @@ fn handle(endpoints: u16, peer: bool, max_ejection_percent: u8) -> ClusterHandle
         cluster: "a".into(),
         localities: vec![locality],
     };
-    let handle = ClusterHandle::new(Arc::new(config), &Arc::new(set), None, 0);
+    let handle = ClusterHandle::new(Arc::new(config), Source::Set(&set), None, 0);
     handle.adopt();
     handle
 }
@@ -214,9 +215,18 @@ fn threads_that_fail_together_stay_below_the_cap() {
 
 #[test]
 fn one_thread_decides_at_a_time() {
-    let shared = handle(1, false, 50).shared;
-    assert_eq!(shared.alone(|| Some(shared.alone(|| Some(())))), Some(None));
-    assert_eq!(shared.alone(|| Some(())), Some(()));
+    let handle = handle(2, false, 100);
+    let (one, other) = (
+        &handle.endpoints.endpoints()[0],
+        &handle.endpoints.endpoints()[1],
+    );
+    let inner = || handle.shared.eject_within(2, &other.shared, 0, || ());
+    let outer = handle.shared.eject_within(2, &one.shared, 0, inner);
+    assert_eq!(outer, Some(None));
+    assert_eq!(
+        handle.shared.eject_within(2, &other.shared, 0, || ()),
+        Some(())
+    );
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use super::{ByName, Snapshot, changed};
-use crate::config::{Cluster, EndpointSet, Name, Update};
+use crate::balance::Source;
+use crate::config::{Cluster, EndpointDelta, EndpointSet, Name, Update};
 use crate::{ClusterHandle, ConfigError};
 
 /// Clusters and their endpoints together: a cluster is made anew when either changes.
@@ -27,6 +28,15 @@ pub(super) fn apply_clusters(
             message,
         ));
     }
+    let deltas = &update.endpoint_deltas;
+    if let Some(at) = deltas.iter().position(|delta| !stays(&delta.cluster)) {
+        let name = &deltas[at].cluster;
+        let message = format!("there is no cluster `{name}`; send it in the same update or before");
+        return Err(ConfigError::new(
+            format!("endpoint_deltas[{at}].cluster"),
+            message,
+        ));
+    }
     let staying = touched.iter().filter(|name| stays(name));
     let new = staying.map(|name| (Name::clone(name), sent.cluster(prev, base, name, now_ms)));
     Ok(changed(
@@ -40,6 +50,7 @@ pub(super) fn apply_clusters(
 struct Sent<'a> {
     configs: HashMap<&'a Name, &'a Cluster>,
     sets: HashMap<&'a Name, &'a EndpointSet>,
+    deltas: HashMap<&'a Name, &'a EndpointDelta>,
     removed: HashSet<&'a Name>,
     emptied: HashSet<&'a Name>,
 }
@@ -56,6 +67,11 @@ impl<'a> Sent<'a> {
                 .endpoints
                 .iter()
                 .map(|set| (&set.cluster, set))
+                .collect(),
+            deltas: update
+                .endpoint_deltas
+                .iter()
+                .map(|delta| (&delta.cluster, delta))
                 .collect(),
             removed: update.removed.clusters.iter().collect(),
             emptied: update.removed.endpoints.iter().collect(),
@@ -81,24 +97,23 @@ impl<'a> Sent<'a> {
             Some(sent) => reused(before.map(|before| &before.config), sent),
             None => Arc::clone(&base.clusters[name].config),
         };
-        let set = match (self.sets.get(name), base.cluster(name)) {
-            (Some(sent), _) => reused(before.map(|before| before.endpoints.config()), sent),
-            (None, Some(kept)) if !self.emptied.contains(name) => {
-                Arc::clone(kept.endpoints.config())
+        // In a full update endpoints that are not sent are none, whatever `prev` had.
+        let source = match (self.sets.get(name), self.deltas.get(name)) {
+            (Some(set), _) => Source::Set(set),
+            (None, Some(delta)) => Source::Delta(delta),
+            (None, None) if self.emptied.contains(name) || base.cluster(name).is_none() => {
+                Source::Nothing
             }
-            (None, _) => Arc::new(EndpointSet {
-                cluster: Name::clone(name),
-                localities: Vec::new(),
-            }),
+            (None, None) => Source::Same,
         };
         let same = |before: &&Arc<ClusterHandle>| {
-            Arc::ptr_eq(&before.config, &config) && *before.endpoints.config() == set
+            Arc::ptr_eq(&before.config, &config) && before.endpoints.is_of(source)
         };
         if let Some(before) = before.filter(same) {
             return Arc::clone(before);
         }
         let before = before.map(|before| &**before);
-        Arc::new(ClusterHandle::new(config, &set, before, now_ms))
+        Arc::new(ClusterHandle::new(config, source, before, now_ms))
     }
 }
 
@@ -106,8 +121,10 @@ impl<'a> Sent<'a> {
 pub(super) fn touched_clusters(update: &Update) -> Vec<Name> {
     let sent = update.clusters.iter().map(|cluster| &cluster.name);
     let sets = update.endpoints.iter().map(|set| &set.cluster);
+    let deltas = update.endpoint_deltas.iter().map(|delta| &delta.cluster);
     let mut seen = HashSet::new();
     sent.chain(sets)
+        .chain(deltas)
         .chain(&update.removed.endpoints)
         .filter(|name| seen.insert(Name::clone(name)))
         .cloned()

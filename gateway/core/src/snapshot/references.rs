@@ -134,17 +134,19 @@ fn check_cluster(next: &Snapshot, cluster: &ClusterHandle, positions: &Positions
         check_secret(next, "peer_tls.secret", &tls.secret, Part::Identity).map_err(under)?;
         return check_secret(next, "peer_tls.ca", &tls.ca, Part::Ca).map_err(under);
     }
-    for (at, locality) in cluster.endpoints.config().localities.iter().enumerate() {
-        if let Some(peer) = locality.endpoints.iter().position(|endpoint| endpoint.peer) {
-            let set = path("endpoints", &positions.endpoints, name);
-            let message = format!("needs `peer_tls` in the cluster `{name}`");
-            return Err(ConfigError::new(
-                format!("{set}.localities[{at}].endpoints[{peer}].peer"),
-                message,
-            ));
-        }
+    if cluster.endpoints.peers() == 0 {
+        return Ok(());
     }
-    Ok(())
+    let peer = cluster.endpoints.iter().find(|endpoint| endpoint.peer);
+    peer.map_or(Ok(()), |peer| {
+        let set = path("endpoints", &positions.endpoints, name);
+        let message = format!(
+            "`{}` is a gateway of another cluster: needs `peer_tls` in the cluster `{name}`",
+            peer.address
+        );
+        let at = format!("{set}.localities[{}]", peer.locality);
+        Err(ConfigError::new(at, message))
+    })
 }
 
 fn check_secret(next: &Snapshot, path: &str, name: &Name, part: Part) -> Checked {

@@ -133,7 +133,7 @@ fn an_endpoint_change_costs_one_cluster_and_keeps_what_was_learned() {
         Arc::ptr_eq(&before.config, &after.config) && Arc::ptr_eq(&before.shared, &after.shared)
     );
     assert_eq!(
-        before.shared.members().len(),
+        before.shared.members(),
         2,
         "the cap counts the newest endpoints"
     );
@@ -151,10 +151,10 @@ fn a_changed_cluster_keeps_its_endpoints() {
     .unwrap();
     let [before, after] = [&snapshot, &next].map(|snapshot| snapshot.cluster("users").unwrap());
     assert_eq!(after.config.panic_percent, 10);
-    assert!(Arc::ptr_eq(
-        before.endpoints.config(),
-        after.endpoints.config()
-    ));
+    assert_eq!(
+        after.endpoints.differences(&before.endpoints),
+        crate::Differences::default()
+    );
     assert!(!Arc::ptr_eq(&before.endpoints, &after.endpoints));
 }
 
@@ -221,7 +221,8 @@ fn dangling_names_are_refused_with_the_path_of_who_has_them() {
     peer["localities"][0]["endpoints"][0]["peer"] = json!(true);
     assert_eq!(
         refused(json!({"version": "43", "full": false, "endpoints": [peer]})),
-        "endpoints[0].localities[0].endpoints[0].peer: needs `peer_tls` in the cluster `users-next`"
+        "endpoints[0].localities[0]: `10.0.0.1:1` is a gateway of another cluster: needs `peer_tls` in the cluster \
+         `users-next`"
     );
     let mut cluster = document()["clusters"][0].clone();
     cluster["peer_tls"]["ca"] = json!("web");
@@ -261,7 +262,54 @@ fn a_refused_update_changes_nothing_that_endpoints_share() {
     let change = json!({"version": "43", "full": false, "endpoints": [set],
         "removed": {"secrets": ["web"]}});
     assert!(delta(&snapshot, &change).is_err());
-    assert_eq!(snapshot.cluster("users").unwrap().shared.members().len(), 4);
+    assert_eq!(snapshot.cluster("users").unwrap().shared.members(), 4);
+}
+
+#[test]
+fn a_delta_of_endpoints_changes_what_it_names() {
+    let snapshot = first();
+    let changed = endpoints("users", &["10.0.0.99:50051"]);
+    let delta_of = |removed: &str| {
+        json!({"version": "43", "full": false, "endpoint_deltas": [
+            {"cluster": "users", "localities": changed["localities"], "removed": [removed]}]})
+    };
+    let next = delta(&snapshot, &delta_of("10.0.0.7:50051")).unwrap();
+    assert_eq!(shared(&snapshot, &next), ALL[1..]);
+    let table = &next.cluster("users").unwrap().endpoints;
+    assert_eq!(table.len(), 4);
+    assert!(
+        next.endpoint("users", "10.0.0.7:50051".parse().unwrap())
+            .is_none()
+    );
+    let again = delta(&next, &delta_of("10.0.0.7:50051")).unwrap();
+    assert_eq!(
+        shared(&next, &again),
+        ALL,
+        "applied twice it changes nothing"
+    );
+}
+
+#[test]
+fn a_delta_of_endpoints_stands_alone() {
+    let refused = |change: &Value| {
+        let update = parse_update(change.to_string().as_bytes());
+        update
+            .and_then(|update| Snapshot::apply(&first(), update, 1))
+            .unwrap_err()
+            .path
+    };
+    let mut change = json!({"version": "43", "full": false, "endpoint_deltas": [
+        {"cluster": "nobody"}]});
+    assert_eq!(refused(&change), "endpoint_deltas[0].cluster");
+    change["endpoint_deltas"][0]["cluster"] = json!("users");
+    change["removed"] = json!({"endpoints": ["users"]});
+    assert_eq!(refused(&change), "endpoint_deltas[0].cluster");
+    change["removed"] = json!({});
+    change["full"] = json!(true);
+    assert_eq!(refused(&change), "endpoint_deltas[0].cluster");
+    change["full"] = json!(false);
+    change["endpoint_deltas"][0]["removed"] = json!(["10.0.0.1:1", "10.0.0.1:1"]);
+    assert_eq!(refused(&change), "endpoint_deltas[0].removed[1]");
 }
 
 proptest! {
@@ -300,7 +348,9 @@ proptest! {
         let mut found: Vec<_> = snapshot.clusters().map(|cluster| {
             let endpoints = cluster.endpoints.endpoints().iter();
             let addresses = endpoints.map(|endpoint| endpoint.address.to_string());
-            (cluster.config.name.to_string(), addresses.collect::<Vec<_>>())
+            let mut addresses: Vec<_> = addresses.collect();
+            addresses.sort();
+            (cluster.config.name.to_string(), addresses)
         }).collect();
         found.sort();
         let expected = expected.into_iter().map(|(name, addresses)| (name.to_owned(), addresses));

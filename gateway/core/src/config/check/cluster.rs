@@ -1,12 +1,22 @@
 //! Checks of clusters and their endpoints.
 
+use std::net::SocketAddr;
+
 use hashbrown::HashSet;
 
-use super::{Checked, WEIGHT_MAX, each, ensure, named, positive, spiffe_patterns, under, within};
-use crate::config::{Cluster, EndpointSet, Keepalive, Outlier};
+use super::route::header_name;
+use super::{
+    Checked, WEIGHT_MAX, cookie_name, each, ensure, named, positive, spiffe_patterns, under, within,
+};
+use crate::config::{
+    Cluster, EndpointDelta, EndpointSet, HashOn, Keepalive, LocalityConfig, Outlier, SlowStart,
+};
 
 /// Largest weight of a locality: capacity may be given in finer units.
 const LOCALITY_WEIGHT_MAX: u32 = 1_000_000_000;
+
+/// Longest slow start: an hour.
+const SLOW_START_MS_MAX: u64 = 3_600_000;
 
 pub(super) fn cluster(cluster: &Cluster) -> Checked {
     named("name", &cluster.name)?;
@@ -30,6 +40,15 @@ pub(super) fn cluster(cluster: &Cluster) -> Checked {
     {
         positive("keepalive.interval_ms", Some(interval_ms))?;
         positive("keepalive.timeout_ms", Some(timeout_ms))?;
+    }
+    each("hash_on", &cluster.hash_on, hash_on)?;
+    if let Some(SlowStart {
+        window_ms,
+        min_percent,
+    }) = cluster.slow_start
+    {
+        within("slow_start.window_ms", window_ms, 1, SLOW_START_MS_MAX)?;
+        within("slow_start.min_percent", min_percent.into(), 1, 100)?;
     }
     if let Some(tls) = &cluster.peer_tls {
         named("peer_tls.sni", &tls.sni)?;
@@ -70,9 +89,44 @@ fn outlier(outlier: &Outlier) -> Checked {
     )
 }
 
+fn hash_on(on: &HashOn) -> Checked {
+    let given = [
+        on.header.is_some(),
+        on.cookie.is_some(),
+        on.source == Some(true),
+    ];
+    ensure(
+        given.iter().filter(|given| **given).count() == 1 && on.source != Some(false),
+        "",
+        || "needs exactly one of `header`, `cookie` and `source: true`".into(),
+    )?;
+    on.header
+        .as_ref()
+        .map_or(Ok(()), |name| header_name("header", name))?;
+    on.cookie
+        .as_ref()
+        .map_or(Ok(()), |name| cookie_name("cookie", name))
+}
+
 pub(super) fn endpoint_set(set: &EndpointSet) -> Checked {
+    localities(&set.localities, &mut HashSet::new())
+}
+
+pub(super) fn endpoint_delta(delta: &EndpointDelta) -> Checked {
     let mut seen = HashSet::new();
-    each("localities", &set.localities, |locality| {
+    localities(&delta.localities, &mut seen)?;
+    for (position, address) in delta.removed.iter().enumerate() {
+        ensure(
+            seen.insert(*address),
+            format!("removed[{position}]"),
+            || format!("`{address}` is in this delta twice"),
+        )?;
+    }
+    Ok(())
+}
+
+fn localities(localities: &[LocalityConfig], seen: &mut HashSet<SocketAddr>) -> Checked {
+    each("localities", localities, |locality| {
         named("cluster_id", &locality.cluster_id)?;
         within(
             "weight",

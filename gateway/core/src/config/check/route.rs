@@ -153,7 +153,7 @@ fn header_ops(path: &str, ops: Option<&HeaderOps>) -> Checked {
     Ok(())
 }
 
-fn header_name(path: impl fmt::Display, name: &str) -> Checked {
+pub(super) fn header_name(path: impl fmt::Display, name: &str) -> Checked {
     let token =
         |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9') || b"!#$%&'*+-.^_`|~".contains(&byte);
     ensure(!name.is_empty() && name.bytes().all(token), &path, || {
