@@ -205,8 +205,10 @@ class _Mirror:
             raise _RelistNeededError("the comparison found lost events")
 
     async def _timely(self, step: Awaitable[None]) -> None:
+        # Not wait_for: before Python 3.12 it drops a cancellation that meets the step's end.
         try:
-            await asyncio.wait_for(step, self._settings.call_timeout_s)
+            async with asyncio.timeout(self._settings.call_timeout_s):
+                await step
         except TimeoutError as error:
             raise StoreUnavailable(
                 f"watching {self._prefix}: {self._connection.name} takes no requests"
