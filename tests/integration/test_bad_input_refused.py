@@ -5,6 +5,8 @@ Each bad file stands in a folder beside good ones: what is good is applied, and 
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,8 @@ from federation.cli.main import app
 from tests.native.support import backends, call, channel
 from tests.testkit.etcd import EtcdServer, free_port
 from tests.testkit.federation import FEDCTL, process
+
+IN_USE = f"{os.strerror(errno.EADDRINUSE)} (os error {errno.EADDRINUSE})"
 
 GOOD = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -213,8 +217,8 @@ def test_standalone_serves_beside_bad_files_and_a_port_in_use(
         with process(tmp_path / "log", *FEDCTL, *arguments) as standalone:
             standalone.says(f"listening: infra/edge/{grpc} on 127.0.0.1:{grpc} (plain text)\n")
             standalone.says(
-                f"listeners infra/edge/{taken}: cannot listen on 127.0.0.1:{taken}: Address "
-                "already in use (os error 98); free the port or choose another; it is tried again "
+                f"listeners infra/edge/{taken}: cannot listen on 127.0.0.1:{taken}: {IN_USE}; "
+                "free the port or choose another; it is tried again "
                 "every few seconds\n"
             )
             with channel(f"127.0.0.1:{grpc}") as client:
