@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from federation.derive.resolve_asked import Asked, by_locality, by_weights
 from federation.derive.resolve_flow import Flow, flow
@@ -38,12 +39,12 @@ DEFAULT_PACE = ReturnPace()
 class Resolution:
     """All resolved services. ``inputs`` lets the next resolution reuse what did not change.
 
-    ``wait_ms`` is how long until weights change by time alone; ``None``: they rest.
+    ``waits`` has the milliseconds until a service changes by time alone; the others rest.
     """
 
     services: Mapping[ServiceName, ResolvedService] = field(default_factory=dict)
     inputs: Mapping[ServiceName, ServiceInputs] = field(default_factory=dict)
-    wait_ms: int | None = None
+    waits: Mapping[ServiceName, int] = field(default_factory=dict)
 
 
 def resolve(
@@ -58,27 +59,32 @@ def resolve(
     """Resolve every service that is exported or that a policy speaks of.
 
     ``previous`` is what is in force; clusters that come back get their part at ``pace``. ``before``
-    may hand over the last resolution: a service whose inputs are the same is not computed again,
-    since its result would be the same.
+    may hand over the caller's last resolution: a service that rests and whose facts are the same is
+    not computed again, since its result would be the same.
     """
     last = before or Resolution()
     states = tuple(drains[name] for name in sorted(drains))
     services: dict[ServiceName, ResolvedService] = {}
     gathered: dict[ServiceName, ServiceInputs] = {}
+    waits: dict[ServiceName, int] = {}
     for service in sorted({*view.exports, *view.policies}, key=str):
-        inputs = inputs_of(view, service, states)
-        if not inputs.constituents and inputs.policy.weights is None:
+        facts = inputs_of(view, service, states)
+        if not facts.constituents and facts.policy.weights is None:
             continue
-        inputs = with_standings(inputs, previous=previous.get(service), pace=pace, now_ms=now_ms)
+        known, of_known = last.services.get(service), last.inputs.get(service)
+        if known and of_known and service not in last.waits and of_known.says_the_same(facts):
+            services[service], gathered[service] = known, of_known
+            continue
+        in_force = previous.get(service)
+        inputs = with_standings(facts, previous=in_force, pace=pace, now_ms=now_ms)
         gathered[service] = inputs
-        known = last.services.get(service)
-        if known is not None and last.inputs.get(service) == inputs:
-            services[service] = known
-        else:
-            services[service] = resolve_service(inputs, previous=previous.get(service))
-    standings = (entry for inputs in gathered.values() for entry in inputs.standings.values())
-    waits = [wait for entry in standings if (wait := wait_ms(entry, pace, now_ms)) is not None]
-    return Resolution(services=services, inputs=gathered, wait_ms=min(waits, default=None))
+        services[service] = (
+            known if known and of_known == inputs else resolve_service(inputs, previous=in_force)
+        )
+        wait = wait_ms(chain.from_iterable(inputs.standings.values()), pace, now_ms)
+        if wait is not None:
+            waits[service] = wait
+    return Resolution(services, gathered, waits)
 
 
 def resolve_service(inputs: ServiceInputs, *, previous: ResolvedService | None) -> ResolvedService:

@@ -56,6 +56,14 @@ class ServiceInputs:
     policy: Policy
     standings: Mapping[Region, tuple[Standing, ...]] = field(default_factory=dict)
 
+    def says_the_same(self, other: ServiceInputs) -> bool:
+        """Whether the facts are the same, standings aside."""
+        return (
+            self.constituents == other.constituents
+            and self.policy == other.policy
+            and self.regions == other.regions
+        )
+
     @property
     def sources(self) -> tuple[Region, ...]:
         """The regions whose callers' traffic is divided."""

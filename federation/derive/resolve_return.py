@@ -62,8 +62,7 @@ def advance_standings(
     for cluster, entry in stays.items():
         whole_bp = FULL_SHARE_BP if entry.held and trusted else furthest_bp
         returned_bp = min(FULL_SHARE_BP, own_bp[cluster] * FULL_SHARE_BP // whole_bp)
-        update = {"returned_bp": max(entry.returned_bp, returned_bp)}
-        found.append(entry.model_copy(update=update))
+        found.append(_at_least(entry, returned_bp))
     found += [
         entry if entry.lost_ms is not None else _lost(entry, now_ms)
         for cluster, entry in last.items()
@@ -94,6 +93,12 @@ def _stay(cluster: ClusterId, last: Standing | None, pace: ReturnPace, now_ms: i
     )
 
 
+def _at_least(entry: Standing, returned_bp: int) -> Standing:
+    if entry.returned_bp >= returned_bp:
+        return entry
+    return entry.model_copy(update={"returned_bp": returned_bp})
+
+
 def _lost(entry: Standing, now_ms: int) -> Standing:
     return entry.model_copy(update={"returned_bp": 0, "lost_ms": now_ms})
 
@@ -117,7 +122,7 @@ def _progress_bp(entry: Standing, pace: ReturnPace, now_ms: int) -> int:
     if pace.over_ms <= 0:
         return FULL_SHARE_BP
     steps = max(0, _elapsed_ms(entry, pace, now_ms)) // TICK_MS + 1
-    return min(FULL_SHARE_BP, steps * TICK_MS * FULL_SHARE_BP // pace.over_ms)
+    return max(1, min(FULL_SHARE_BP, steps * TICK_MS * FULL_SHARE_BP // pace.over_ms))
 
 
 def _until_next_step(entry: Standing, pace: ReturnPace, now_ms: int) -> int:

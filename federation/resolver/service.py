@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import NoReturn
 
@@ -25,6 +25,7 @@ from federation.ports import (
     Leadership,
     Listing,
     PortError,
+    Put,
     Store,
     StoreUnavailable,
     TemporaryError,
@@ -36,6 +37,10 @@ from federation.wire.etcd import StoredProblem, ViewReader
 from federation.wire.etcd_keys import Keys
 
 log = logging.getLogger(__name__)
+
+
+BATCH_BYTES_MAX = 1_000_000
+"""Bytes of values in one commit; etcd refuses requests of more than 1.5 MiB."""
 
 
 class LeadershipLostError(TemporaryError):
@@ -114,10 +119,13 @@ class Resolver:
             while True:
                 await asyncio.wait({news}, timeout=wait_s)
                 if news.done():
-                    await asyncio.sleep(self._settings.coalesce_s)
                     term.look(news.result())
+                    wait_s = await term.step()
+                    # Whatever comes meanwhile is one listing, the newest, when it is asked for.
+                    await asyncio.sleep(self._settings.coalesce_s)
                     news = asyncio.ensure_future(anext(listings, None))
-                wait_s = await term.step()
+                else:
+                    wait_s = await term.step()
         finally:
             await cancel_and_wait(news)
 
@@ -192,10 +200,8 @@ class _Term:
         )
 
     async def _write(self, writes: Sequence[Write]) -> None:
-        for start in range(0, len(writes), MAX_WRITES):
-            revision = await self._store.commit(
-                writes[start : start + MAX_WRITES], guards=[self._fence]
-            )
+        for batch in batches(writes):
+            revision = await self._store.commit(batch, guards=[self._fence])
             if revision is None:
                 raise LeadershipLostError(
                     f"term {self._leader.term} is over: {self._fence.key} is gone"
@@ -205,3 +211,21 @@ class _Term:
             "derived state written",
             extra={"writes": len(writes), "revision": self._written_revision},
         )
+
+
+def batches(writes: Iterable[Write]) -> Iterator[Sequence[Write]]:
+    """``writes`` in order, in commits that the store takes.
+
+    A value that is too large by itself goes alone, so that its refusal names it.
+    """
+    batch: list[Write] = []
+    size = 0
+    for write in writes:
+        added = len(write.value) if isinstance(write, Put) else 0
+        if batch and (len(batch) == MAX_WRITES or size + added > BATCH_BYTES_MAX):
+            yield batch
+            batch, size = [], 0
+        batch.append(write)
+        size += added
+    if batch:
+        yield batch

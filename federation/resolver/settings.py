@@ -19,8 +19,8 @@ class ResolverSettings:
     ``identity``: shown to people as the leader; unique among running resolvers.
     ``lease_ttl_s``: how long a dead leader keeps the lead; 3 s lets another lead within 5 s.
     ``retry_max_s``: longest wait between tries to reach the store.
-    ``coalesce_s``: how long a change waits for others that come with it (an agent publishes several
-    keys at once); it is part of every propagation, so it is short.
+    ``coalesce_s``: least time between two steps, so that changes that come together (many agents
+    start) are one step; the first one does not wait for it.
     ``return_over_s``: time in which the part of a cluster that could take no calls comes back, at
     most 10 minutes; 0 gives it back at once.
     ``return_hold_s``: how long the return of a cluster that comes and goes is held at its first

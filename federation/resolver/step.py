@@ -82,13 +82,13 @@ def step(
     manifest = _manifest(sealed, _silent(view, stored.manifest, now_ms), stored.manifest)
     if manifest != stored.manifest:
         writes.append(Put(keys.resolved_manifest, to_bytes(manifest)))
-    waits = [wait_ms(state, now_ms) for state in states.values()]
-    waits.append(resolution.wait_ms)
+    waits = [wait for state in states.values() if (wait := wait_ms(state, now_ms)) is not None]
+    waits += resolution.waits.values()
     return Step(
         writes=tuple(writes),
         after=Stored(resolution.services, states, manifest),
         resolution=resolution,
-        wait_ms=min((wait for wait in waits if wait is not None), default=None),
+        wait_ms=min(waits, default=None),
     )
 
 

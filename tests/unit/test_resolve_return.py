@@ -151,7 +151,7 @@ def test_a_pace_of_zero_returns_all_at_once() -> None:
         pace=ReturnPace(over_ms=0),
     )
     assert east_bp(found.services[SERVICE]) == 4000
-    assert found.wait_ms is None
+    assert not found.waits
 
 
 def test_the_resolver_is_called_again_at_each_step_and_then_rests() -> None:
@@ -160,9 +160,9 @@ def test_the_resolver_is_called_again_at_each_step_and_then_rests() -> None:
     now_ms, steps = LONG_MS + 60_123, 0
     while steps < 50:
         found = resolve(view, drains={}, previous=found.services, now_ms=now_ms, before=found)
-        if found.wait_ms is None:
+        if not found.waits:
             break
-        now_ms, steps = now_ms + found.wait_ms, steps + 1
+        now_ms, steps = now_ms + found.waits[SERVICE], steps + 1
     assert steps == 9
     assert east_bp(found.services[SERVICE]) == 4000
 
