@@ -1,4 +1,4 @@
-"""``python -m tests.conformance.grpcio_server HOST:PORT DESCRIPTORS``: the interop service on grpcio's asyncio."""
+"""The interop service on grpcio's asyncio server; started with HOST:PORT and DESCRIPTORS."""
 
 from __future__ import annotations
 

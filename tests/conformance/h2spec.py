@@ -1,7 +1,7 @@
 """h2spec: 145 cases of RFC 9113 and RFC 7541 against the gateway's listeners.
 
-Its requests are plain GETs and POSTs without a content type, so it is the gateway itself that answers
-them (415); the suite is about frames, states and windows, not about what is answered.
+Its requests are plain GETs and POSTs without a content type, so it is the gateway itself that
+answers them (415); the suite is about frames, states and windows, not about what is answered.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """gRPC's interop cases: grpc-go's own client through the gateway.
 
-Left out: the cases about cloud credentials, and ``pick_first_unary``, which asks which server answered
-(grpc-go's server does not say, and behind a proxy it is not the client's choice).
+Left out: the cases about cloud credentials, and ``pick_first_unary``, which asks which server
+answered (grpc-go's server does not say, and behind a proxy it is not the client's choice).
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ CASES = (
 ORCA_CASES = ("orca_per_rpc", "orca_oob")
 """Load reports in trailers and as a stream; only grpc-go's server gives them."""
 
-ORCA_CONFIG = {"loadBalancingConfig": [{"test_backend_metrics_load_balancer": {}}]}
+ORCA_CONFIG: dict[str, object] = {
+    "loadBalancingConfig": [{"test_backend_metrics_load_balancer": {}}]
+}
 CASE_TIMEOUT_S = 60
 
 

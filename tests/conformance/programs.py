@@ -1,7 +1,7 @@
 """The programs written in Go: which there are, and where they are built.
 
-Decides: that they live in the user's cache, under a name that changes with the versions asked for in
-``go/go.mod``. Leaves to Go's module proxy: fetching. Nothing of them is kept in the checkout.
+Decides: that they live in the user's cache, under a name that changes with the versions asked for
+in ``go/go.mod``. Leaves to Go: fetching and checking them against ``go/go.sum``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Programs:
         return self.directory / "nethttp"
 
 
-class NoGo(Exception):
+class NoGoError(Exception):
     """Go is not installed."""
 
     def __init__(self) -> None:
@@ -69,11 +69,11 @@ def built() -> Programs | None:
 
 
 def build() -> Programs:
-    """The programs, built now if need be. Raises ``NoGo``, or ``CalledProcessError`` of ``go``."""
+    """The programs, built if need be. Raises ``NoGoError`` or ``CalledProcessError``."""
     if (programs := built()) is not None:
         return programs
     if shutil.which("go") is None:
-        raise NoGo
+        raise NoGoError
     directory = _directory()
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent) as place:
@@ -95,7 +95,7 @@ def versions() -> dict[str, str]:
 
 def _directory() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    sources = sorted(MODULE.rglob("*.go")) + [MODULE / "go.mod", MODULE / "go.sum"]
+    sources = [*sorted(MODULE.rglob("*.go")), MODULE / "go.mod", MODULE / "go.sum"]
     texts = [[str(path.relative_to(MODULE)), path.read_text()] for path in sources]
     key = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]
     return cache / "federation" / f"conformance-{key}"

@@ -1,4 +1,4 @@
-"""Message classes of grpc.testing, made from descriptors at run time: nothing is copied or generated."""
+"""Message classes of grpc.testing, made from descriptors at run time: nothing is generated."""
 
 from __future__ import annotations
 
