@@ -3,7 +3,7 @@
 Decides: which columns a kind has and what stands in them.
 Leaves to others: laying out tables (``output``), fetching objects and statuses (``objects_get``).
 Invariants: pure; a condition that was never set reads ``Unknown``, a list that is empty ``<none>``;
-the columns of the documents' kinds are those of the documents (TARGETKIND, TARGETNAME, AGE).
+a policy's columns are TARGETKIND, TARGETNAME and AGE.
 """
 
 from __future__ import annotations

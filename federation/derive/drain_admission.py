@@ -73,7 +73,7 @@ class Refused:
 
 
 def target_kind(view: FederationView, name: str) -> DrainTargetKind | None:
-    """What ``name`` names; a name that is both a region and a cluster means the region (E6)."""
+    """What ``name`` names; a name that is both a region and a cluster means the region."""
     if any(member.region == name for member in view.members.values()):
         return DrainTargetKind.REGION
     if ClusterId(name) in view.members:

@@ -1,7 +1,7 @@
 """What one cluster's objects say to the others: its exports, and what it asks of imports.
 
 Decides: which Services are exported (by a ServiceExport of their name, or by a MultiClusterService
-applied here that lists this cluster or its region, E6), and their summaries.
+applied here that lists this cluster or its region), and their summaries.
 Leaves to others: what is asked of imports (``derive.exports_policies``), whether a shrink is
 believed (``derive.shrink``), conflicts between clusters and all conditions (``derive.compile``).
 Invariants: no cluster exports on behalf of another; a Service that nobody exports is not in the

@@ -51,7 +51,7 @@ class Meanings:
         return self.of_import(found)
 
     def find_import(self, namespace: str, name: str) -> AnyImport | None:
-        """The import of that name; the documents' kind goes before the MCS API's."""
+        """The import of that name; the federation's kind goes before the MCS API's."""
         return self.objects.get(FederatedServiceImport, namespace, name) or self.objects.get(
             McsServiceImport, namespace, name
         )

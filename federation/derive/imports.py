@@ -1,4 +1,4 @@
-"""Which Service an import means, and which clusters a name means (E6).
+"""Which Service an import means, and which clusters a name means (docs/semantics.md).
 
 Decides: the order in which an import's name is read as a Service, and that a name which is both a
 region and a cluster means the region.
@@ -16,7 +16,7 @@ from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.objects import FederatedServiceImport, McsServiceImport
 
 IMPORT_SUFFIX = "-import"
-"""Ending of the documents' imports that their Service does not have."""
+"""Ending of an import's name that its Service does not have."""
 
 
 def candidates(source: FederatedServiceImport | McsServiceImport) -> tuple[ServiceName, ...]:

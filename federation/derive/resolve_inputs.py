@@ -1,7 +1,7 @@
 """Everything that one service's resolution depends on, gathered from a view.
 
 Decides: which policy rules (the oldest by create_revision), which regions there are, what a name
-means (a name that is both a region and a cluster means the region, E6), which clusters are alive.
+means (a name that is both a region and a cluster means the region), which clusters are alive.
 Leaves to others: what is asked (``derive.resolve_asked``), where it goes (``derive.resolve_flow``).
 Invariants: equal inputs give equal resolutions, so that callers may keep a result as long as its
 inputs compare equal; a cluster without heartbeat looks like any other (silence moves nothing).

@@ -18,7 +18,7 @@ from federation.model.resolved import FULL_SHARE_BP, DrainPhase
 
 
 class DrainTargetKind(StrEnum):
-    """What the target names. A name that is both a region and a cluster means the region (E6)."""
+    """What the target names. A name that is both a region and a cluster means the region."""
 
     REGION = "Region"
     CLUSTER = "Cluster"

@@ -111,7 +111,7 @@ class FailoverRule(Value):
 class ServicePolicyFact(Value):
     """What one cluster's objects ask of one import: weights (MultiClusterService) and failover.
 
-    ``service`` is the exported service that the import means in that cluster (E6). ``weights`` is
+    ``service`` is the exported service that the import means in that cluster. ``weights`` is
     ``None`` where no MultiClusterService speaks; ``origin`` names the objects, for reasons.
     """
 

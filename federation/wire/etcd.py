@@ -197,7 +197,7 @@ class _Gathered:
                 raise AssertionError(f"no place for {type(value).__name__}")
 
     def _add_policy(self, value: ServicePolicyFact) -> None:
-        """Of two imports of one service in one cluster the older speaks for it (E6)."""
+        """Of two imports of one service in one cluster the older speaks for it."""
         of_service = self.policies.setdefault(value.service, {})
         other = of_service.get(value.cluster)
         if other is None or value.create_revision < other.create_revision:

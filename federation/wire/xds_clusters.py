@@ -35,7 +35,7 @@ _Cluster = cluster_pb2.Cluster
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 PANIC_PERCENT = 50
-"""Below this healthy share of a priority health is ignored and traffic is spread (E4)."""
+"""Below this healthy share of a priority health is ignored and traffic is spread (panic)."""
 
 MAX_REQUESTS = 1_000_000
 """Envoy's own 1024 concurrent calls for a whole upstream would starve streaming."""

@@ -108,7 +108,7 @@ spec:
 
 
 def of_the_documents() -> list[ApiObject]:
-    """All manifests of the documents in one cluster."""
+    """All example manifests in one cluster."""
     text = "\n---\n".join(path.read_text() for path in sorted(MANIFESTS.glob("*.yaml")))
     return list(parse(text))
 

@@ -1,4 +1,4 @@
-"""E2's order of precedence: the table's first match is the one that the specification names."""
+"""Precedence (docs/semantics.md): a table's first match is the one that the order names."""
 
 from __future__ import annotations
 

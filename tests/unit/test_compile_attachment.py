@@ -1,4 +1,4 @@
-"""Attachment of routes to listeners, and the statuses of both (E2)."""
+"""Attachment of routes to listeners, and the statuses of both."""
 
 from __future__ import annotations
 

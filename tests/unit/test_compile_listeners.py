@@ -1,4 +1,4 @@
-"""Listeners: conflicts, ports, protocols and certificates (E2)."""
+"""Listeners: conflicts, ports, protocols and certificates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statuses of exports, imports and MultiClusterServices; endpoints of imports (E1, E6)."""
+"""Statuses of exports, imports and MultiClusterServices; endpoints of imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules: matches, backends, weights, filters and refusals (E2)."""
+"""Rules: matches, backends, weights, filters and refusals."""
 
 from __future__ import annotations
 

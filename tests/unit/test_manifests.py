@@ -1,4 +1,4 @@
-"""Manifests to objects: the documents' own parse unchanged, hostile text is bounded."""
+"""Manifests to objects: the examples parse unchanged, hostile text is bounded."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def objects_of(text: str) -> dict[str, object]:
 
 
 class TestDocumentedManifests:
-    """The manifests of the documents are taken as they are."""
+    """The example manifests are taken as they are."""
 
     @pytest.mark.parametrize("path", sorted(MANIFESTS.glob("*.yaml")), ids=lambda path: path.name)
     def test_parses_and_reads_back(self, path: Path) -> None:

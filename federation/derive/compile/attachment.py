@@ -1,6 +1,6 @@
 """Attachment of routes to listeners: which parents take a route, and for which hostnames.
 
-Decides: ``Accepted`` of a route at each parent, as far as the parent decides it (E2).
+Decides: ``Accepted`` of a route at each parent, as far as the parent decides it.
 Leaves to others: the route's own faults and references (``rules``), precedence (``tables``).
 Invariants: a parent of another controller gets no entry; a route attaches to a listener even while
 the listener cannot be opened, so that repairing the listener needs no change of the route.

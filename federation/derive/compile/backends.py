@@ -1,6 +1,6 @@
 """Backends of rules: what a backendRef leads to.
 
-Decides: which references resolve, and in what reason a reference fails (E2).
+Decides: which references resolve, and in what reason a reference fails.
 Leaves to others: weights and answers (``rules``), the endpoints behind (``upstreams``).
 Invariants: a reference into another namespace without a grant fails alike whether its referent
 exists or not; a Service means the endpoints of this cluster, an import those of the clusterset.

@@ -1,4 +1,4 @@
-"""Statuses of ServiceExports (MCS API): Valid, Ready, Conflict (E1).
+"""Statuses of ServiceExports (MCS API): Valid, Ready, Conflict (KEP-1645).
 
 Decides: whether an export makes sense, has reached the federation, and agrees with the others.
 Leaves to others: what is exported and published (``derive.exports``, the agent).

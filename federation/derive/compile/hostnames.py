@@ -1,6 +1,6 @@
 """Hostnames: what listeners and routes have in common, and which is more specific.
 
-Decides: intersection and specificity as the Gateway API defines them (E2).
+Decides: intersection and specificity as the Gateway API defines them.
 Leaves to others: which routes and listeners are compared.
 Invariants: ``*.a.b`` matches one label or more before ``.a.b``, never ``a.b`` itself; ``*`` alone
 is every host and the least specific.
@@ -32,7 +32,7 @@ def intersect(listener: str | None, route: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def specificity(hostname: str) -> tuple[int, int]:
-    """Larger is more specific: characters if precise, then characters at all (E2)."""
+    """Larger is more specific: characters if precise, then characters at all."""
     if hostname == ANY:
         return (0, 0)
     return (0 if hostname.startswith("*.") else len(hostname), len(hostname))

@@ -1,7 +1,7 @@
 """Statuses of imports: which Service they mean and which clusters stand behind them.
 
-Decides: ``ResolvedRefs`` and ``Ready`` of the documents' ServiceImport, ``Ready`` of the MCS API's,
-``Stale`` of both.
+Decides: ``ResolvedRefs`` of the federation's ServiceImport, ``Ready`` and ``Stale`` of that and the
+MCS API's.
 Leaves to others: the meaning itself (``derive.imports``), routes to imports (``backends``).
 Invariants: ``Ready`` follows exports and endpoints as published, not this cluster's own guess; the
 clusters listed are those that export, sorted.

@@ -84,7 +84,7 @@ def import_name(source: MultiClusterService) -> ServiceName:
 
 
 def import_key(objects: ObjectSnapshot, source: MultiClusterService) -> ObjectKey:
-    """The object that ``source`` refers to; the documents' kind as long as there is none."""
+    """The object that ``source`` refers to; the federation's kind as long as there is none."""
     name = import_name(source)
     found = find_import(objects, name)
     if found is not None:
@@ -101,7 +101,7 @@ def crosses(grants: Iterable[ReferenceGrant], referrer: ObjectKey, referent: Obj
 
 
 def find_import(objects: ObjectSnapshot, name: ServiceName) -> AnyImport | None:
-    """The import of that name, the documents' kind first."""
+    """The import of that name, the federation's kind first."""
     federated = objects.get(FederatedServiceImport, name.namespace, name.name)
     return federated or objects.get(McsServiceImport, name.namespace, name.name)
 

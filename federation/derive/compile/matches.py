@@ -1,6 +1,6 @@
 """Matches of GRPCRoute rules: what requests they take and how specific they are.
 
-Decides: paths and headers of a match, and its place in the order of precedence (E2).
+Decides: paths and headers of a match, and its place in the order of precedence.
 Leaves to others: hostnames and age (``tables``).
 Invariants: a match that gateways would read differently is refused, never approximated; of several
 header matches of one name the first counts.
@@ -27,8 +27,8 @@ EVERY_CALL = PathMatch(kind=MatchKind.PREFIX, value="/")
 class Specificity:
     """Order of precedence among matches: the smaller comes first.
 
-    The Gateway API counts characters of service and method, then headers; *ours*: at the same count
-    exact before regular expression.
+    The Gateway API counts characters of service and method, then headers; it is silent about types:
+    at the same count exact comes before regular expression here.
     """
 
     minus_service: int

@@ -1,4 +1,4 @@
-"""Statuses of MultiClusterServices: Accepted, ResolvedRefs, BackendsReady (E6).
+"""Statuses of MultiClusterServices: Accepted, ResolvedRefs, BackendsReady.
 
 Decides: which MultiClusterService rules an import, and whether the clusters it lists can serve.
 Leaves to others: weights in force (``derive.resolve``).

@@ -1,6 +1,6 @@
 """GRPCRoutes as a whole: rules, attachment and status.
 
-Decides: the conditions of a route at each parent (E2).
+Decides: the conditions of a route at each parent.
 Leaves to others: rules (``rules``), parents (``attachment``), precedence (``tables``).
 Invariants: a route with a fault in some rules serves the others and says ``PartiallyInvalid``; one
 with a fault in all of them is not accepted; references never change acceptance.

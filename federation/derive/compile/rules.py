@@ -2,8 +2,8 @@
 
 Decides: the action of a rule, what of it is refused and why, and which upstreams it needs.
 Leaves to others: attachment, precedence and statuses (``attachment``, ``tables``, ``routes``).
-Invariants: the share of invalid references is answered UNAVAILABLE and never given to the others
-(E2); a rule with a filter that cannot be followed answers UNAVAILABLE instead of going without it;
+Invariants: the share of invalid references is answered UNAVAILABLE and never given to the others;
+a rule with a filter that cannot be followed answers UNAVAILABLE instead of going without it;
 every refusal names the rule and the reason.
 """
 

@@ -1,6 +1,6 @@
 """Route tables: which routes answer for a host, in order of precedence.
 
-Decides: virtual hosts of a listener port and the order of routes in each (E2).
+Decides: virtual hosts of a listener port and the order of routes in each (docs/semantics.md).
 Leaves to others: attachment (``attachment``), single matches (``matches``).
 Invariants: a host belongs to the most specific listener of the port and sees that listener's routes
 only; every listener's own host has an entry, so that a less specific listener never answers for it;

@@ -209,7 +209,7 @@ class Namespace(ApiObject):
 
 
 class ConfigMap(ApiObject):
-    """A Kubernetes ConfigMap; the documents keep keepalive settings in one."""
+    """A Kubernetes ConfigMap; keepalive settings are kept in one."""
 
     GROUP: ClassVar[str] = ""
     KIND: ClassVar[str] = "ConfigMap"

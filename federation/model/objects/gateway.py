@@ -2,7 +2,7 @@
 
 Decides: their fields, the closed sets of their values, and what is wrong in one object by itself.
 Leaves to others: whether listeners conflict or can be served (``derive.compile``).
-Invariants: ``selectorLabels`` of the documents is read as ``selector.matchLabels`` (E6).
+Invariants: ``selectorLabels`` is read as ``selector.matchLabels`` (docs/semantics.md).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from federation.model.objects.metadata import ApiObject, Name, Namespace_, Part, Port
 
 GATEWAY_GROUP = "gateway.networking.k8s.io"
-"""API group of Gateway API kinds and of the documents' own kinds."""
+"""API group of Gateway API kinds and of the federation's own kinds."""
 
 _HOSTNAME = re.compile(
     r"(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII

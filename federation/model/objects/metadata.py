@@ -131,7 +131,7 @@ class ApiObject(Part):
 
     @property
     def age(self) -> tuple[int, str, str]:
-        """Sort key: the older object is the smaller (E2: then alphabetical by namespace/name)."""
+        """Sort key: the older object is the smaller; then by namespace and name (Gateway API)."""
         return (self._creation_order, self.metadata.namespace, self.metadata.name)
 
     def with_creation_order(self, creation_order: int) -> Self:

@@ -1,9 +1,9 @@
-"""Exports, imports and cluster weights: the MCS API's kinds and the documents' own.
+"""Exports, imports and cluster weights: the MCS API's kinds and the federation's own.
 
 Decides: their fields and what is wrong in one object by itself.
-Leaves to others: which Service an import means and what is exported (``derive.exports``, E6).
-Invariants: two kinds are named ServiceImport; the MCS API's is ``McsServiceImport``, the documents'
-(group ``gateway.networking.k8s.io``) is ``FederatedServiceImport``.
+Leaves to others: which Service an import means and what is exported (``derive.exports``).
+Invariants: two kinds are named ServiceImport; the MCS API's is ``McsServiceImport``, the one of
+group ``gateway.networking.k8s.io`` is ``FederatedServiceImport``.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class ServiceRef(Part):
 
 
 class FederatedServiceImportSpec(Part):
-    """The documents' import; ``service_ref`` ``None`` derives the Service from the name (E6)."""
+    """The federation's import; ``service_ref`` ``None`` derives the Service from the name."""
 
     type: ServiceType = ServiceType.CLUSTER_SET_IP
     ports: tuple[ImportPort, ...] = Field(min_length=1)
@@ -104,7 +104,7 @@ class FederatedServiceImportSpec(Part):
 
 
 class FederatedServiceImport(ApiObject):
-    """The documents' ServiceImport (gateway.networking.k8s.io/v1beta1)."""
+    """The federation's ServiceImport (gateway.networking.k8s.io/v1beta1)."""
 
     GROUP: ClassVar[str] = GATEWAY_GROUP
     KIND: ClassVar[str] = "ServiceImport"
@@ -123,7 +123,7 @@ class ServiceImportReference(Part):
 
 
 class ClusterBackend(Part):
-    """The weight of one cluster, or of one region's clusters together (E6)."""
+    """The weight of one cluster, or of one region's clusters together."""
 
     cluster: Name
     weight: int = Field(default=1, ge=0, le=WEIGHT_MAX)
@@ -150,7 +150,7 @@ class MultiClusterServiceSpec(Part):
 
 
 class MultiClusterService(ApiObject):
-    """The documents' MultiClusterService."""
+    """The federation's MultiClusterService."""
 
     GROUP: ClassVar[str] = GATEWAY_GROUP
     KIND: ClassVar[str] = "MultiClusterService"

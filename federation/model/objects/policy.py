@@ -1,4 +1,4 @@
-"""BackendTrafficPolicy (the documents' kind): how calls to a route's backends behave.
+"""BackendTrafficPolicy (the federation's kind): how calls to a route's backends behave.
 
 Decides: its fields, bounds and defaults, and what is wrong in one policy by itself.
 Leaves to others: which policy holds a route (``derive.compile``: one per route, the oldest),
@@ -247,7 +247,7 @@ class BackendTrafficPolicySpec(Part):
 
 
 class BackendTrafficPolicy(ApiObject):
-    """The documents' BackendTrafficPolicy."""
+    """The federation's BackendTrafficPolicy."""
 
     GROUP: ClassVar[str] = GATEWAY_GROUP
     KIND: ClassVar[str] = "BackendTrafficPolicy"

@@ -1,6 +1,6 @@
 """Which kinds there are.
 
-Decides: the kinds read here, the documents' kinds that are known but without effect in this
+Decides: the kinds read here, foreign kinds that are known but without effect in this
 version, and the names by which people call kinds on the command line.
 Leaves to others: messages about kinds that are not (``wire.manifests``, ``cli``).
 Invariants: a group and kind name one class; of two kinds of one name, the one listed first answers
@@ -47,7 +47,7 @@ WITHOUT_EFFECT: dict[tuple[str, str], str] = {
     ("monitoring.coreos.com", "PrometheusRule"): "Prometheus acts on it",
     (GATEWAY_GROUP, "ObservabilityPolicy"): "this version does not act on it",
 }
-"""Kinds of the documents that are skipped with a notice: group and kind to the reason."""
+"""Kinds that are known and skipped with a notice: group and kind to the reason."""
 
 _SHORT_NAMES: dict[type[ApiObject], tuple[str, ...]] = {
     GatewayClass: ("gc",),
