@@ -22,7 +22,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.rpc import code_pb2
 
 from gateway.assembly import MAKE_ORDER
-from gateway.runtime import Runtime
+from gateway.runtime import OWN_SECRETS, Runtime
 from gateway.settings import GatewaySettings
 from gateway.xds_translate import KIND_OF_TYPE, TYPE_OF_KIND, Kind
 
@@ -42,6 +42,12 @@ QUEUE_MAX = 16
 
 ERROR_CHARS_MAX = 4096
 """Longest error text in a refusal."""
+
+MESSAGE_CHARS_MIN = 40
+"""What is left at least of each message in a refusal of many resources."""
+
+NOT_HELD = "not-in-force"
+"""Version given for what was sent on an earlier stream and is not in force; no resource has it."""
 
 Call = grpc.aio.StreamStreamCall[
     discovery_pb2.DeltaDiscoveryRequest, discovery_pb2.DeltaDiscoveryResponse
@@ -209,17 +215,36 @@ class Session:
 
 
 def error_text(refused: Mapping[str, str]) -> str:
-    """Text of a refusal: ``NAME: MESSAGE`` for each resource, cut at its bound."""
-    text = "; ".join(f"{name}: {refused[name]}" for name in sorted(refused))
-    return text if len(text) <= ERROR_CHARS_MAX else text[: ERROR_CHARS_MAX - 1] + "…"
+    """Text of a refusal: ``NAME: MESSAGE`` for each resource, messages cut to fit the bound.
+
+    A reader takes what is not named for accepted. So where not even the names fit, none is named,
+    and the whole response counts as refused.
+    """
+    for chars in (ERROR_CHARS_MAX, ERROR_CHARS_MAX // len(refused), MESSAGE_CHARS_MIN):
+        text = "; ".join(f"{name}: {_cut(refused[name], chars)}" for name in sorted(refused))
+        if len(text) <= ERROR_CHARS_MAX:
+            return text
+    return f"{len(refused)} resources are refused; the gateway's /config_dump says which and why"
+
+
+def _cut(text: str, chars: int) -> str:
+    return text if len(text) <= chars else text[: chars - 1] + "…"
 
 
 def held_versions(runtime: Runtime) -> dict[Kind, dict[str, str]]:
-    """Names and versions of what is in force and came by xDS."""
+    """Names and versions of what came by xDS, for a new stream.
+
+    What is refused or waits is named too, by a version that none has: it is sent and answered anew,
+    or removed if it has gone meanwhile. What is in force but wanted no longer is not named.
+    """
     held: dict[Kind, dict[str, str]] = {kind: {} for kind in MAKE_ORDER}
-    for piece_id, piece in runtime.in_force.items():
-        if piece.origin is not None:
-            held[piece_id.kind][piece_id.name] = piece.origin.version
+    refused = runtime.refusals().keys() - OWN_SECRETS
+    for piece_id in refused:
+        held[piece_id.kind][piece_id.name] = NOT_HELD
+    for piece_id, piece in runtime.assembly.wanted.items():
+        if piece.origin is not None and piece_id not in refused:
+            good = runtime.in_force.get(piece_id) == piece
+            held[piece_id.kind][piece_id.name] = piece.origin.version if good else NOT_HELD
     return held
 
 

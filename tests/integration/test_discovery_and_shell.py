@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from federation.discovery import DiscoveryServer, DiscoverySettings
+from federation.model.acks import AckView
 from federation.model.snapshot import Snapshot
 from federation.wire.xds import to_resources
 from gateway.agent_feed import AgentFeed
@@ -239,3 +240,44 @@ async def test_responses_are_cut_at_their_bound(tmp_path: Path, response_bytes: 
         server.publish(snapshot("127.0.0.1:9090", extra_upstreams=tuple("abcdefgh")))
         await eventually(lambda: len(gateway.core.state["clusters"]) == 9)
         await eventually(lambda: gateway.core.state["listeners"])
+
+
+async def test_a_refusal_is_told_to_the_next_agent_too(tmp_path: Path) -> None:
+    async with serving() as first:
+        address = first.address
+        gateway = Gateway(address, tmp_path)
+        gateway.core.taken_ports = {28_080}
+        async with gateway.running():
+            first.publish(snapshot("127.0.0.1:9090"))
+            await eventually(gateway.runtime.refusals)
+            await eventually(lambda: gateway.feed.state().state is State.IN_SYNC)
+            await first.stop()
+            async with serving(address) as second:
+                generation = second.publish(snapshot("127.0.0.1:9090"))
+                node = await eventually(
+                    lambda: next(
+                        (n for n in acks(second).nodes if n.generation == generation), None
+                    )
+                )
+                # The port is still taken: the configuration is held, and not in force.
+                assert [refused.name for refused in node.refused] == ["infra/gw/8080"]
+
+
+async def test_what_was_refused_and_is_gone_after_a_reconnect_is_forgotten(tmp_path: Path) -> None:
+    async with serving() as first:
+        address = first.address
+        gateway = Gateway(address, tmp_path)
+        async with gateway.running():
+            first.publish(snapshot("127.0.0.1:9090", regex="("))
+            await eventually(gateway.runtime.refusals)
+            await eventually(lambda: acks(first).nodes and acks(first).nodes[0].refused)
+            await first.stop()
+            async with serving(address) as second:
+                second.publish(snapshot("127.0.0.1:9090", port=8081))
+                await eventually(lambda: list(gateway.core.state["listeners"]) == ["infra/gw/8081"])
+                await eventually(lambda: not gateway.runtime.refusals())
+
+
+def acks(server: Server) -> AckView:
+    assert server.acks.value is not None
+    return server.acks.value
