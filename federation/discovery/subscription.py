@@ -24,6 +24,10 @@ NAMES_MAX = 100_000
 """Names one client may subscribe to for one type: far above any gateway, far below trouble."""
 
 
+ERROR_CHARS_MAX = 16_384
+"""Longest text of a refusal that is searched for names; of a longer one the beginning is kept."""
+
+
 class SubscriptionError(Exception):
     """The client asked for something this server does not do; the stream ends with the message."""
 
@@ -120,7 +124,10 @@ class Subscription:
             for name in versions:
                 self.refusals.pop(name, None)
             return True
-        named = [name for name in versions if _names(error, name)] or list(versions)
+        if len(error) > ERROR_CHARS_MAX:  # what it does not name any more may be refused as well
+            error, named = error[:ERROR_CHARS_MAX] + "…", list(versions)
+        else:
+            named = [name for name in versions if _names(error, name)] or list(versions)
         for name in versions:
             if name in named:
                 self.refusals[name] = Refusal(versions[name], _part_on(name, error, named))

@@ -290,3 +290,14 @@ def _hold(response: Any, held: dict[str, dict[str, str]]) -> None:
         held[response.type_url][resource.name] = resource.version
     for name in response.removed_resources:
         held[response.type_url].pop(name, None)
+
+
+def test_a_refusal_too_long_to_name_all_refuses_the_whole_response() -> None:
+    client = Client(C)
+    response = client.stream.next_response(catalog(clusters={"a": "1", "b": "1"}), now_s=100.0)
+    assert response is not None
+    error = "a: " + "x" * 20_000
+    client.ask(C, nonce=response.nonce, error=error)
+    ((_, refusals),) = client.stream.refusals()
+    assert sorted(refusals) == ["a", "b"]
+    assert all(len(refusal.message) < len(error) for refusal in refusals.values())
