@@ -37,6 +37,8 @@ def main() -> int:
 
 def _all(built: Programs) -> Iterator[Result]:
     with backends.descriptors(built) as descriptors:
+        with running_rig(backends.answering_all(built)) as rig:
+            yield from (h2spec.run_routed(built, rig, transport) for transport in Transport)
         with running_rig(backends.grpc_go(built)) as rig:
             yield from (h2spec.run(built, rig, transport) for transport in Transport)
             cases = interop.CASES + interop.ORCA_CASES

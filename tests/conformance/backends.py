@@ -1,4 +1,4 @@
-"""The servers behind the gateway, all of grpc.testing.TestService."""
+"""The servers behind the gateway, most of them of grpc.testing.TestService."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def grpc_go(programs: Programs) -> BackendCommand:
 def reflecting(programs: Programs) -> BackendCommand:
     """The same service with server reflection."""
     return lambda port: [str(programs.testserver), f"--address={HOST}:{port}"]
+
+
+def answering_all(programs: Programs) -> BackendCommand:
+    """Answers every path and method by gRPC; no TestService."""
+    return lambda port: [str(programs.anyserver), f"-address={HOST}:{port}"]
 
 
 def grpcio(descriptors: Path) -> BackendCommand:

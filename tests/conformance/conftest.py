@@ -35,6 +35,13 @@ def reflecting_rig(built_programs: Programs) -> Iterator[Rig]:
 
 
 @pytest.fixture(scope="session")
+def answering_rig(built_programs: Programs) -> Iterator[Rig]:
+    """The gateway before a server that answers everything."""
+    with running_rig(backends.answering_all(built_programs)) as rig:
+        yield rig
+
+
+@pytest.fixture(scope="session")
 def grpcio_rig(built_programs: Programs) -> Iterator[Rig]:
     """The gateway before grpcio's asyncio server."""
     with backends.descriptors(built_programs) as file, running_rig(backends.grpcio(file)) as rig:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 MODULE = Path(__file__).with_name("go")
 BUILD_TIMEOUT_S = 900
+KEPT_BUILDS = 3
+"""Of several checkouts or branches; a build is some 100 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,16 @@ class Programs:
         """A gRPC call with net/http alone."""
         return self.directory / "nethttp"
 
+    @property
+    def anyserver(self) -> Path:
+        """Answers whatever it is asked, by gRPC."""
+        return self.directory / "anyserver"
+
+    @property
+    def asgrpc(self) -> Path:
+        """A relay that makes every request one of gRPC."""
+        return self.directory / "asgrpc"
+
 
 class NoGoError(Exception):
     """Go is not installed."""
@@ -83,7 +95,14 @@ def build() -> Programs:
         command += ["-o", f"{made}/", "tool", "./..."]
         subprocess.run(command, cwd=MODULE, check=True, timeout=BUILD_TIMEOUT_S)
         made.rename(directory)
+    _remove_old_builds(directory.parent)
     return Programs(directory)
+
+
+def _remove_old_builds(cache: Path) -> None:
+    builds = sorted(cache.glob("conformance-*"), key=lambda build: build.stat().st_mtime)
+    for build_before in builds[:-KEPT_BUILDS]:
+        shutil.rmtree(build_before, ignore_errors=True)
 
 
 def versions() -> dict[str, str]:

@@ -25,8 +25,10 @@ backend. `tests/conformance` holds the same suites to these counts.
 
 NOTES = """## What is run
 
-- **h2spec**: all cases, against the listeners themselves. Its requests have no gRPC content type, so
-  the gateway answers them (415) and no backend is asked.
+- **h2spec**: all cases, against the listeners themselves. Its requests have no gRPC content type,
+  so the gateway answers them (415) and no backend is asked.
+- **h2spec, routed**: the same cases through a relay that adds the content type to each request and
+  leaves all other bytes alone, so that requests go to a backend, which answers with a message.
 - **gRPC interop**: the published cases between two implementations on either side. Left out: cloud
   credentials, and `pick_first_unary`, which asks which server answered. `orca_*` are run with
   grpc-go's server, which alone gives load reports; `*_soak` are grpc-go's client's.

@@ -29,7 +29,7 @@ type answer struct {
 func main() {
 	url := flag.String("url", "", "of the method")
 	authorities := flag.String("ca", "", "PEM file of the authority, for https")
-	contentType := flag.String("content-type", "application/grpc", "of the request")
+	contentType := flag.String("content-type", "application/grpc", "of the request; empty for none")
 	flag.Parse()
 	got, err := call(*url, *contentType, *authorities)
 	if err != nil {
@@ -50,7 +50,9 @@ func call(url, contentType, authorities string) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	request.Header.Set("Content-Type", contentType)
+	if contentType != "" {
+		request.Header.Set("Content-Type", contentType)
+	}
 	request.Header.Set("Te", "trailers")
 	client := http.Client{Transport: transport, Timeout: deadline}
 	response, err := client.Do(request)
