@@ -44,29 +44,35 @@ class EtcdLease:
 
     async def keep(self, granted_at: float) -> None:
         """Refresh until the lease ends. ``granted_at`` is when its grant was sent (loop time)."""
+        try:
+            await self._refresh_until_over(granted_at + self._ttl_s)
+        finally:  # a lease that nobody refreshes any more is lost, for whatever reason
+            self._ended.set()
+
+    async def _refresh_until_over(self, good_until: float) -> None:
         clock = asyncio.get_running_loop().time
-        good_until = granted_at + self._ttl_s
         wait_s = self._ttl_s / 3
-        while clock() < good_until:
+        while True:
             await asyncio.sleep(max(0.0, min(wait_s, good_until - clock())))
             sent = clock()
+            if sent >= good_until:
+                return
             try:
-                alive = await self._refresh()
+                alive = await self._refresh(timeout_s=good_until - sent)
             except StoreUnavailable:
                 wait_s = self._connection.settings.retry_wait_s_max
                 continue
             if not alive:
-                break
+                return
             good_until = sent + self._ttl_s
             wait_s = self._ttl_s / 3
-        self._ended.set()
 
-    async def _refresh(self) -> bool:
+    async def _refresh(self, *, timeout_s: float) -> bool:
         """Whether the lease was still there; one message on a stream of its own."""
         link = self._connection.link()
         call = link.keep_alive(
             iter([rpc.LeaseKeepAliveRequest(ID=self._id)]),
-            timeout=self._connection.settings.call_timeout_s,
+            timeout=min(timeout_s, self._connection.settings.call_timeout_s),
         )
         try:
             async for answer in call:
