@@ -34,26 +34,29 @@ def lab(started_lab: Lab) -> Lab:
 
 def make_whole(lab: Lab) -> None:
     """Mend what the test before has broken, and wait until that has reached the gateways."""
-    found = lab.status()
-    if found["partitioned"]:
-        lab.fedctl("lab", "heal")
-    dead = {
-        process["name"]: process["cluster"]
-        for process in found["processes"]
-        if not process["alive"]
-    }
-    if "etcd" in dead:
-        lab.fedctl("lab", "start-etcd")
-    # A region first: it brings back everything in it, whatever else it was that died.
-    for name in sorted({cluster or name for name, cluster in dead.items()} - {"etcd"}):
-        lab.fedctl("lab", "restore", name)
-    for drain in lab.federation()["drains"]:
-        if drain["requested"]:
-            lab.fedctl("undrain", drain["target"])
+    if not mend(lab) and not unsettled(lab):
+        return
     lab.fedctl("apply", "-f", str(EXAMPLES / "multi-cluster.yaml"))
     lab.wait(
         lambda: unsettled(lab) == [], timeout_s=60, what=lambda: f"whole again: {unsettled(lab)}"
     )
+
+
+def mend(lab: Lab) -> bool:
+    """Undo the faults and drains that are in force; says whether there was any."""
+    found = lab.status()
+    if found["partitioned"]:
+        lab.fedctl("lab", "heal")
+    dead = {p["name"]: p["cluster"] for p in found["processes"] if not p["alive"]}
+    if "etcd" in dead:
+        lab.fedctl("lab", "start-etcd")
+    # A region rather than its processes one by one, each with a command of its own.
+    for name in sorted({cluster or name for name, cluster in dead.items()} - {"etcd"}):
+        lab.fedctl("lab", "restore", name)
+    drains = [drain["target"] for drain in lab.federation()["drains"] if drain["requested"]]
+    for target in drains:
+        lab.fedctl("undrain", target)
+    return bool(found["partitioned"] or dead or drains)
 
 
 def unsettled(lab: Lab) -> list[str]:
@@ -64,9 +67,8 @@ def unsettled(lab: Lab) -> list[str]:
     service = next((s for s in status["services"] if s["service"] == SERVICE), None)
     if service is None or service["weightsBp"] != WEIGHTS:
         found.append(f"user-service {service}")
-    for cluster in lab.status()["clusters"]:
-        for gateway in cluster["gateways"]:
-            found += gateway_problems(gateway["name"], gateway["admin"])
+    for gateway in (*lab.gateways(WEST), *lab.gateways(EAST)):
+        found += gateway_problems(gateway["name"], gateway["admin"])
     return found
 
 

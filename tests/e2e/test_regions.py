@@ -100,13 +100,12 @@ async def test_calls_stay_at_home_and_a_far_region_is_as_far_as_it_is(
     lab.fedctl("apply", "-f", str(written))
     for region in REGIONS:
         await served(lab.gateway(region), ca)
-        near = await load.calls(lab.gateway(region), ca, count=300, concurrency=4)
+        near = await load.calls(lab.gateway(region), ca, count=200, concurrency=4)
         assert near.failed == []
-        assert near.by_cluster() == {region: 300}
+        assert near.by_cluster() == {region: 200}
         assert median(near) < LATENCY_S / 2
     # With nothing left at home the next region answers, as far away as it was asked to be.
-    for name in slices(lab):
-        lab.fedctl("delete", "endpointslice", name, "-n", "app", "--cluster", HOME)
+    lab.fedctl("delete", "endpointslice", *slices(lab), "-n", "app", "--cluster", HOME)
     channel = load.channel(lab.gateway(HOME), ca)
     deadline = time.monotonic() + 15.0
     while (call := await load.get_user(channel)).cluster == HOME or call.error:

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +58,28 @@ class Lab:
     def cluster(self, name: str) -> dict[str, Any]:
         return next(c for c in self.status()["clusters"] if c["name"] == name)
 
+    @cached_property
+    def first_status(self) -> dict[str, Any]:
+        """The status when first asked for: names, addresses and paths in it never change."""
+        return self.status()
+
+    def gateways(self, cluster: str) -> list[dict[str, Any]]:
+        """The gateways of ``cluster``; their pids are those of the start."""
+        found: list[dict[str, Any]] = next(
+            c["gateways"] for c in self.first_status["clusters"] if c["name"] == cluster
+        )
+        return found
+
     def gateway(self, cluster: str, number: int = 0) -> str:
         """Where the ``grpc`` listener of a gateway of ``cluster`` is."""
-        return str(self.cluster(cluster)["gateways"][number]["listeners"]["grpc"])
+        return str(self.gateways(cluster)[number]["listeners"]["grpc"])
 
     def admin(self, cluster: str, number: int = 0) -> str:
         """Where the admin endpoint of a gateway of ``cluster`` is, for ``ask``."""
-        return str(self.cluster(cluster)["gateways"][number]["admin"])
+        return str(self.gateways(cluster)[number]["admin"])
 
     def ca(self) -> bytes:
-        return Path(self.status()["ca"]).read_bytes()
+        return Path(self.first_status["ca"]).read_bytes()
 
     def pids(self, role: str) -> dict[str, int]:
         """Live processes of a role, by name."""
