@@ -67,6 +67,8 @@ def drain_name(target: str, service: ServiceName | None) -> str:
 
 def advance(drain: Drain | None, state: DrainState | None, now_ms: int) -> DrainStep:
     """The progress of ``drain`` (``None``: it was undone) at ``now_ms``."""
+    if state is not None:
+        state = _by_our_clock(state, now_ms)
     if drain is None:
         return DrainStep(None if state is None else _returned(state, now_ms))
     if state is None:
@@ -165,14 +167,30 @@ def _returned(state: DrainState, now_ms: int) -> DrainState | None:
 
 def _resumed(drain: Drain, state: DrainState, now_ms: int) -> DrainState:
     """A drain asked for again while its weight was returning goes on from where that stands."""
-    behind_ms = (FULL_SHARE_BP - state.remaining_bp) * drain.over_ms // FULL_SHARE_BP
     return state.model_copy(
         update={
-            "started_at_ms": now_ms - behind_ms,
+            "started_at_ms": _start_for(state, drain, now_ms),
             "returning_since_ms": None,
             "returning_from_bp": 0,
         }
     )
+
+
+def _by_our_clock(state: DrainState, now_ms: int) -> DrainState:
+    """``state`` as it is, unless it began in our future: the clock of who began it was ahead of
+    ours. Then it goes on from where it stands, instead of resting until our clock catches up.
+    """
+    update: dict[str, int] = {}
+    if state.started_at_ms > now_ms:
+        update["started_at_ms"] = _start_for(state, state.spec, now_ms)
+    if state.returning_since_ms is not None and state.returning_since_ms > now_ms:
+        update |= {"returning_since_ms": now_ms, "returning_from_bp": state.remaining_bp}
+    return state.model_copy(update=update) if update else state
+
+
+def _start_for(state: DrainState, drain: Drain, now_ms: int) -> int:
+    """When a ramp like ``drain`` must have begun to leave now what ``state`` leaves."""
+    return now_ms - (FULL_SHARE_BP - state.remaining_bp) * drain.over_ms // FULL_SHARE_BP
 
 
 def _whole_ticks(elapsed_ms: int) -> int:

@@ -84,7 +84,10 @@ def wait_ms(standings: Iterable[Standing], pace: ReturnPace, now_ms: int) -> int
 def _stay(cluster: ClusterId, last: Standing | None, pace: ReturnPace, now_ms: int) -> Standing:
     """The stay that ``cluster`` is in: the one that goes on, or a new one."""
     if last is not None and last.lost_ms is None:
-        return last
+        if last.since_ms <= now_ms:
+            return last
+        # Our clock is behind our predecessor's: begin anew rather than wait until it catches up.
+        return last.model_copy(update={"since_ms": now_ms})
     return Standing(
         cluster=cluster,
         since_ms=now_ms,

@@ -69,7 +69,18 @@ class TestCourse:
     def test_a_clock_that_goes_back_gives_nothing_back(self) -> None:
         state = state_at(EAST, state_at(EAST, None, 0), 5_000)
         assert state_at(EAST, state, 1_000) == state
-        assert state_at(EAST, state, -9_000) == state
+        assert state_at(EAST, state, -9_000).remaining_bp == state.remaining_bp
+
+    def test_a_clock_that_is_far_behind_goes_on_from_where_it_stands(self) -> None:
+        hour_ms = 3_600_000
+        half = state_at(EAST, state_at(EAST, None, 0), EAST.over_ms // 2)
+        successor = state_at(EAST, half, -hour_ms)
+        assert successor.remaining_bp == FULL_SHARE_BP // 2
+        assert state_at(EAST, successor, EAST.over_ms // 2 - hour_ms).remaining_bp == 0
+        back = state_at(None, half, 20_000)
+        successor = state_at(None, back, -hour_ms)
+        assert successor.remaining_bp == back.remaining_bp
+        assert advance(None, successor, START + RETURN_OVER_MS - hour_ms).state is None
 
     def test_undone_weight_returns_at_a_bounded_rate(self) -> None:
         state = state_at(EAST, state_at(EAST, None, 0), 20_000)

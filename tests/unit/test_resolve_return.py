@@ -136,7 +136,9 @@ def test_a_held_return_goes_on_after_the_hold() -> None:
 def test_a_successor_goes_on_from_what_is_stored_whatever_its_clock_says() -> None:
     half = at(BOTH, LONG_MS + 62_000, at(BOTH, LONG_MS + 60_000, after_an_outage()))
     assert east_bp(half) == 2000
-    assert east_bp(at(BOTH, 5_000, half)) == 2000, "a clock that is behind takes nothing back"
+    behind = at(BOTH, 5_000, half)
+    assert east_bp(behind) == 2000, "a clock that is behind takes nothing back"
+    assert east_bp(at(BOTH, 10_000, behind)) == 4000, "and does not wait until it catches up"
     assert east_bp(at(BOTH, LONG_MS + 62_500, half)) == 2400
 
 

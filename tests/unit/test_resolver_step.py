@@ -10,7 +10,7 @@ from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.drain import Drain, DrainTargetKind
 from federation.model.facts import ExportFact, Heartbeat, Member, ServicePort
 from federation.model.view import FederationView
-from federation.ports import MAX_WRITES, Delete, Put
+from federation.ports import MAX_WRITES, Delete, Put, Write
 from federation.resolver import ResolverSettings
 from federation.resolver.service import BATCH_BYTES_MAX, batches
 from federation.resolver.step import Leader, Step, Stored, step
@@ -128,7 +128,13 @@ def test_commits_are_bounded_by_number_and_by_size() -> None:
     small = [Put(f"k{n}", b"x") for n in range(MAX_WRITES + 1)]
     assert [len(batch) for batch in batches(small)] == [MAX_WRITES, 1]
     half = b"x" * (BATCH_BYTES_MAX // 2)
-    large = [Put("a", half), Put("b", half), Delete("c"), Put("d", half * 3), Put("e", b"")]
+    large: list[Write] = [
+        Put("a", half),
+        Put("b", half),
+        Delete("c"),
+        Put("d", half * 3),
+        Put("e", b""),
+    ]
     found = list(batches(large))
     assert [[write.key for write in batch] for batch in found] == [["a", "b", "c"], ["d"], ["e"]]
     assert list(batches([])) == []
