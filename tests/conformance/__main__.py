@@ -7,7 +7,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.conformance import backends, clients, grpcio_client, h2spec, interop, programs, report
+from tests.conformance import (
+    backends,
+    clients,
+    grpcio_client,
+    h2spec,
+    interop,
+    programs,
+    report,
+    servers,
+)
 from tests.conformance.programs import Programs
 from tests.conformance.results import Result, Transport
 from tests.conformance.rig import ROOT, Rig, running_rig
@@ -30,7 +39,7 @@ def main() -> int:
             print(f"  failed: {case.name}: {case.fault}")
         results.append(result)
     PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(report.text(results, clients.missing()))
+    PAGE.write_text(report.text(results, _missing()))
     print(f"written: {PAGE.relative_to(ROOT)}")
     return 1 if any(result.failed for result in results) else 0
 
@@ -47,6 +56,12 @@ def _all(built: Programs) -> Iterator[Result]:
             yield from _interop(built, rig, interop.CASES, descriptors, server="grpcio")
         with running_rig(backends.reflecting(built)) as rig:
             yield from (clients.run(built, rig, transport) for transport in Transport)
+    yield from (servers.run(built, name) for name in servers.present())
+
+
+def _missing() -> list[str]:
+    absent_servers = set(servers.SERVERS).difference(servers.present())
+    return [*clients.missing(), *sorted(absent_servers)]
 
 
 def _interop(

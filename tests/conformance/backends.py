@@ -13,6 +13,7 @@ from tests.conformance.programs import Programs
 from tests.conformance.rig import HOST, BackendCommand, free_port, running
 
 SERVICE = "grpc.testing.TestService"
+EMPTY_CALL = f"/{SERVICE}/EmptyCall"
 
 
 def grpc_go(programs: Programs) -> BackendCommand:

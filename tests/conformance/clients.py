@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.conformance.backends import SERVICE
+from tests.conformance.backends import EMPTY_CALL, SERVICE
 from tests.conformance.programs import Programs
 from tests.conformance.results import Case, Result, Transport
 from tests.conformance.rig import HOST, SERVER_NAME, Rig
@@ -46,9 +46,6 @@ class Ways:
 
     def url(self, path: str) -> str:
         return f"{'https' if self.is_tls else 'http'}://{self.authority}{path}"
-
-
-EMPTY_CALL = f"/{SERVICE}/EmptyCall"
 
 
 def grpcurl_list(ways: Ways) -> None:

@@ -34,6 +34,8 @@ NOTES = """## What is run
   grpc-go's server, which alone gives load reports; `*_soak` are grpc-go's client's.
 - **everyday clients**: grpcurl (list, describe, unary, stream, status), Go's net/http, curl (gRPC
   call, a request that is no gRPC, HTTP/1.1), nghttp, h2load. Reflection is answered by the backend.
+- **servers**: a call, an upload of 4 MiB and 2,000 calls on five connections, with net/http and
+  h2load as clients.
 """
 
 GO_MODULES = {
@@ -65,7 +67,7 @@ def _versions() -> Iterator[tuple[str, str]]:
         yield name, of_modules[module].removeprefix("v").removesuffix("+incompatible")
     yield "grpcio", str(grpc.__version__)
     yield "Python", platform.python_version()
-    for name in ("curl", "nghttp", "h2load"):
+    for name in ("curl", "nghttp", "h2load", "node"):
         if shutil.which(name) is not None:
             said = subprocess.run([name, "--version"], check=True, capture_output=True, text=True)
             numbers = re.findall(r"\d+\.\d[\w.]*", said.stdout)

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/json"
 	"flag"
 	"io"
@@ -16,7 +17,11 @@ import (
 	"time"
 )
 
-const deadline = 10 * time.Second
+const (
+	deadline = 10 * time.Second
+	// A message comes behind a byte for compression and four for its length.
+	prefixLen = 5
+)
 
 type answer struct {
 	Proto   string      `json:"proto"`
@@ -30,8 +35,9 @@ func main() {
 	url := flag.String("url", "", "of the method")
 	authorities := flag.String("ca", "", "PEM file of the authority, for https")
 	contentType := flag.String("content-type", "application/grpc", "of the request; empty for none")
+	size := flag.Int("size", 0, "bytes of the message")
 	flag.Parse()
-	got, err := call(*url, *contentType, *authorities)
+	got, err := call(*url, *contentType, *authorities, *size)
 	if err != nil {
 		log.Fatalf("calling %s: %v", *url, err)
 	}
@@ -40,13 +46,14 @@ func main() {
 	}
 }
 
-func call(url, contentType, authorities string) (*answer, error) {
+func call(url, contentType, authorities string, size int) (*answer, error) {
 	transport, err := newTransport(authorities)
 	if err != nil {
 		return nil, err
 	}
-	emptyMessage := make([]byte, 5)
-	request, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(emptyMessage))
+	message := make([]byte, prefixLen+size)
+	binary.BigEndian.PutUint32(message[1:], uint32(size))
+	request, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(message))
 	if err != nil {
 		return nil, err
 	}
