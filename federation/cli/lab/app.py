@@ -27,7 +27,7 @@ app = typer.Typer(
 NameArgument = Annotated[
     str, typer.Argument(help="A region, or a process as `fedctl lab status` names it.")
 ]
-_console = Console(stderr=True, highlight=False)
+_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 DEFAULT_REGIONS = "us-west-1,us-east-1"
 RegionArgument = Annotated[str, typer.Argument(help="A region of the lab, such as us-east-1.")]
@@ -169,7 +169,7 @@ def status(
         if output == "json":
             typer.echo(json.dumps(found, indent=2))
         elif output == "table":
-            Console().print(table(found))
+            typer.echo(table(found))
         else:
             raise ValueError(f'-o takes json or table, got "{output}"')
 

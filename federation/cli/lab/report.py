@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.table import Table
-
 from federation.cli.lab.faults import partitioned
 from federation.cli.lab.plan import ClusterPlan, LabPlan, Role
 from federation.cli.lab.processes import Processes
+from federation.cli.output import aligned
 
 
 def status(plan: LabPlan) -> dict[str, Any]:
@@ -78,23 +77,24 @@ def _cluster(plan: LabPlan, cluster: ClusterPlan, processes: Processes) -> dict[
     }
 
 
-def table(found: dict[str, Any]) -> Table:
+def table(found: dict[str, Any]) -> str:
     """The processes of a status document, for people."""
-    shown = Table("NAME", "ROLE", "CLUSTER", "PID", "STATE", "ADDRESS", box=None, header_style="")
     addresses = {"etcd": found["etcd"]}
     for cluster in found["clusters"]:
         addresses[f"agent-{cluster['name']}"] = f"xds {cluster['agent']['xds']}"
         for gateway in cluster["gateways"]:
-            addresses[gateway["name"]] = (
-                f"grpc {gateway['listeners']['grpc']}  admin {gateway['admin']}"
-            )
-    for process in found["processes"]:
-        shown.add_row(
+            listener = gateway["listeners"]["grpc"]
+            addresses[gateway["name"]] = f"grpc {listener}, admin {gateway['admin']}"
+    lines = [["NAME", "ROLE", "CLUSTER", "PID", "STATE", "ADDRESS"]]
+    lines.extend(
+        [
             process["name"],
             process["role"],
             process["cluster"] or "-",
             str(process["pid"]),
             "running" if process["alive"] else "dead",
             addresses.get(process["name"], "-"),
-        )
-    return shown
+        ]
+        for process in found["processes"]
+    )
+    return aligned(lines)
