@@ -137,11 +137,11 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     from federation.model.base import ClusterId, Region
     from federation.model.snapshot import Snapshot
     from federation.wire.etcd_keys import Keys
-    from federation.wire.xds import to_resources
+    from federation.wire.xds import Renderer
 
     keys, clock, cluster = Keys(prefix), SystemClock(), ClusterId(options.cluster)
     discovery: DiscoveryServer[Snapshot] = DiscoveryServer(
-        DiscoverySettings(cluster=cluster, address=options.xds), render=to_resources
+        DiscoverySettings(cluster=cluster, address=options.xds), render=Renderer()
     )
     subject = Agent(
         AgentSettings(

@@ -83,20 +83,42 @@ class Catalog:
 
 def seal(resources: XdsResources, *, generation: int) -> Catalog:
     """Pack and version ``resources``."""
-    return Catalog(
-        generation=generation,
-        types={
-            ResourceType.SECRETS: _seal(resources.secrets),
-            ResourceType.CLUSTERS: _seal(resources.clusters),
-            ResourceType.ENDPOINTS: _seal(resources.endpoints),
-            ResourceType.LISTENERS: _seal(resources.listeners),
-            ResourceType.ROUTES: _seal(resources.routes),
-        },
-    )
+    return Sealer().seal(resources, generation=generation)
 
 
-def _seal(messages: Mapping[str, Message]) -> dict[str, Resource]:
-    return {name: _resource(messages[name]) for name in sorted(messages)}
+class Sealer:
+    """Seals successive resources; a message that was sealed last time is not packed again.
+
+    Memory: the messages and resources sealed last. Messages are told apart by identity, so nobody
+    may change one.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[ResourceType, dict[str, tuple[Message, Resource]]] = {}
+
+    def seal(self, resources: XdsResources, *, generation: int) -> Catalog:
+        """Pack and version ``resources``."""
+        of_type: dict[ResourceType, Mapping[str, Message]] = {
+            ResourceType.SECRETS: resources.secrets,
+            ResourceType.CLUSTERS: resources.clusters,
+            ResourceType.ENDPOINTS: resources.endpoints,
+            ResourceType.LISTENERS: resources.listeners,
+            ResourceType.ROUTES: resources.routes,
+        }
+        types = {kind: self._seal(kind, messages) for kind, messages in of_type.items()}
+        return Catalog(generation=generation, types=types)
+
+    def _seal(
+        self, resource_type: ResourceType, messages: Mapping[str, Message]
+    ) -> dict[str, Resource]:
+        last = self._last.get(resource_type, {})
+        self._last[resource_type] = {
+            name: known
+            if (known := last.get(name)) is not None and known[0] is messages[name]
+            else (messages[name], _resource(messages[name]))
+            for name in sorted(messages)
+        }
+        return {name: sealed for name, (_, sealed) in self._last[resource_type].items()}
 
 
 def _resource(message: Message) -> Resource:

@@ -20,7 +20,7 @@ import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 
 from federation.aio import Latest
-from federation.discovery.catalog import Catalog, seal
+from federation.discovery.catalog import Catalog, Sealer
 from federation.discovery.node import NodeIdentity, read_node
 from federation.discovery.settings import DiscoverySettings, TlsFiles
 from federation.discovery.stream import Stream
@@ -72,6 +72,7 @@ class DiscoveryServer(Generic[S]):
         self._generation = 0
         self._snapshot: S | None = None
         self._catalogs: dict[NodeView, Catalog] = {}
+        self._sealer = Sealer()
         self._clients: list[_Client] = []
         self._streams_opened = 0
         self._acks: Latest[AckView] = Latest(AckView())
@@ -222,7 +223,8 @@ class DiscoveryServer(Generic[S]):
         catalog = self._catalogs.get(view)
         if catalog is None:
             # As many as there are streams at most: views of nodes that left go with a publication.
-            catalog = seal(self._render(self._snapshot, view), generation=self._generation)
+            resources = self._render(self._snapshot, view)
+            catalog = self._sealer.seal(resources, generation=self._generation)
             if len(self._catalogs) >= self._settings.streams_max:
                 self._catalogs.clear()
             self._catalogs[view] = catalog
