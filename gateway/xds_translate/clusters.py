@@ -13,6 +13,7 @@ from envoy.config.cluster.v3 import cluster_pb2, outlier_detection_pb2
 from envoy.config.core.v3 import health_check_pb2, protocol_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from google.protobuf import struct_pb2
 
 from gateway.xds_translate.fields import (
     UnsupportedFieldError,
@@ -149,9 +150,14 @@ def _keepalive(
     """Our own metadata speaks first: it says how peers are pinged, which Envoy has no field for."""
     own = own_metadata(cluster).get("peer_keepalive")
     if own is not None:
+        path = "metadata.federation.gateway.peer_keepalive"
+        if not isinstance(own, struct_pb2.Struct):
+            raise UnsupportedFieldError(
+                path, f"must be a map of interval_ms and timeout_ms, got {own!r}"
+            )
+        given = dict(own.items())
         return {
-            name: whole(own[name], f"metadata.federation.gateway.peer_keepalive.{name}")
-            for name in ("interval_ms", "timeout_ms")
+            name: whole(given.get(name), join(path, name)) for name in ("interval_ms", "timeout_ms")
         }
     if not pings.ListFields():
         return None
@@ -259,6 +265,10 @@ def _panic_percent(cluster: cluster_pb2.Cluster) -> int:
     if not common.HasField("healthy_panic_threshold"):
         return PANIC_PERCENT
     percent: float = common.healthy_panic_threshold.value
+    if not 0 <= percent <= 100:
+        raise UnsupportedFieldError(
+            "common_lb_config.healthy_panic_threshold", f"must be between 0 and 100, got {percent}"
+        )
     return round(percent)
 
 

@@ -27,6 +27,8 @@ from gateway.xds_translate.piece import Kind, Piece, PieceId
 OVERPROVISION_PERCENT = 140
 """The only overprovisioning factor taken: it is the protocol's default and the core's."""
 
+PORT_MAX = 65_535
+
 _HEALTH = {
     health_check_pb2.UNKNOWN: "healthy",
     health_check_pb2.HEALTHY: "healthy",
@@ -91,6 +93,10 @@ def _locality(locality: endpoint_components_pb2.LocalityLbEndpoints, path: str) 
 def _endpoint(entry: endpoint_components_pb2.LbEndpoint, path: str) -> dict[str, Any]:
     only(entry, path, reads=("endpoint", "health_status", "metadata", "load_balancing_weight"))
     only(entry.endpoint, join(path, "endpoint"), reads=("address",), ignores=("hostname",))
+    if entry.health_status not in _HEALTH:
+        raise UnsupportedFieldError(
+            join(path, "health_status"), f"{entry.health_status} is not known"
+        )
     own = own_metadata(entry)
     weight = optional_value(entry, "load_balancing_weight")
     grace = own.get("drain_grace_ms")
@@ -125,4 +131,8 @@ def ip_port(address: address_pb2.Address, path: str) -> tuple[str, int]:
         raise UnsupportedFieldError(
             join(path, "address"), f"must be an IP address, got {socket.address!r}"
         ) from None
+    if socket.port_value > PORT_MAX:
+        raise UnsupportedFieldError(
+            join(path, "port_value"), f"must be between 0 and {PORT_MAX}, got {socket.port_value}"
+        )
     return str(host), int(socket.port_value)

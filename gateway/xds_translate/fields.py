@@ -78,7 +78,7 @@ def own_metadata(message: Any) -> dict[str, Any]:
 
 def whole(value: object, path: str) -> int:
     """A whole, non-negative number out of a ``Struct``."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0:
         raise UnsupportedFieldError(path, f"must be a whole number, got {value!r}")
     if value < 0:
         raise UnsupportedFieldError(path, f"must not be negative, got {value!r}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2
+from google.protobuf import struct_pb2
 
 from gateway.xds_translate.fields import (
     UnsupportedFieldError,
@@ -70,15 +71,19 @@ def translate_retry(
     return {
         "on": _conditions(policy.retry_on, join(path, "retry_on")),
         "http_codes": list(policy.retriable_status_codes),
-        "grpc_codes": [
-            whole(code, "metadata.federation.gateway.grpc_codes")
-            for code in own.get("grpc_codes", ())
-        ],
+        "grpc_codes": _grpc_codes(own.get("grpc_codes", ())),
         "attempts": 1 if attempts is None else attempts,
         "base_ms": base,
         "max_ms": max(base, longest),
         "per_try_timeout_ms": optional_ms(policy, "per_try_timeout") or None,
     }
+
+
+def _grpc_codes(codes: Any) -> list[int]:
+    path = "metadata.federation.gateway.grpc_codes"
+    if not isinstance(codes, tuple | struct_pb2.ListValue):
+        raise UnsupportedFieldError(path, f"must be a list, got {codes!r}")
+    return [whole(code, path) for code in codes]
 
 
 def _conditions(retry_on: str, path: str) -> list[str]:

@@ -321,6 +321,16 @@ def route_of(table: route_pb2.RouteConfiguration) -> route_components_pb2.Route:
     return table.virtual_hosts[0].routes[0]
 
 
+def own(message: Any) -> Any:
+    """Our own metadata on ``message``, to be changed."""
+    return message.metadata.filter_metadata["federation.gateway"]
+
+
+def retried_by(route: route_components_pb2.Route, **notes: Any) -> None:
+    route.route.retry_policy.retry_on = "unavailable"
+    own(route).update(notes)
+
+
 Change = Callable[[Any], object]
 
 REFUSALS: list[tuple[Kind, Callable[[], Any], Change, str]] = [
@@ -424,6 +434,59 @@ REFUSALS: list[tuple[Kind, Callable[[], Any], Change, str]] = [
             "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: "
             "must be an IP address, got 'pod.local'"
         ),
+    ),
+    (
+        Kind.ENDPOINTS,
+        good_endpoints,
+        lambda m: setattr(
+            m.endpoints[0].lb_endpoints[0].endpoint.address.socket_address, "port_value", 70_000
+        ),
+        (
+            "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.port_value: "
+            "must be between 0 and 65535, got 70000"
+        ),
+    ),
+    (
+        Kind.ENDPOINTS,
+        good_endpoints,
+        lambda m: setattr(m.endpoints[0].lb_endpoints[0], "health_status", 99),
+        "endpoints[0].lb_endpoints[0].health_status: 99 is not known",
+    ),
+    (
+        Kind.ENDPOINTS,
+        good_endpoints,
+        lambda m: own(m.endpoints[0].lb_endpoints[0]).update({"drain_grace_ms": float("inf")}),
+        (
+            "endpoints[0].lb_endpoints[0].metadata.federation.gateway.drain_grace_ms: "
+            "must be a whole number, got inf"
+        ),
+    ),
+    (
+        Kind.CLUSTERS,
+        good_cluster,
+        lambda m: own(m).update({"peer_keepalive": {"interval_ms": 300}}),
+        "metadata.federation.gateway.peer_keepalive.timeout_ms: must be a whole number, got None",
+    ),
+    (
+        Kind.CLUSTERS,
+        good_cluster,
+        lambda m: own(m).update({"peer_keepalive": "often"}),
+        (
+            "metadata.federation.gateway.peer_keepalive: must be a map of interval_ms and "
+            "timeout_ms, got 'often'"
+        ),
+    ),
+    (
+        Kind.CLUSTERS,
+        good_cluster,
+        lambda m: setattr(m.common_lb_config.healthy_panic_threshold, "value", float("nan")),
+        "common_lb_config.healthy_panic_threshold: must be between 0 and 100, got nan",
+    ),
+    (
+        Kind.ROUTE_TABLES,
+        good_table,
+        lambda m: retried_by(route_of(m), grpc_codes=14),
+        "metadata.federation.gateway.grpc_codes: must be a list, got 14.0",
     ),
 ]
 
