@@ -40,35 +40,37 @@ def load(files: IdentityFiles) -> list[Piece]:
 
 
 async def watch(files: IdentityFiles, put: Callable[[list[Piece]], Awaitable[None]]) -> None:
-    """Give the secrets to ``put`` after every change of the files, for ever."""
-    seen = _stamp(files)
+    """Give the secrets to ``put`` now and after every change of the files, for ever.
+
+    Now as well, since they may have changed since they were read at the start, or since a run of
+    this loop that failed.
+    """
+    seen: object = None
     while True:
-        await asyncio.sleep(POLL_S)
         now = _stamp(files)
-        if now == seen:
-            continue
-        try:
-            pieces = load(files)
-        except IdentityError as failure:
-            log.warning("identity not reloaded", extra={"why": str(failure)})
-            continue
-        seen = now
-        await put(pieces)
-        log.info("identity reloaded", extra={"certificate": str(files.certificate)})
+        if now != seen:
+            try:
+                await put(load(files))
+            except IdentityError as failure:
+                log.warning("identity not reloaded", extra={"why": str(failure)})
+            else:
+                log.info("identity read", extra={"certificate": str(files.certificate)})
+                seen = now
+        await asyncio.sleep(POLL_S)
 
 
-def _stamp(files: IdentityFiles) -> tuple[tuple[int, int] | None, ...]:
+def _stamp(files: IdentityFiles) -> tuple[tuple[int, int, int] | None, ...]:
     return tuple(
         _stamp_of(path) for path in (files.certificate, files.private_key, files.trust_bundle)
     )
 
 
-def _stamp_of(path: Path) -> tuple[int, int] | None:
+def _stamp_of(path: Path) -> tuple[int, int, int] | None:
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _read(path: Path) -> str:

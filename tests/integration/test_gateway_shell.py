@@ -174,6 +174,34 @@ async def test_identity_files_are_secrets_and_reloaded_on_change(tmp_path: Path)
         )
 
 
+async def test_identity_files_that_change_before_they_are_watched_are_read(tmp_path: Path) -> None:
+    files = IdentityFiles(tmp_path / "tls.crt", tmp_path / "tls.key", tmp_path / "ca.crt")
+    for path in (files.certificate, files.private_key, files.trust_bundle):
+        path.write_text(f"{path.name} one")
+
+    class Rotating(FixedFeed):
+        """Takes its time at the start, in which the certificate is rotated."""
+
+        async def boot(self) -> None:
+            await super().boot()
+            files.certificate.write_text("tls.crt number two")
+
+    core = PaperCore()
+    settings = ShellSettings("gw-1", "us-west-1", "127.0.0.1:0", files, drain_grace_s=1.0)
+    shell = Shell(settings, core=core)
+    task = asyncio.create_task(shell.run(Rotating(shell.runtime, snapshot("127.0.0.1:9090"))))
+    try:
+        await eventually(
+            lambda: (
+                core.state["secrets"].get("federation/identity", {}).get("certificate_pem")
+                == "tls.crt number two"
+            )
+        )
+    finally:
+        shell.stop()
+        await task
+
+
 async def test_endpoints_are_checked_by_grpc_health_where_the_cluster_asks() -> None:
     server = grpc.aio.server()
     servicer = health_service.aio.HealthServicer()
