@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0
-
 // Answers every request with one empty gRPC message once it has all of it: node node_server.js HOST PORT
 
 "use strict";

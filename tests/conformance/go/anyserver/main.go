@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0
-
 // Program anyserver answers whatever it is asked with one gRPC message, as soon as it has all of the request.
 package main
 

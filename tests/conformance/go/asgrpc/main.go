@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0
-
 // Program asgrpc stands between an HTTP/2 client and a gateway, and adds gRPC's content type to every request, so
 // that requests of a client that knows nothing of gRPC are routed. All other bytes pass as they are, broken ones too.
 package main

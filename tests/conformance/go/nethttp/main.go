@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0
-
 // Program nethttp makes a unary gRPC call with nothing but net/http, and prints what came back as JSON.
 package main
 

@@ -1,5 +1,3 @@
-// SPDX-License-Identifier: Apache-2.0
-
 // Program testserver is grpc-go's interop service with server reflection, for clients that ask what there is.
 package main
 
