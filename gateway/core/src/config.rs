@@ -27,14 +27,24 @@
 //!       },
 //!       "action": {                      // or {"reply": {"grpc_status": 14, "message": "..."}}
 //!         "weighted": [{"cluster": "users", "weight": 1,
-//!                       "request_headers": null, "response_headers": null}]
+//!                       "request_headers": null, "response_headers": null, "mirrors": []}]
 //!       },
 //!       "request_headers": {"set": [["x-a", "1"]], "add": [], "remove": []}, // or fewer lists
 //!       "response_headers": null,
 //!       "timeout_ms": 2000, "max_stream_ms": null, "idle_timeout_ms": null,
 //!       "retry": {"on": ["unavailable"], "http_codes": [503], "grpc_codes": [14],
 //!                 "attempts": 2, "base_ms": 200, "max_ms": 3000, "per_try_timeout_ms": null,
-//!                 "budget_percent": 20, "buffer_bytes": 65536}
+//!                 "budget_percent": 20, "budget_interval_ms": 10000,
+//!                 "min_retries": 10, "min_retries_interval_ms": 1000, "buffer_bytes": 65536},
+//!       "rate_limits": [{"name": "app/policy/rule-0",     // headers: see `LimitHeader`
+//!         "headers": [{"name": "x-api-key", "distinct": true}],
+//!         "requests": 1000, "unit": "minute",              // or "second", "hour", "day"
+//!         "global": true, "first_share_per_million": 500000, "keys_max": 16384}],
+//!       "fault": {"delay": {"ms": 100, "per_million": 10000},
+//!                 "abort": {"reply": {"grpc_status": 14, "message": "drill"}, "per_million": 0}},
+//!       "mirrors": [{"cluster": "users", "numerator": 1, "denominator": 3}], // default 100 of 100
+//!       "session": {"name": "sid", "kind": "cookie",         // or "header"
+//!                   "absolute_ms": 3600000, "idle_ms": null, "permanent": true}
 //!     }]
 //!   }]}],
 //!   "clusters": [{
@@ -72,7 +82,9 @@
 mod check;
 mod cluster;
 mod endpoints;
+mod limit;
 mod listener;
+mod policy;
 mod route;
 
 use std::sync::Arc;
@@ -81,7 +93,9 @@ use serde::Deserialize;
 
 pub use self::cluster::{Cluster, HashOn, Keepalive, LoadBalancing, Outlier, PeerTls, SlowStart};
 pub use self::endpoints::{EndpointConfig, EndpointDelta, EndpointSet, Health, LocalityConfig};
+pub use self::limit::{LimitHeader, LimitUnit, RateLimitConfig};
 pub use self::listener::{Listener, ListenerKind, ListenerTls, Secret, spiffe_allowed};
+pub use self::policy::{Fault, FaultAbort, FaultDelay, Mirror, Session, SessionKind};
 pub use self::route::{
     Action, HeaderMatch, HeaderOps, PathMatch, Reply, Retry, RetryOn, RouteConfig, RouteMatch,
     RouteTableConfig, VirtualHostConfig, WeightedCluster,

@@ -156,6 +156,29 @@ impl RetryPolicy {
         self.config.budget_percent
     }
 
+    /// A budget as configured, new, for one worker; `None`: retries are not bounded by one.
+    #[must_use]
+    pub fn new_budget(&self) -> Option<RetryBudget> {
+        let config = &self.config;
+        config.budget_percent.map(|percent| {
+            RetryBudget::over(
+                percent,
+                config.budget_interval_ms,
+                config.min_retries,
+                config.min_retries_interval_ms,
+            )
+        })
+    }
+
+    /// When the per-try timer of a try has to fire; `None`: the call's deadline comes first, or
+    /// there is neither. Ends at the deadline are the call's, not the try's: they are no
+    /// [`Outcome::Timeout`].
+    #[must_use]
+    pub fn try_ends_ms(&self, now_ms: u64, deadline_ms: Option<u64>) -> Option<u64> {
+        let ends_ms = now_ms.saturating_add(self.config.per_try_timeout_ms?);
+        Some(ends_ms).filter(|ends_ms| deadline_ms.is_none_or(|deadline| *ends_ms < deadline))
+    }
+
     /// Whether the policy covers an outcome at all (the table in the module's head).
     #[must_use]
     pub fn covers(&self, outcome: Outcome) -> bool {

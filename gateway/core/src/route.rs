@@ -11,17 +11,25 @@
 
 mod host;
 mod index;
+mod limits;
 mod matcher;
 
+use std::fmt;
 use std::sync::Arc;
 
 use self::host::HostMap;
 use self::index::PathIndex;
-use self::matcher::{HeaderMatcher, PathMatcher};
+use self::limits::Limits;
+pub(crate) use self::matcher::HeaderMatcher;
+use self::matcher::PathMatcher;
 use crate::config::{
-    Action, HeaderOps, Name, Reply, RouteConfig, RouteTableConfig, VirtualHostConfig,
-    WeightedCluster,
+    Action, HeaderOps, Mirror, Name, Reply, RouteConfig, RouteTableConfig, Session,
+    VirtualHostConfig, WeightedCluster,
 };
+use crate::fault::Injected;
+use crate::limit::{self, Limited, RateLimit};
+use crate::random::Draws;
+use crate::session::Held;
 use crate::split::Split;
 use crate::{ConfigError, RetryPolicy};
 
@@ -61,6 +69,7 @@ pub struct Route {
     headers: Vec<HeaderMatcher>,
     split: Split,
     retry: Option<RetryPolicy>,
+    limits: Vec<Arc<RateLimit>>,
 }
 
 /// A compiled route table.
@@ -69,6 +78,7 @@ pub struct RouteTable {
     name: Name,
     hosts: HostMap,
     virtual_hosts: Vec<VirtualHost>,
+    limits: Limits,
 }
 
 #[derive(Debug)]
@@ -79,13 +89,37 @@ struct VirtualHost {
     index: PathIndex,
 }
 
+/// Where in a table a cluster is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reference {
+    host: usize,
+    route: usize,
+    part: Option<usize>,
+    mirror: Option<usize>,
+}
+
+// === impl Reference ===
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "virtual_hosts[{}].routes[{}]", self.host, self.route)?;
+        if let Some(part) = self.part {
+            write!(f, ".action.weighted[{part}]")?;
+        }
+        if let Some(mirror) = self.mirror {
+            write!(f, ".mirrors[{mirror}]")?;
+        }
+        f.write_str(".cluster")
+    }
+}
+
 // === impl Route ===
 
 impl Route {
-    /// `ConfigError::path` is relative to the route's `match`.
-    fn compile(config: RouteConfig) -> Result<Self, ConfigError> {
-        let path =
-            PathMatcher::compile(&config.matches.path).map_err(|error| error.under("path"))?;
+    /// `ConfigError::path` is relative to the route.
+    fn compile(config: RouteConfig, limits: &mut Limits) -> Result<Self, ConfigError> {
+        let path = PathMatcher::compile(&config.matches.path)
+            .map_err(|error| error.under("match.path"))?;
         let headers = config
             .matches
             .headers
@@ -93,7 +127,7 @@ impl Route {
             .enumerate()
             .map(|(position, header)| {
                 HeaderMatcher::compile(header)
-                    .map_err(|error| error.under(&format!("headers[{position}]")))
+                    .map_err(|error| error.under(&format!("match.headers[{position}]")))
             });
         let headers = headers.collect::<Result<_, _>>()?;
         let split = match &config.action {
@@ -101,18 +135,28 @@ impl Route {
             Action::Reply(_) => Split::new(std::iter::empty()),
         };
         let retry = config.retry.clone().map(RetryPolicy::new);
+        let limits = config
+            .rate_limits
+            .iter()
+            .enumerate()
+            .map(|(position, limit)| {
+                limits
+                    .limit(limit)
+                    .map_err(|error| error.under(&format!("rate_limits[{position}]")))
+            });
+        let limits = limits.collect::<Result<_, _>>()?;
         Ok(Self {
             config,
             path,
             headers,
             split,
             retry,
+            limits,
         })
     }
 
-    fn matches(&self, path: &[u8], headers: &impl HeaderLookup, is_grpc: bool) -> bool {
+    fn matches_beside_path(&self, headers: &impl HeaderLookup, is_grpc: bool) -> bool {
         (is_grpc || !self.config.matches.grpc)
-            && self.path.matches(path)
             && self.headers.iter().all(|header| header.matches(headers))
     }
 
@@ -138,6 +182,48 @@ impl Route {
                 .map_or(Target::NoWeight, |at| Target::Cluster(&parts[at])),
             Action::Reply(reply) => Target::Reply(reply),
         }
+    }
+
+    /// The part of the split that a session is with, while calls may go there; a part whose weight
+    /// became 0 has no sessions either. Its endpoint is for
+    /// [`Affinity::pinned`](crate::Affinity::pinned).
+    #[must_use]
+    pub fn held(&self, held: &Held) -> Option<&WeightedCluster> {
+        let mut parts = self.clusters().iter();
+        parts.find(|part| part.weight > 0 && held.is_with(&part.cluster))
+    }
+
+    /// Counts a call by the route's rate limits.
+    ///
+    /// # Errors
+    /// When one of them does not let it pass.
+    pub fn pass(&self, headers: &impl HeaderLookup, now_ms: u64) -> Result<(), Limited> {
+        limit::pass(&self.limits, headers, now_ms)
+    }
+
+    /// The faults of one call; `random` uniform over all of `u64`.
+    #[must_use]
+    pub fn inject(&self, random: u64) -> Injected<'_> {
+        let fault = self.config.fault.as_ref();
+        fault.map_or_else(Injected::default, |fault| fault.inject(random))
+    }
+
+    /// Where copies of one call go, which itself goes to `part`; `random` uniform over all of
+    /// `u64`.
+    pub fn mirrors<'a>(
+        &'a self,
+        part: &'a WeightedCluster,
+        random: u64,
+    ) -> impl Iterator<Item = &'a Mirror> {
+        let mut draws = Draws::new(random);
+        let all = self.config.mirrors.iter().chain(&part.mirrors);
+        all.filter(move |mirror| mirror.takes(draws.next()))
+    }
+
+    /// `None`: each call is balanced by itself.
+    #[must_use]
+    pub const fn session(&self) -> Option<&Session> {
+        self.config.session.as_ref()
     }
 
     /// The parts of its split; none when it answers by itself.
@@ -189,11 +275,16 @@ impl Route {
 // === impl RouteTable ===
 
 impl RouteTable {
-    /// Compiles a checked table; `ConfigError::path` is relative to it.
-    pub(crate) fn compile(config: RouteTableConfig) -> Result<Self, ConfigError> {
+    /// Compiles a checked table, with the limits that `prev` has as they are now;
+    /// `ConfigError::path` is relative to it.
+    pub(crate) fn compile(
+        config: RouteTableConfig,
+        prev: Option<&Self>,
+    ) -> Result<Self, ConfigError> {
+        let mut limits = Limits::after(prev.map(|prev| &prev.limits));
         let mut virtual_hosts = Vec::with_capacity(config.virtual_hosts.len());
         for (position, host) in config.virtual_hosts.into_iter().enumerate() {
-            let host = VirtualHost::compile(host)
+            let host = VirtualHost::compile(host, &mut limits)
                 .map_err(|error| error.under(&format!("virtual_hosts[{position}]")));
             virtual_hosts.push(host?);
         }
@@ -202,6 +293,7 @@ impl RouteTable {
             name: config.name,
             hosts,
             virtual_hosts,
+            limits,
         })
     }
 
@@ -216,21 +308,42 @@ impl RouteTable {
                 .all(|(host, config)| host.is_of(config))
     }
 
-    /// Clusters that routes name, with the positions of virtual host, route and part.
-    pub(crate) fn references(&self) -> impl Iterator<Item = ([usize; 3], &Name)> {
-        self.virtual_hosts
-            .iter()
-            .enumerate()
-            .flat_map(|(host, virtual_host)| {
-                virtual_host
-                    .routes
-                    .iter()
-                    .enumerate()
-                    .flat_map(move |(route, compiled)| {
-                        let parts = compiled.clusters().iter().enumerate();
-                        parts.map(move |(part, weighted)| ([host, route, part], &weighted.cluster))
-                    })
+    /// Clusters that routes name, with the places where they do.
+    pub(crate) fn references(&self) -> impl Iterator<Item = (Reference, &Name)> {
+        let hosts = self.virtual_hosts.iter().enumerate();
+        hosts.flat_map(|(host, virtual_host)| {
+            let routes = virtual_host.routes.iter().enumerate();
+            routes.flat_map(move |(route, compiled)| {
+                let place = move |part, mirror| Reference {
+                    host,
+                    route,
+                    part,
+                    mirror,
+                };
+                let parts = compiled.clusters().iter().enumerate();
+                let parts = parts.flat_map(move |(part, weighted)| {
+                    let mirrors = weighted.mirrors.iter().enumerate();
+                    let mirrors = mirrors
+                        .map(move |(at, mirror)| (place(Some(part), Some(at)), &mirror.cluster));
+                    mirrors.chain([(place(Some(part), None), &weighted.cluster)])
+                });
+                let mirrors = compiled.config.mirrors.iter().enumerate();
+                let mirrors =
+                    mirrors.map(move |(at, mirror)| (place(None, Some(at)), &mirror.cluster));
+                parts.chain(mirrors)
             })
+        })
+    }
+
+    /// The rate limit of this name.
+    #[must_use]
+    pub fn limit(&self, name: &str) -> Option<&Arc<RateLimit>> {
+        self.limits.get(name)
+    }
+
+    /// All rate limits, in no order.
+    pub fn limits(&self) -> impl Iterator<Item = &Arc<RateLimit>> {
+        self.limits.iter()
     }
 
     /// As configured.
@@ -260,9 +373,14 @@ impl RouteTable {
         let position = self.hosts.find(host).ok_or(NoRoute::NoHost)?;
         let host = &self.virtual_hosts[position];
         let path = path.split(|byte| *byte == b'?').next().unwrap_or(path);
-        let mut candidates = host.index.candidates(path).map(|at| &host.routes[at]);
+        let mut candidates = host.index.candidates(path);
         candidates
-            .find(|route| route.matches(path, headers, is_grpc))
+            .find_map(|(at, path_matches)| {
+                let route = &host.routes[at];
+                let matches = (path_matches || route.path.matches(path))
+                    && route.matches_beside_path(headers, is_grpc);
+                matches.then_some(route)
+            })
             .ok_or(NoRoute::NoRule)
     }
 }
@@ -270,11 +388,11 @@ impl RouteTable {
 // === impl VirtualHost ===
 
 impl VirtualHost {
-    fn compile(config: VirtualHostConfig) -> Result<Self, ConfigError> {
+    fn compile(config: VirtualHostConfig, limits: &mut Limits) -> Result<Self, ConfigError> {
         let mut routes = Vec::with_capacity(config.routes.len());
         for (position, route) in config.routes.into_iter().enumerate() {
-            let route = Route::compile(route)
-                .map_err(|error| error.under(&format!("routes[{position}].match")));
+            let route = Route::compile(route, limits)
+                .map_err(|error| error.under(&format!("routes[{position}]")));
             routes.push(Arc::new(route?));
         }
         let index = PathIndex::new(routes.iter().map(|route| &route.config.matches.path));

@@ -184,9 +184,11 @@ fn apply_tables(
     let mut new = Vec::with_capacity(sent.len());
     for (position, config) in sent.into_iter().enumerate() {
         let name = Name::clone(&config.name);
-        let before = prev.table(&name).filter(|before| before.is_of(&config));
+        let known = prev.table(&name);
+        let before = known.filter(|before| before.is_of(&config));
         let compile = |config| {
-            let table = RouteTable::compile(config).map(Arc::new);
+            let known = known.map(|known| &**known);
+            let table = RouteTable::compile(config, known).map(Arc::new);
             table.map_err(|error| error.under(&format!("route_tables[{position}]")))
         };
         let table = if let Some(before) = before {

@@ -2,10 +2,19 @@
 
 use crate::random::Draws;
 
-/// Running sums of weights: a draw is a binary search.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Split {
-    sums: Vec<u64>,
+/// A line of parts, each as long as its weight: a draw is a place on it.
+#[derive(Debug, Clone)]
+pub(crate) enum Split {
+    /// All are of one weight, above 0: nothing to search, and nothing to keep in memory.
+    Even { weight: u64, parts: usize },
+    /// Running sums: a draw is a binary search.
+    Sums(Vec<u64>),
+}
+
+impl Default for Split {
+    fn default() -> Self {
+        Self::Sums(Vec::new())
+    }
 }
 
 impl Split {
@@ -15,13 +24,22 @@ impl Split {
             *sum += weight;
             Some(*sum)
         });
-        Self {
-            sums: running.collect(),
+        let sums: Vec<_> = running.collect();
+        let weight = sums.first().copied().unwrap_or(0);
+        let even = (1..).zip(&sums).all(|(parts, sum)| *sum == weight * parts);
+        if weight > 0 && even {
+            let parts = sums.len();
+            Self::Even { weight, parts }
+        } else {
+            Self::Sums(sums)
         }
     }
 
     pub(crate) fn total(&self) -> u64 {
-        self.sums.last().copied().unwrap_or(0)
+        match self {
+            Self::Even { weight, parts } => weight * *parts as u64,
+            Self::Sums(sums) => sums.last().copied().unwrap_or(0),
+        }
     }
 
     /// A position, proportional to its weight; `None` when all weights are 0.
@@ -32,17 +50,21 @@ impl Split {
 
     /// The position whose part of the line from 0 to [`Self::total`] has `place`.
     pub(crate) fn at(&self, place: u64) -> usize {
-        self.sums.partition_point(|sum| *sum <= place)
+        match self {
+            Self::Even { weight, .. } => (place / weight) as usize,
+            Self::Sums(sums) => sums.partition_point(|sum| *sum <= place),
+        }
     }
 
     /// Where the part of a position begins, and how long it is.
     pub(crate) fn part(&self, position: usize) -> (u64, u64) {
-        let start = if position == 0 {
-            0
-        } else {
-            self.sums[position - 1]
-        };
-        (start, self.sums[position] - start)
+        match self {
+            Self::Even { weight, .. } => (weight * position as u64, *weight),
+            Self::Sums(sums) => {
+                let start = if position == 0 { 0 } else { sums[position - 1] };
+                (start, sums[position] - start)
+            }
+        }
     }
 }
 
@@ -59,6 +81,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn every_place_has_its_part(weights in proptest::collection::vec(0..4_u64, 0..8)) {
+            let split = Split::new(weights.iter().copied());
+            let mut place = 0;
+            for (position, weight) in weights.iter().enumerate() {
+                prop_assert_eq!(split.part(position), (place, *weight));
+                for _ in 0..*weight {
+                    prop_assert_eq!(split.at(place), position);
+                    place += 1;
+                }
+            }
+            prop_assert_eq!(split.total(), place);
+        }
+
         #[test]
         fn draws_are_proportional_to_weight(
             weights in proptest::collection::vec(0..100_u64, 1..8),

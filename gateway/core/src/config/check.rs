@@ -5,6 +5,7 @@
 //! in front.
 
 mod cluster;
+mod policy;
 mod route;
 
 use hashbrown::HashSet;

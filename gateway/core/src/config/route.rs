@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::Name;
+use super::{Fault, Mirror, Name, RateLimitConfig, Session};
 
 /// A named set of virtual hosts; several listeners may use one.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -58,6 +58,18 @@ pub struct RouteConfig {
     /// `gateway-proxy`).
     #[serde(default)]
     pub retry: Option<Retry>,
+    /// A call must pass all that count it.
+    #[serde(default)]
+    pub rate_limits: Vec<RateLimitConfig>,
+    /// `None`: no faults on purpose.
+    #[serde(default)]
+    pub fault: Option<Fault>,
+    /// Each is drawn apart; those of the chosen cluster come to them.
+    #[serde(default)]
+    pub mirrors: Vec<Mirror>,
+    /// `None`: each call is balanced by itself.
+    #[serde(default)]
+    pub session: Option<Session>,
 }
 
 /// Conditions on a request; all must hold.
@@ -127,6 +139,9 @@ pub struct WeightedCluster {
     /// Changes to response headers before those of the route.
     #[serde(default)]
     pub response_headers: Option<HeaderOps>,
+    /// Mirrors besides those of the route.
+    #[serde(default)]
+    pub mirrors: Vec<Mirror>,
 }
 
 /// An answer without an upstream.
@@ -178,6 +193,16 @@ pub struct Retry {
     /// Retries as a share of requests over a window, 0 to 100; `None`: unbounded.
     #[serde(default)]
     pub budget_percent: Option<u8>,
+    /// Length of that window, 1000 to 3,600,000 (GEP-3388 `budget.interval`). Default 10000.
+    #[serde(default = "default_budget_interval_ms")]
+    pub budget_interval_ms: u64,
+    /// Retries that the budget always allows (GEP-3388 `minRetryRate.count`) in each
+    /// `min_retries_interval_ms`. Default 10.
+    #[serde(default = "default_min_retries")]
+    pub min_retries: u32,
+    /// 1000 to 3,600,000 (GEP-3388 `minRetryRate.interval`). Default 1000.
+    #[serde(default = "default_min_retries_interval_ms")]
+    pub min_retries_interval_ms: u64,
     /// Request bytes kept for a retry; beyond it the call is committed. Default 65536, at most 16
     /// MiB.
     #[serde(default = "default_buffer_bytes")]
@@ -209,6 +234,18 @@ const fn default_base_ms() -> u64 {
 
 const fn default_max_ms() -> u64 {
     250
+}
+
+const fn default_budget_interval_ms() -> u64 {
+    10_000
+}
+
+const fn default_min_retries() -> u32 {
+    10
+}
+
+const fn default_min_retries_interval_ms() -> u64 {
+    1_000
 }
 
 const fn default_buffer_bytes() -> u32 {

@@ -1,18 +1,21 @@
 //! Retries as a share of requests over a window (GEP-3388 counts over time, not at one moment; so
 //! does this).
 //!
-//! The window is ten buckets of a second, so that forgetting costs nothing and memory is fixed.
+//! The window is ten buckets, so that forgetting costs nothing and memory is fixed.
 
-/// Length of a bucket.
-const BUCKET_MS: u64 = 1_000;
-/// Buckets in the window: its default length in GEP-3388 is 10 s.
+/// Buckets in the window.
 const BUCKETS: usize = 10;
+/// The window's default length in GEP-3388.
+const INTERVAL_MS: u64 = 10_000;
 
-/// Retries as a share of requests over the last 10 seconds; one for each worker and route.
+/// Retries as a share of requests over a window; one for each worker and route.
 #[derive(Debug, Clone)]
 pub struct RetryBudget {
     percent: u8,
-    min_per_s: u32,
+    /// Length of a bucket.
+    bucket_ms: u64,
+    /// Retries that a window always allows.
+    at_least: u64,
     buckets: [Bucket; BUCKETS],
 }
 
@@ -25,13 +28,29 @@ struct Bucket {
 }
 
 impl RetryBudget {
-    /// `percent` of the window's requests, and at least `min_per_s` retries for each second of the
-    /// window.
+    /// `percent` of the requests of the last ten seconds, and at least `min_per_s` retries for each
+    /// second of them.
     #[must_use]
     pub const fn new(percent: u8, min_per_s: u32) -> Self {
+        Self::over(percent, INTERVAL_MS, min_per_s, 1_000)
+    }
+
+    /// `percent` of the requests of the last `interval_ms`, and at least `min_retries` in each
+    /// `min_interval_ms` of it (GEP-3388 `budget` and `minRetryRate`).
+    #[must_use]
+    pub const fn over(
+        percent: u8,
+        interval_ms: u64,
+        min_retries: u32,
+        min_interval_ms: u64,
+    ) -> Self {
+        let bucket_ms = nonzero(interval_ms / BUCKETS as u64);
         Self {
             percent,
-            min_per_s,
+            bucket_ms,
+            // Rounded up: "at least" holds in every window.
+            at_least: (min_retries as u64 * bucket_ms * BUCKETS as u64)
+                .div_ceil(nonzero(min_interval_ms)),
             buckets: [Bucket {
                 tick: 0,
                 requests: 0,
@@ -48,7 +67,7 @@ impl RetryBudget {
 
     /// Takes one retry out of the budget, if there is one.
     pub fn take(&mut self, now_ms: u64) -> bool {
-        let now = tick(now_ms);
+        let now = self.tick(now_ms);
         let live = self
             .buckets
             .iter()
@@ -60,8 +79,7 @@ impl RetryBudget {
             )
         });
         let by_share = requests * u64::from(self.percent) / 100;
-        let by_rate = u64::from(self.min_per_s) * BUCKETS as u64;
-        let allowed = retries < by_share.max(by_rate);
+        let allowed = retries < by_share.max(self.at_least);
         if allowed {
             let bucket = self.bucket(now_ms);
             bucket.retries = bucket.retries.saturating_add(1);
@@ -70,7 +88,7 @@ impl RetryBudget {
     }
 
     const fn bucket(&mut self, now_ms: u64) -> &mut Bucket {
-        let tick = tick(now_ms);
+        let tick = self.tick(now_ms);
         let bucket = &mut self.buckets[(tick % BUCKETS as u64) as usize];
         if bucket.tick != tick {
             *bucket = Bucket {
@@ -81,10 +99,14 @@ impl RetryBudget {
         }
         bucket
     }
+
+    const fn tick(&self, now_ms: u64) -> u64 {
+        now_ms / self.bucket_ms + 1
+    }
 }
 
-const fn tick(now_ms: u64) -> u64 {
-    now_ms / BUCKET_MS + 1
+const fn nonzero(ms: u64) -> u64 {
+    if ms == 0 { 1 } else { ms }
 }
 
 #[cfg(test)]
@@ -126,6 +148,14 @@ mod tests {
         assert_eq!((0..20).filter(|_| budget.take(0)).count(), 10);
     }
 
+    #[test]
+    fn a_quiet_window_of_any_length_has_its_lowest_rate() {
+        let taken = |budget: &mut RetryBudget| (0..99).filter(|_| budget.take(0)).count();
+        assert_eq!(taken(&mut RetryBudget::over(20, 10_000, 10, 5_000)), 20);
+        assert_eq!(taken(&mut RetryBudget::over(20, 1_000, 3, 1_000)), 3);
+        assert_eq!(taken(&mut RetryBudget::over(20, 10_000, 1, 60_000)), 1);
+    }
+
     proptest! {
         #[test]
         fn retries_stay_below_the_share(
@@ -142,7 +172,7 @@ mod tests {
                     budget.request(now);
                     requests += 1;
                 }
-                if now < BUCKET_MS * (BUCKETS as u64 - 1) {
+                if now < INTERVAL_MS - 1_000 {
                     prop_assert!(retries * 100 <= requests * u64::from(percent));
                 }
             }

@@ -19,6 +19,9 @@ fn policy(on: &[RetryOn]) -> RetryPolicy {
         max_ms: 300,
         per_try_timeout_ms: None,
         budget_percent: None,
+        budget_interval_ms: 10_000,
+        min_retries: 10,
+        min_retries_interval_ms: 1_000,
         buffer_bytes: 65_536,
     })
 }
@@ -223,4 +226,29 @@ fn waits_reach_both_ends() {
         (waits.first(), waits.last(), waits.len()),
         (Some(&0), Some(&100), 101)
     );
+}
+
+#[test]
+fn a_try_ends_before_the_deadline_or_with_it() {
+    let mut policy = policy(&[]);
+    assert_eq!(policy.try_ends_ms(5, Some(100)), None);
+    policy.config.per_try_timeout_ms = Some(50);
+    assert_eq!(policy.try_ends_ms(5, None), Some(55));
+    assert_eq!(policy.try_ends_ms(5, Some(56)), Some(55));
+    assert_eq!(
+        policy.try_ends_ms(5, Some(55)),
+        None,
+        "the end is the call's"
+    );
+}
+
+#[test]
+fn the_budget_is_made_as_configured() {
+    let mut policy = policy(&[]);
+    assert!(policy.new_budget().is_none());
+    policy.config.budget_percent = Some(0);
+    policy.config.budget_interval_ms = 20_000;
+    policy.config.min_retries = 1;
+    let mut budget = policy.new_budget().unwrap();
+    assert_eq!((0..99).filter(|_| budget.take(0)).count(), 20);
 }

@@ -12,36 +12,68 @@ use crate::config::PathMatch;
 /// Positions of routes by path.
 #[derive(Debug, Default)]
 pub(super) struct PathIndex {
-    exact: HashMap<Box<[u8]>, Vec<u32>>,
+    exact: HashMap<Box<[u8]>, Positions>,
     /// By `/service/`.
-    service: HashMap<Box<[u8]>, Vec<u32>>,
+    service: HashMap<Box<[u8]>, Positions>,
     rest: Vec<u32>,
+}
+
+/// Ascending. Most paths have one route, which is kept in place: with many routes each step to
+/// other memory is one that is not in the cache.
+#[derive(Debug)]
+enum Positions {
+    One([u32; 1]),
+    Many(Vec<u32>),
+}
+
+impl Positions {
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+
+    fn push(&mut self, position: u32) {
+        match self {
+            Self::One([one]) => *self = Self::Many(vec![*one, position]),
+            Self::Many(many) => many.push(position),
+        }
+    }
 }
 
 impl PathIndex {
     pub(super) fn new<'a>(paths: impl Iterator<Item = &'a PathMatch>) -> Self {
         let mut index = Self::default();
         for (position, path) in (0_u32..).zip(paths) {
-            index.list_for(path).push(position);
+            index.insert(path, position);
         }
         index
     }
 
-    fn list_for(&mut self, path: &PathMatch) -> &mut Vec<u32> {
-        match path {
-            PathMatch::Exact(path) => self.exact.entry(path.as_bytes().into()).or_default(),
+    fn insert(&mut self, path: &PathMatch, position: u32) {
+        let map = match path {
+            PathMatch::Exact(_) => &mut self.exact,
             PathMatch::Prefix(path) if service_of(path.as_bytes()) == Some(path.as_bytes()) => {
-                self.service.entry(path.as_bytes().into()).or_default()
+                &mut self.service
             }
-            PathMatch::Prefix(_) | PathMatch::Regex(_) => &mut self.rest,
-        }
+            PathMatch::Prefix(_) | PathMatch::Regex(_) => return self.rest.push(position),
+        };
+        let (PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Regex(path)) = path;
+        map.entry(path.as_bytes().into())
+            .and_modify(|positions| positions.push(position))
+            .or_insert(Positions::One([position]));
     }
 
-    /// Positions of routes that may match, ascending.
-    pub(super) fn candidates(&self, path: &[u8]) -> impl Iterator<Item = usize> {
+    /// Positions of routes that may match, ascending, and whether their path is known to.
+    pub(super) fn candidates(&self, path: &[u8]) -> impl Iterator<Item = (usize, bool)> {
         let exact = self.exact.get(path);
         let service = service_of(path).and_then(|service| self.service.get(service));
-        Merge([exact, service, Some(&self.rest)].map(|list| list.map_or(&[][..], Vec::as_slice)))
+        Merge([
+            exact.map_or(&[][..], Positions::as_slice),
+            service.map_or(&[][..], Positions::as_slice),
+            &self.rest,
+        ])
     }
 }
 
@@ -52,20 +84,19 @@ fn service_of(path: &[u8]) -> Option<&[u8]> {
     (slash > 0).then(|| &path[..slash + 2])
 }
 
-/// Merges ascending lists.
+/// Merges ascending lists; the path of those in the first two is known to match.
 struct Merge<'a>([&'a [u32]; 3]);
 
 impl Iterator for Merge<'_> {
-    type Item = usize;
+    type Item = (usize, bool);
 
-    fn next(&mut self) -> Option<usize> {
-        let list = self
-            .0
-            .iter_mut()
-            .filter(|list| !list.is_empty())
-            .min_by_key(|list| list[0])?;
+    fn next(&mut self) -> Option<(usize, bool)> {
+        let lists = self.0.iter_mut().enumerate();
+        let (at, list) = lists
+            .filter(|(_, list)| !list.is_empty())
+            .min_by_key(|(_, list)| list[0])?;
         let (first, rest) = list.split_first()?;
         *list = rest;
-        Some(*first as usize)
+        Some((*first as usize, at < 2))
     }
 }

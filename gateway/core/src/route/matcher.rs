@@ -20,7 +20,7 @@ pub(super) enum PathMatcher {
 
 /// A condition on one header.
 #[derive(Debug)]
-pub(super) struct HeaderMatcher {
+pub(crate) struct HeaderMatcher {
     name: Name,
     value: ValueMatcher,
 }
@@ -66,7 +66,7 @@ impl PathMatcher {
 }
 
 impl HeaderMatcher {
-    pub(super) fn compile(config: &HeaderMatch) -> Result<Self, ConfigError> {
+    pub(crate) fn compile(config: &HeaderMatch) -> Result<Self, ConfigError> {
         let value = match (&config.exact, &config.regex) {
             (Some(exact), _) => ValueMatcher::Exact(exact.as_bytes().into()),
             (None, Some(pattern)) => ValueMatcher::Regex(compile_regex(pattern)?),
@@ -78,7 +78,7 @@ impl HeaderMatcher {
         })
     }
 
-    pub(super) fn matches(&self, headers: &impl HeaderLookup) -> bool {
+    pub(crate) fn matches(&self, headers: &impl HeaderLookup) -> bool {
         headers
             .first(&self.name)
             .is_some_and(|value| match &self.value {

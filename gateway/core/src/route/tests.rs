@@ -34,6 +34,10 @@ fn route(name: &str, path: PathMatch, headers: Vec<HeaderMatch>) -> RouteConfig 
         max_stream_ms: None,
         idle_timeout_ms: None,
         retry: None,
+        rate_limits: Vec::new(),
+        fault: None,
+        mirrors: Vec::new(),
+        session: None,
     }
 }
 
@@ -64,10 +68,13 @@ fn table(routes: Vec<RouteConfig>) -> RouteTable {
         hostnames: vec!["*".into()],
         routes,
     };
-    RouteTable::compile(RouteTableConfig {
-        name: "main".into(),
-        virtual_hosts: vec![host],
-    })
+    RouteTable::compile(
+        RouteTableConfig {
+            name: "main".into(),
+            virtual_hosts: vec![host],
+        },
+        None,
+    )
     .unwrap()
 }
 
@@ -176,10 +183,13 @@ fn grpc_routes_take_grpc_only_and_hosts_are_told_from_rules() {
         hostnames: vec!["a.com".into()],
         routes: vec![only],
     };
-    let table = RouteTable::compile(RouteTableConfig {
-        name: "t".into(),
-        virtual_hosts: vec![host],
-    })
+    let table = RouteTable::compile(
+        RouteTableConfig {
+            name: "t".into(),
+            virtual_hosts: vec![host],
+        },
+        None,
+    )
     .unwrap();
     assert!(table.lookup(b"A.com:1", b"/x", &NONE, true).is_ok());
     assert_eq!(
@@ -199,6 +209,7 @@ fn weights_of_zero_get_nothing() {
         weight,
         request_headers: None,
         response_headers: None,
+        mirrors: Vec::new(),
     };
     let mut split = route("split", prefix("/"), vec![]);
     split.action = Action::Weighted(vec![part("a", 0), part("b", 7), part("c", 0)]);
@@ -213,6 +224,167 @@ fn weights_of_zero_get_nothing() {
         table(vec![none]).routes().next().unwrap().pick(1),
         Target::NoWeight
     );
+}
+
+/// The matches of a `GRPCRoute`, as they come here.
+#[test]
+fn every_form_of_a_grpc_route_matches() {
+    let mut by_regex = header("x-env", "");
+    (by_regex.exact, by_regex.regex) = (None, Some("stag.*".into()));
+    let mut present = header("x-debug", "");
+    (present.exact, present.present) = (None, Some(true));
+    let table = table(vec![
+        route("service+method", exact("/a.Users/Get"), vec![]),
+        route("header regex", prefix("/a.Users/"), vec![by_regex]),
+        route("header present", prefix("/a.Users/"), vec![present]),
+        route("service", prefix("/a.Users/"), vec![]),
+        route("method", regex("/[^/]+/List"), vec![]),
+        route("regex both", regex("/b\\.[A-Z]\\w*/(Get|Put)"), vec![]),
+        route("header only", prefix("/"), vec![header("x-any", "1")]),
+    ]);
+    let cases: [(&str, Headers, Option<&str>); 10] = [
+        (
+            "/a.Users/Get",
+            Headers(vec![("x-env", "staging")]),
+            Some("service+method"),
+        ),
+        (
+            "/a.Users/Put",
+            Headers(vec![("x-env", "staging")]),
+            Some("header regex"),
+        ),
+        (
+            "/a.Users/Put",
+            Headers(vec![("x-env", "my-staging"), ("x-debug", "")]),
+            Some("header present"),
+        ),
+        (
+            "/a.Users/Put",
+            Headers(vec![("x-env", "prod")]),
+            Some("service"),
+        ),
+        ("/a.users/Get", NONE, None),
+        ("/c.Orders/List", NONE, Some("method")),
+        ("/c.Orders/Lists", NONE, None),
+        ("/b.Orders/Put", NONE, Some("regex both")),
+        ("/b.orders/Put", NONE, None),
+        (
+            "/c.Orders/Get",
+            Headers(vec![("x-any", "1")]),
+            Some("header only"),
+        ),
+    ];
+    for (path, headers, expected) in cases {
+        assert_eq!(
+            name_of(&table, path, &headers).as_deref(),
+            expected,
+            "{path}"
+        );
+    }
+}
+
+fn limited(name: &str, limit: &str, requests: u64) -> RouteConfig {
+    let mut limited = route(name, exact(name), vec![]);
+    limited.rate_limits = serde_json::from_value(serde_json::json!([
+        {"name": limit, "requests": requests, "unit": "hour"}]))
+    .unwrap();
+    limited
+}
+
+#[test]
+fn a_limit_outlives_its_table_and_is_shared_by_routes() {
+    let first = table(vec![limited("/a", "l", 2), limited("/b", "l", 2)]);
+    let passes = |table: &RouteTable| {
+        let passed = table.routes().filter(|route| route.pass(&NONE, 1).is_ok());
+        passed.count()
+    };
+    assert_eq!((passes(&first), passes(&first)), (2, 0));
+    let config = |routes| RouteTableConfig {
+        name: "main".into(),
+        virtual_hosts: vec![VirtualHostConfig {
+            name: "all".into(),
+            hostnames: vec!["*".into()],
+            routes,
+        }],
+    };
+    let next = config(vec![limited("/c", "l", 2), limited("/d", "other", 1)]);
+    let next = RouteTable::compile(next, Some(&first)).unwrap();
+    assert_eq!(passes(&next), 1, "only the new limit has calls left");
+    assert_eq!(next.limits().count(), 2);
+    assert_eq!(next.limit("l").unwrap().demand().passed, 2);
+    let clash = config(vec![limited("/a", "l", 2), limited("/b", "l", 3)]);
+    let error = RouteTable::compile(clash, None).unwrap_err();
+    assert_eq!(error.path, "virtual_hosts[0].routes[1].rate_limits[0].name");
+}
+
+#[test]
+fn mirrors_of_route_and_part_are_drawn_apart() {
+    let mirror = |cluster: &str, numerator| Mirror {
+        cluster: cluster.into(),
+        numerator,
+        denominator: 100,
+    };
+    let mut mirrored = route("m", prefix("/"), vec![]);
+    mirrored.mirrors = vec![mirror("all", 100), mirror("none", 0), mirror("half", 50)];
+    mirrored.action = Action::Weighted(vec![WeightedCluster {
+        cluster: "a".into(),
+        weight: 1,
+        request_headers: None,
+        response_headers: None,
+        mirrors: vec![mirror("part", 50)],
+    }]);
+    let table = table(vec![mirrored]);
+    let route = table.routes().next().unwrap();
+    let mut counts = std::collections::BTreeMap::new();
+    let mut both = 0;
+    for random in 0..1_000 {
+        let names: Vec<_> = route.mirrors(&route.clusters()[0], random).collect();
+        both += usize::from(names.len() == 3);
+        for mirror in names {
+            *counts.entry(mirror.cluster.to_string()).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(counts["all"], 1_000);
+    assert!(!counts.contains_key("none"));
+    assert!((430..570).contains(&counts["half"]) && (430..570).contains(&counts["part"]));
+    assert!((190..310).contains(&both), "{both}");
+}
+
+#[test]
+fn a_session_holds_to_a_part_that_has_weight() {
+    let part = |cluster: &str, weight| WeightedCluster {
+        cluster: cluster.into(),
+        weight,
+        request_headers: None,
+        response_headers: None,
+        mirrors: Vec::new(),
+    };
+    let mut sticky = route("s", prefix("/"), vec![]);
+    sticky.action = Action::Weighted(vec![part("a", 1), part("b", 0)]);
+    sticky.session =
+        serde_json::from_value(serde_json::json!({"name": "x-s", "kind": "header"})).ok();
+    let table = table(vec![sticky]);
+    let route = table.routes().next().unwrap();
+    let session = route.session().unwrap();
+    let held = |cluster: &str| {
+        let address = "10.0.0.1:80".parse().unwrap();
+        let token = session
+            .write(None, cluster, address, 9, true)
+            .unwrap()
+            .value;
+        session.read(&Owned(token), 9).unwrap()
+    };
+    assert_eq!(route.held(&held("a")).map(|part| &*part.cluster), Some("a"));
+    assert_eq!(route.held(&held("b")), None, "it has no weight any more");
+    assert_eq!(route.held(&held("c")), None);
+}
+
+struct Owned(String);
+
+impl HeaderLookup for Owned {
+    fn first(&self, _: &str) -> Option<&[u8]> {
+        Some(self.0.as_bytes())
+    }
 }
 
 fn any_path() -> impl Strategy<Value = String> {
@@ -244,7 +416,10 @@ proptest! {
         let routes: Vec<_> = matches.into_iter().enumerate().map(compile).collect();
         let headers = if second { Headers(vec![("v", "2")]) } else { NONE };
         let table = table(routes);
-        let linear = table.routes().find(|route| route.matches(path.as_bytes(), &headers, true));
+        let matches = |route: &&Arc<Route>| {
+            route.path.matches(path.as_bytes()) && route.matches_beside_path(&headers, true)
+        };
+        let linear = table.routes().find(matches);
         let linear = linear.map(|route| route.name().to_string());
         prop_assert_eq!(name_of(&table, &path, &headers), linear);
     }

@@ -120,10 +120,8 @@ fn check_table(next: &Snapshot, table: &RouteTable) -> Checked {
     table
         .references()
         .find(|(_, name)| next.cluster(name).is_none())
-        .map_or(Ok(()), |([host, route, part], name)| {
-            let path =
-                format!("virtual_hosts[{host}].routes[{route}].action.weighted[{part}].cluster");
-            Err(missing(&path, "cluster", name))
+        .map_or(Ok(()), |(place, name)| {
+            Err(missing(&place.to_string(), "cluster", name))
         })
 }
 

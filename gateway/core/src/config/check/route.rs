@@ -4,9 +4,9 @@ use std::fmt;
 
 use hashbrown::HashSet;
 
-use super::{Checked, WEIGHT_MAX, each, ensure, named, positive, under, within};
+use super::{Checked, WEIGHT_MAX, each, ensure, named, policy, positive, under, within};
 use crate::config::route::{
-    Action, HeaderMatch, HeaderOps, PathMatch, Retry, RouteConfig, RouteMatch,
+    Action, HeaderMatch, HeaderOps, PathMatch, Reply, Retry, RouteConfig, RouteMatch,
 };
 use crate::config::{RouteTableConfig, VirtualHostConfig};
 
@@ -14,6 +14,8 @@ use crate::config::{RouteTableConfig, VirtualHostConfig};
 const RETRY_ATTEMPTS_MAX: u32 = 16;
 /// Memory that one call may hold for retries.
 const RETRY_BUFFER_BYTES_MAX: u32 = 16 * 1024 * 1024;
+/// Bounds of GEP-3388.
+const BUDGET_INTERVAL_MS: (u64, u64) = (1_000, 3_600_000);
 /// Longest hostname (RFC 1035).
 const HOSTNAME_BYTES_MAX: usize = 253;
 /// Fields that belong to one connection or to the protocol, not to a rule.
@@ -84,6 +86,14 @@ fn route(route: &RouteConfig) -> Checked {
     positive("timeout_ms", route.timeout_ms)?;
     positive("max_stream_ms", route.max_stream_ms)?;
     positive("idle_timeout_ms", route.idle_timeout_ms)?;
+    each("rate_limits", &route.rate_limits, policy::rate_limit)?;
+    each("mirrors", &route.mirrors, policy::mirror)?;
+    if let Some(fault) = &route.fault {
+        under("fault", policy::fault(fault))?;
+    }
+    if let Some(session) = &route.session {
+        under("session", policy::session(session))?;
+    }
     route
         .retry
         .as_ref()
@@ -128,11 +138,16 @@ fn action(action: &Action) -> Checked {
             each("weighted", parts, |part| {
                 within("weight", u64::from(part.weight), 0, WEIGHT_MAX.into())?;
                 header_ops("request_headers", part.request_headers.as_ref())?;
-                header_ops("response_headers", part.response_headers.as_ref())
+                header_ops("response_headers", part.response_headers.as_ref())?;
+                each("mirrors", &part.mirrors, policy::mirror)
             })
         }
-        Action::Reply(reply) => within("reply.grpc_status", reply.grpc_status.into(), 0, 16),
+        Action::Reply(reply) => under("reply", grpc_reply(reply)),
     }
+}
+
+pub(super) fn grpc_reply(reply: &Reply) -> Checked {
+    within("grpc_status", reply.grpc_status.into(), 0, 16)
 }
 
 fn header_ops(path: &str, ops: Option<&HeaderOps>) -> Checked {
@@ -187,6 +202,18 @@ fn retry(retry: &Retry) -> Checked {
         format!("must be at least `base_ms`, {}", retry.base_ms)
     })?;
     positive("per_try_timeout_ms", retry.per_try_timeout_ms)?;
+    let intervals = [
+        ("budget_interval_ms", retry.budget_interval_ms),
+        ("min_retries_interval_ms", retry.min_retries_interval_ms),
+    ];
+    for (name, interval_ms) in intervals {
+        within(
+            name,
+            interval_ms,
+            BUDGET_INTERVAL_MS.0,
+            BUDGET_INTERVAL_MS.1,
+        )?;
+    }
     for (position, code) in retry.http_codes.iter().enumerate() {
         within(format!("http_codes[{position}]"), (*code).into(), 100, 599)?;
     }
