@@ -24,6 +24,7 @@ from federation.cli.context import CommandError, Context, current, run
 from federation.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from federation.discovery import TlsFiles
     from federation.model.base import ClusterId
     from federation.ports import ObjectSource, Store
     from federation.wire.etcd_keys import Keys
@@ -32,6 +33,16 @@ app = typer.Typer()
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _ADDRESS = re.compile(r"(.+):(\d{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class XdsTls:
+    """Files of mutual TLS on the xDS port, and the SPIFFE ids let in."""
+
+    certificate: Path
+    private_key: Path
+    client_ca: Path
+    client_ids: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,7 @@ class AgentOptions:
     state_dir: Path
     peer_dial: dict[str, str]
     gateway_classes: frozenset[str]
+    xds_tls: XdsTls | None = None
 
 
 @app.command("agent", epilog="Example: fedctl agent --cluster us-west-1 --region us-west-1")
@@ -59,6 +71,20 @@ def agent(
     xds: Annotated[
         str, typer.Option(help="HOST:PORT to serve xDS on, for this cluster's gateways.")
     ] = "127.0.0.1:15010",
+    xds_cert: Annotated[
+        Path | None, typer.Option(help="PEM: certificate of the xDS port; mutual TLS when given.")
+    ] = None,
+    xds_key: Annotated[Path | None, typer.Option(help="PEM: the key to it.")] = None,
+    xds_client_ca: Annotated[
+        Path | None, typer.Option(help="PEM: authorities that sign the gateways' certificates.")
+    ] = None,
+    xds_client_id: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SPIFFE id let in by xDS; may be given again. Default: this cluster's gateways.",
+            show_default=False,
+        ),
+    ] = None,
     dns: Annotated[
         str | None, typer.Option(help="HOST:PORT to answer clusterset DNS on; without it: none.")
     ] = None,
@@ -87,6 +113,7 @@ def agent(
         state_dir=state_dir or Path.home() / ".local/state/federation/agent" / cluster,
         peer_dial=_read_peer_dial(peer_dial) if peer_dial is not None else {},
         gateway_classes=frozenset(gateway_class or ["istio"]),
+        xds_tls=_xds_tls(xds_cert, xds_key, xds_client_ca, xds_client_id),
     )
     run(_run_agent(current(ctx), options))
 
@@ -132,7 +159,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     from federation.adapters.universal import UniversalStatusSink
     from federation.agent import Agent, AgentSettings
     from federation.cli.agent_names import answer_names
-    from federation.derive.compile import CompileSettings
+    from federation.derive.compile import CompileSettings, spiffe_id
     from federation.discovery import DiscoveryServer, DiscoverySettings
     from federation.model.base import ClusterId, Region
     from federation.model.snapshot import Snapshot
@@ -140,8 +167,14 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     from federation.wire.xds import Renderer
 
     keys, clock, cluster = Keys(prefix), SystemClock(), ClusterId(options.cluster)
+    compiling = CompileSettings(gateway_classes=options.gateway_classes)
     discovery: DiscoveryServer[Snapshot] = DiscoveryServer(
-        DiscoverySettings(cluster=cluster, address=options.xds), render=Renderer()
+        DiscoverySettings(
+            cluster=cluster,
+            address=options.xds,
+            tls=_tls_files(options.xds_tls, own=spiffe_id(compiling.trust_domain, cluster)),
+        ),
+        render=Renderer(),
     )
     subject = Agent(
         AgentSettings(
@@ -150,7 +183,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
             state_dir=options.state_dir,
             version=_version(),
             peer_dial=options.peer_dial,
-            compile=CompileSettings(gateway_classes=options.gateway_classes),
+            compile=compiling,
         ),
         store=store,
         keys=keys,
@@ -168,6 +201,16 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         await discovery.stop()
 
 
+def _tls_files(tls: XdsTls | None, *, own: str) -> TlsFiles | None:
+    from federation.discovery import TlsFiles
+
+    if tls is None:
+        return None
+    # The clusterset's authority signs the gateways of all clusters: only our own may ask here.
+    allowed = tls.client_ids or frozenset({own})
+    return TlsFiles(tls.certificate, tls.private_key, tls.client_ca, allowed)
+
+
 def _source(store: Store, keys: Keys, cluster: ClusterId, text: str) -> ObjectSource:
     from federation.adapters.folder import FolderSettings, FolderSource
     from federation.adapters.universal import UniversalSource
@@ -182,6 +225,21 @@ def _source(store: Store, keys: Keys, cluster: ClusterId, text: str) -> ObjectSo
     raise CommandError(
         f'--source: "{text}" is not known; use universal or folder:DIR', ExitCode.USAGE
     )
+
+
+def _xds_tls(
+    certificate: Path | None,
+    private_key: Path | None,
+    client_ca: Path | None,
+    client_ids: list[str] | None,
+) -> XdsTls | None:
+    if certificate is None and private_key is None and client_ca is None and not client_ids:
+        return None
+    if certificate is None or private_key is None or client_ca is None:
+        raise typer.BadParameter(
+            "--xds-cert, --xds-key and --xds-client-ca go together; give all or none"
+        )
+    return XdsTls(certificate, private_key, client_ca, frozenset(client_ids or ()))
 
 
 def _checked_name(option: str, text: str) -> str:

@@ -25,6 +25,7 @@ from federation.discovery.node import NodeIdentity, read_node
 from federation.discovery.settings import DiscoverySettings, TlsFiles
 from federation.discovery.stream import Stream
 from federation.discovery.subscription import SubscriptionError
+from federation.discovery.tls import server_credentials
 from federation.model.acks import AckView, NodeAcks, RefusedResource
 from federation.wire.xds import NodeView, XdsResources
 
@@ -277,10 +278,6 @@ def _options(settings: DiscoverySettings) -> list[tuple[str, int]]:
 
 def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
     try:
-        return grpc.ssl_server_credentials(
-            [(tls.private_key.read_bytes(), tls.certificate.read_bytes())],
-            root_certificates=tls.client_ca.read_bytes(),
-            require_client_auth=True,
-        )
+        return server_credentials(tls)
     except OSError as failure:
-        raise DiscoveryError(f"cannot read the xDS server's TLS files: {failure}") from failure
+        raise DiscoveryError(f"cannot use the xDS server's TLS files: {failure}") from failure

@@ -12,13 +12,22 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
+from envoy.service.discovery.v3 import discovery_pb2
+from typer.testing import CliRunner
+
 from federation.adapters.etcd import EtcdSettings, EtcdStore
+from federation.cli.lab.authority import Authority, gateway_identity
+from federation.cli.main import app
+from federation.discovery.catalog import ResourceType
 from federation.model.view import FederationView
 from federation.wire.etcd import view_from
 from federation.wire.etcd_keys import Keys
+from gateway.xds_client import METHOD
 from tests.testkit.etcd import EtcdServer, free_port, running_etcd
 
 KEYS = Keys()
+LISTENERS = ResourceType.LISTENERS
 
 
 class AgentProcess:
@@ -140,3 +149,53 @@ async def test_a_wrong_option_is_named_before_anything_starts(tmp_path: Path) ->
             code, log = await one.ended()
     assert (code, log.splitlines()[-1]) == (2, "error: --source: /nowhere does not exist")
     assert not (tmp_path / "state").exists()
+
+
+async def test_gateways_of_this_cluster_alone_are_let_in_by_mutual_tls(tmp_path: Path) -> None:
+    authority = Authority("test")
+    (tmp_path / "ca.crt").write_bytes(authority.certificate_pem)
+    for name, cluster in (("agent", ""), ("gateway", "west"), ("stranger", "east")):
+        pair = authority.issue(name, dns=("localhost",), uris=(gateway_identity(cluster),))
+        (tmp_path / f"{name}.crt").write_bytes(pair.certificate_pem)
+        (tmp_path / f"{name}.key").write_bytes(pair.key_pem)
+    options = (
+        *("--xds-cert", str(tmp_path / "agent.crt"), "--xds-key", str(tmp_path / "agent.key")),
+        *("--xds-client-ca", str(tmp_path / "ca.crt")),
+    )
+    with running_etcd() as etcd:
+        async with agent(etcd, tmp_path / "state", *options) as running:
+            started = await running.event("xds server started")
+            port = started["address"].rpartition(":")[2]
+            assert await _opened(f"localhost:{port}", tmp_path, "gateway") is None
+            refused = await _opened(f"localhost:{port}", tmp_path, "stranger")
+            assert refused is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def _opened(address: str, files: Path, name: str) -> grpc.StatusCode | None:
+    """How a stream as ``name`` is refused; ``None`` when it is let in."""
+    credentials = grpc.ssl_channel_credentials(
+        (files / "ca.crt").read_bytes(),
+        (files / f"{name}.key").read_bytes(),
+        (files / f"{name}.crt").read_bytes(),
+    )
+    request = discovery_pb2.DeltaDiscoveryRequest(type_url=LISTENERS)
+    request.node.id, request.node.cluster = "gw-1", "west"
+    async with grpc.aio.secure_channel(address, credentials) as channel:
+        call = channel.stream_stream(
+            METHOD,
+            request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
+            response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
+        )(iter([request]))
+        try:
+            await call.initial_metadata()
+        except grpc.aio.AioRpcError as failure:
+            return failure.code()
+        done = call.done() and await call.code() is not grpc.StatusCode.OK
+        return await call.code() if done else None
+
+
+def test_tls_files_go_together() -> None:
+    options = ["agent", "--cluster", "west", "--region", "west", "--xds-cert", "tls.crt"]
+    outcome = CliRunner().invoke(app, options)
+    assert outcome.exit_code == 2
+    assert "go together" in outcome.output

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
-from federation.cli.lab.authority import Authority, gateway_identity
+from federation.cli.lab.authority import Authority, KeyPair, gateway_identity
 from federation.discovery import DiscoveryError, DiscoveryServer, DiscoverySettings, TlsFiles
 from federation.model.snapshot import Snapshot
 from federation.wire.xds import to_resources
@@ -139,6 +139,56 @@ async def test_mutual_tls_serves_gateways_of_this_cluster_only(tmp_path: Path) -
             await eventually(lambda: gateway.feed.state().state is State.IN_SYNC)
     finally:
         await server.stop()
+
+
+async def test_a_renewed_certificate_serves_the_next_connection(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = Authority("old"), Authority("new")
+    names = {"dns": ("localhost",), "uris": (gateway_identity("us-west-1"),)}
+    certificate, key, ca = (tmp_path / name for name in ("tls.crt", "tls.key", "ca.crt"))
+
+    def write(pair: KeyPair, authority: Authority) -> None:
+        certificate.write_bytes(pair.certificate_pem)
+        key.write_bytes(pair.key_pem)
+        ca.write_bytes(authority.certificate_pem)
+
+    write(old.issue("agent", **names), old)
+    server: DiscoveryServer[Snapshot] = DiscoveryServer(
+        DiscoverySettings("us-west-1", "localhost:0", TlsFiles(certificate, key, ca)),
+        render=to_resources,
+    )
+    await server.start()
+    server.publish(snapshot("127.0.0.1:9090"))
+    settings = GatewaySettings(
+        "gw-1", "us-west-1", server.address, tmp_path, agent_tls=AgentTls(ca, certificate, key)
+    )
+    try:
+        async with Gateway.of(settings).running() as gateway:
+            await eventually(lambda: gateway.feed.state().state is State.IN_SYNC)
+        # Half a rotation is not taken: the old certificate goes on.
+        before = key.read_bytes()
+        key.write_bytes(new.issue("other", **names).key_pem)
+        async with Gateway.of(settings).running():
+            await eventually(lambda: "xds certificate not renewed" in caplog.text)
+        key.write_bytes(before)
+        write(new.issue("agent", **names), new)
+        async with Gateway.of(settings).running() as gateway:
+            await eventually(lambda: gateway.feed.state().state is State.IN_SYNC)
+    finally:
+        await server.stop()
+
+
+async def test_files_that_do_not_fit_are_an_error_at_the_start(tmp_path: Path) -> None:
+    pair, other = Authority("a").issue("a"), Authority("b").issue("b")
+    (tmp_path / "tls.crt").write_bytes(pair.certificate_pem)
+    (tmp_path / "tls.key").write_bytes(other.key_pem)
+    files = TlsFiles(tmp_path / "tls.crt", tmp_path / "tls.key", tmp_path / "tls.crt")
+    server: DiscoveryServer[Snapshot] = DiscoveryServer(
+        DiscoverySettings("us-west-1", tls=files), render=to_resources
+    )
+    with pytest.raises(DiscoveryError, match=f"{files.private_key}.*KEY_VALUES_MISMATCH"):
+        await server.start()
 
 
 async def test_why_the_agent_is_away_is_said(tmp_path: Path) -> None:
