@@ -64,6 +64,10 @@ class AgentFeed:
             group.create_task(self._client.run())
             group.create_task(self._writer.run())
 
+    async def leave(self) -> None:
+        """Take leave of the agent, so that it advertises this gateway no longer."""
+        await self._client.leave()
+
     def changed(self) -> None:
         """Have the file written, once the agent has confirmed a complete configuration.
 

@@ -58,6 +58,10 @@ class Feed(Protocol):
         """Give what changes, for ever."""
         ...
 
+    async def leave(self) -> None:
+        """Tell whoever feeds us that this gateway is leaving; ends within a second."""
+        ...
+
     def changed(self) -> None:
         """Told after what is in force has changed."""
         ...
@@ -90,7 +94,7 @@ class Shell:
         self._health = health.HealthChecker(core.set_health)
         self._feed: Feed | None = None
         self._stop = asyncio.Event()
-        self._draining = False
+        self._draining = asyncio.Event()
         self._configuring: list[asyncio.Task[None]] = []
 
     def __repr__(self) -> str:
@@ -104,7 +108,7 @@ class Shell:
         return Status(
             name=self._settings.name,
             cluster=self._settings.cluster,
-            state=State.DRAINING if self._draining else feed.state,
+            state=State.DRAINING if self._draining.is_set() else feed.state,
             version=self.runtime.version,
             age_s=feed.age_s,
             listeners=dict(self.runtime.listeners),
@@ -119,8 +123,8 @@ class Shell:
 
     def begin_drain(self) -> None:
         """Take no new work; open streams may go on for the grace period."""
-        if not self._draining:
-            self._draining = True
+        if not self._draining.is_set():
+            self._draining.set()
             for part in self._configuring:
                 part.cancel()
             log.info("draining", extra={"grace_s": self._settings.drain_grace_s})
@@ -161,9 +165,10 @@ class Shell:
                 group.create_task(_supervised("health", self._health.run)),
                 group.create_task(_supervised("events", self._collect_events)),
             ]
-            # These end when draining begins: the agent sees that the gateway is leaving.
+            fed = group.create_task(_supervised("feed", feed.run))
+            group.create_task(self._leave(feed, fed))
+            # These end when draining begins.
             self._configuring = [
-                group.create_task(_supervised("feed", feed.run)),
                 group.create_task(_supervised("listeners", self._retry_listeners)),
             ]
             files = self._settings.identity
@@ -174,6 +179,12 @@ class Shell:
             self.begin_drain()
             for part in watching:
                 part.cancel()
+
+    async def _leave(self, feed: Feed, fed: asyncio.Task[None]) -> None:
+        """End the feed when draining begins; the agent is told, so that peers dial no more."""
+        await self._draining.wait()
+        await feed.leave()
+        fed.cancel()
 
     async def _retry_listeners(self) -> None:
         while True:

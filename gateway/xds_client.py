@@ -62,16 +62,18 @@ class XdsClient:
     on_synced: Callable[[], None] = lambda: None
     listeners_again: set[str] = field(default_factory=set)
     again: asyncio.Event = field(default_factory=asyncio.Event)
+    leaving: bool = False
+    session: Session | None = None
 
     async def run(self) -> None:
-        """Stay subscribed, for ever."""
+        """Stay subscribed until ``leave``."""
         retrying = AsyncRetrying(
             wait=wait_random_exponential(multiplier=RETRY_FIRST_S, max=RETRY_MAX_S),
             stop=stop_never,
             retry=retry_if_exception_type(AgentAway),
             before_sleep=self._away,
         )
-        while True:
+        while not self.leaving:
             # A session that has worked returns, so that the waits start anew after it.
             await retrying(self._session)
             await asyncio.sleep(RETRY_FIRST_S)
@@ -85,17 +87,25 @@ class XdsClient:
                 extra={"agent": self.settings.agent, "why": str(failure)},
             )
 
+    async def leave(self) -> None:
+        """Take leave of the agent if it is there, and connect no more."""
+        self.leaving = True
+        if self.session is not None and self.contact.connected:
+            await self.session.leave()
+
     async def _session(self) -> None:
         """One connection, until it ends. Raises ``AgentAway`` if it never worked."""
+        if self.leaving:
+            return
         async with _channel(self.settings) as channel:
             call: Call = channel.stream_stream(
                 METHOD,
                 request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
                 response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
             )()
-            session = Session(call, self)
+            self.session = Session(call, self)
             try:
-                await session.run()
+                await self.session.run()
             except grpc.aio.AioRpcError as failure:
                 if not self.contact.connected:
                     raise AgentAway(f"{failure.code().name}: {failure.details()}") from failure
@@ -103,6 +113,7 @@ class XdsClient:
                     "xds stream lost", extra={"why": f"{failure.code().name}: {failure.details()}"}
                 )
             finally:
+                self.session = None
                 self.contact.connected = False
                 self.contact.synced = False
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -36,6 +37,9 @@ HOLD_S = 2.0
 
 ADMISSION_S = 1.0
 """How long the agent's headers are waited for before the rest is asked for anyway."""
+
+LEAVE_S = 0.5
+"""Longest wait for the agent to take note that this gateway is leaving."""
 
 QUEUE_MAX = 16
 """Responses read ahead; the agent sends one a type before it waits for an answer."""
@@ -73,6 +77,7 @@ class Session:
         self._runtime = client.runtime
         self._due: dict[Kind, _Due] = {}
         self._unheard = set(MAKE_ORDER)
+        self._asked_again: set[str] = set()
         self._writing = asyncio.Lock()
         self._responses: asyncio.Queue[discovery_pb2.DeltaDiscoveryResponse | None] = asyncio.Queue(
             QUEUE_MAX
@@ -94,6 +99,21 @@ class Session:
             raise failures.exceptions[0] from None
         finally:
             self._call.cancel()
+
+    async def leave(self) -> None:
+        """Want no listeners any more, which says that this gateway is leaving, and end the stream.
+
+        The agent ends its side when it has read this; an agent that does not is not waited for.
+        """
+        request = discovery_pb2.DeltaDiscoveryRequest(
+            type_url=TYPE_OF_KIND[Kind.LISTENERS],
+            resource_names_unsubscribe=["*", *sorted(self._asked_again)],
+        )
+        with suppress(TimeoutError, grpc.aio.AioRpcError):
+            async with asyncio.timeout(LEAVE_S):
+                await self._write(request)
+                await self._call.done_writing()
+                await self._call.code()
 
     async def _read(self) -> None:
         """Read ahead; ``None`` stands for the end of the stream.
@@ -137,6 +157,7 @@ class Session:
             await client.again.wait()
             client.again.clear()
             names, client.listeners_again = sorted(client.listeners_again), set()
+            self._asked_again.update(names)
             request = discovery_pb2.DeltaDiscoveryRequest(
                 type_url=TYPE_OF_KIND[Kind.LISTENERS], resource_names_subscribe=names
             )

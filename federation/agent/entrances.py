@@ -1,17 +1,19 @@
 """Which east-west addresses the cluster advertises.
 
 Decides: the addresses of connected gateways are advertised; one whose gateway has vanished stays,
-because silence is no evidence (its peers' own health checks are). It goes when a gateway connects
-under the same name with another address, when another gateway takes the address over, or when an
-operator deletes the cluster's ``gateways`` key: then only the connected ones are written again.
+because silence is no evidence (its peers' own health checks are). It goes when its gateway took its
+leave (it drains), when a gateway connects under the same name with another address or none, when
+another gateway takes the address over, or when an operator deletes the cluster's ``gateways`` key:
+then only the connected ones are written again.
 Leaves to others: who is connected (the discovery service).
-Invariants: never emptied by the absence of gateways; at most ``ENTRANCES_MAX``, where vanished ones
+Invariants: never emptied, not even when the last gateway leaves (it may be on its way back, and
+peers find a dead address by themselves); at most ``ENTRANCES_MAX``, where vanished ones
 give way first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from federation.model.acks import NodeAcks
 from federation.model.base import ClusterId, Region
@@ -22,9 +24,17 @@ ENTRANCES_MAX = 64
 
 
 def entrances(
-    stored: ClusterGateways | None, nodes: Sequence[NodeAcks], *, cluster: ClusterId, region: Region
+    stored: ClusterGateways | None,
+    nodes: Sequence[NodeAcks],
+    *,
+    left: Collection[str] = (),
+    cluster: ClusterId,
+    region: Region,
 ) -> ClusterGateways | None:
-    """What to advertise, given what is stored; ``None`` when there is nothing to write yet."""
+    """What to advertise, given what is stored; ``None`` when there is nothing to write yet.
+
+    ``left`` names gateways that said that they are leaving.
+    """
     connected = {
         node.node: PeerGateway(name=node.node, address=node.eastwest_address)
         for node in nodes
@@ -36,8 +46,12 @@ def entrances(
         for peer in (stored.gateways if stored is not None else ())
         if peer.name not in connected and peer.address not in taken
     ]
+    gone = {*left, *(node.node for node in nodes)}
+    silent = [peer for peer in vanished if peer.name not in gone]
+    if not connected and not silent:
+        silent = vanished
     room = max(0, ENTRANCES_MAX - len(connected))
-    kept = [*connected.values(), *vanished[:room]]
+    kept = [*connected.values(), *silent[:room]]
     if stored is None and not kept:
         return None
     gateways = tuple(sorted(kept, key=lambda peer: peer.name))

@@ -107,9 +107,10 @@ class Publisher:
         cluster, facts = self._member.cluster, self._keys.facts(self._member.cluster)
         entries = federation.listing.entries
         own = [entry for entry in entries if entry.key.startswith(facts)]
-        nodes = self._acks.value.nodes if self._acks.value is not None else ()
+        acks = self._acks.value or AckView()
+        addresses = [(node.node, node.eastwest_address) for node in acks.nodes]
         known = frozenset(federation.view.exports), federation.view.gateways.get(cluster)
-        return objects.shown, own, nodes, known
+        return objects.shown, own, addresses, acks.left, known
 
     def _plan(self, objects: ClusterObjects, federation: FederationState) -> Publication:
         cluster = self._member.cluster
@@ -133,8 +134,10 @@ class Publisher:
     async def _commit_gateways(self, held: Claim, federation: FederationState) -> bool:
         cluster = self._member.cluster
         stored = federation.view.gateways.get(cluster)
-        nodes = self._acks.value.nodes if self._acks.value is not None else ()
-        wanted = entrances(stored, nodes, cluster=cluster, region=self._settings.region)
+        acks = self._acks.value or AckView()
+        wanted = entrances(
+            stored, acks.nodes, left=acks.left, cluster=cluster, region=self._settings.region
+        )
         if wanted is None or wanted == stored:
             return True
         put = Put(self._keys.gateways(cluster), to_bytes(wanted))

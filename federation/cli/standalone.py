@@ -152,6 +152,9 @@ class FolderFeed:
             async for objects in snapshots:
                 await self._load(objects)
 
+    async def leave(self) -> None:
+        """Nobody has to be told."""
+
     def changed(self) -> None:
         """Say which ports serve now; nothing is kept on disk, the folder is."""
         if not self._loading:

@@ -75,6 +75,7 @@ class DiscoveryServer(Generic[S]):
         self._catalogs: dict[NodeView, Catalog] = {}
         self._sealer = Sealer()
         self._clients: list[_Client] = []
+        self._left: dict[str, None] = {}
         self._streams_opened = 0
         self._acks: Latest[AckView] = Latest(AckView())
         self._server: grpc.aio.Server | None = None
@@ -193,6 +194,10 @@ class DiscoveryServer(Generic[S]):
                     "resources refused by a gateway",
                     extra={"node": client.node.name, "type": request.type_url, "why": error},
                 )
+            if client.stream.left:
+                self._note_leave(client.node)
+            else:
+                self._left.pop(client.node.name, None)
             client.wake.set()
 
     async def _write(self, client: _Client, context: _Context) -> None:
@@ -231,10 +236,28 @@ class DiscoveryServer(Generic[S]):
             self._catalogs[view] = catalog
         return catalog
 
+    def _note_leave(self, node: NodeIdentity) -> None:
+        """Remember who left; beyond the bound the one who left first is forgotten (and stays
+        advertised, as if its connection had been lost)."""
+        if node.name not in self._left:
+            log.info("a gateway takes its leave", extra={"node": node.name})
+        self._left[node.name] = None
+        while len(self._left) > self._settings.streams_max:
+            del self._left[next(iter(self._left))]
+        self._tell_acks()
+
     def _tell_acks(self) -> None:
-        nodes = {c.node.name: _node_acks(c.node, c.stream) for c in self._clients if c.node}
+        nodes = {
+            c.node.name: _node_acks(c.node, c.stream)
+            for c in self._clients
+            if c.node and not c.stream.left
+        }
         self._acks.set(
-            AckView(generation=self._generation, nodes=tuple(nodes[n] for n in sorted(nodes)))
+            AckView(
+                generation=self._generation,
+                nodes=tuple(nodes[name] for name in sorted(nodes)),
+                left=tuple(sorted(self._left)),
+            )
         )
 
 

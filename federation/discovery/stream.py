@@ -96,6 +96,12 @@ class Stream:
         """Resources in refusal, by type."""
         return [(s.resource_type, s.refusals) for s in self._opened() if s.refusals]
 
+    @property
+    def left(self) -> bool:
+        """Whether the client wants no listeners any more, which it had asked for: it is leaving."""
+        listeners = self.subscriptions[ResourceType.LISTENERS]
+        return listeners.opened and not listeners.wildcard and not listeners.names
+
     def generation(self) -> int:
         """The newest generation that this client has answered whole; 0 before the first.
 

@@ -41,7 +41,12 @@ class NodeAcks:
 
 @dataclass(frozen=True, slots=True)
 class AckView:
-    """All connected nodes and the generation of the newest publication (0 before the first)."""
+    """All connected nodes and the generation of the newest publication (0 before the first).
+
+    ``left`` names nodes that took their leave, as a gateway does when it drains, and have not come
+    back since: they are told apart from those whose connection was merely lost.
+    """
 
     generation: int = 0
     nodes: tuple[NodeAcks, ...] = ()
+    left: tuple[str, ...] = ()

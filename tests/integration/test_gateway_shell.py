@@ -15,15 +15,18 @@ from grpc_health.v1 import health as health_service
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from federation.discovery.catalog import seal
+from federation.model.acks import AckView
 from federation.model.snapshot import HealthCheck, Snapshot
 from federation.wire.xds import NodeView, to_resources
 from gateway.admin import AdminError
+from gateway.agent_feed import AgentFeed
 from gateway.runtime import Runtime
-from gateway.settings import IdentityFiles
+from gateway.settings import GatewaySettings, IdentityFiles
 from gateway.shell import FeedState, Shell, ShellSettings
 from gateway.status import State
 from gateway.xds_translate import KIND_OF_TYPE
 from tests.integration.discovery_support import PaperCore, eventually, snapshot
+from tests.integration.test_discovery_and_shell import Gateway, serving
 
 
 class FixedFeed:
@@ -52,6 +55,9 @@ class FixedFeed:
         if self.runs <= self.failures:
             raise ValueError("a part that fails")
         await asyncio.Event().wait()
+
+    async def leave(self) -> None:
+        pass
 
     def changed(self) -> None:
         pass
@@ -230,3 +236,26 @@ def _with_health_check(source: Snapshot, check: HealthCheck) -> Snapshot:
 
     upstreams = tuple(replace(entry, health_check=check) for entry in source.upstreams)
     return replace(source, upstreams=upstreams)
+
+
+async def test_a_gateway_that_drains_takes_its_leave_of_the_agent(tmp_path: Path) -> None:
+    async with serving() as server:
+        server.publish(snapshot("127.0.0.1:9090"))
+        settings = GatewaySettings("gw-1", "us-west-1", server.address, tmp_path)
+        core = PaperCore()
+        shell = Shell(
+            ShellSettings("gw-1", "us-west-1", "127.0.0.1:0", None, drain_grace_s=1.0), core=core
+        )
+        task = asyncio.create_task(shell.run(AgentFeed(settings, shell.runtime)))
+        await eventually(lambda: shell.status().state is State.IN_SYNC)
+        assert server.acks.value is not None
+        assert server.acks.value.left == ()
+        shell.stop()
+        await task
+        assert server.acks.value == AckView(generation=1, nodes=(), left=("gw-1",))
+        # Connected again, it has not left; a connection that is merely lost is no leave.
+        async with Gateway.of(settings).running() as again:
+            await eventually(lambda: again.feed.state().state is State.IN_SYNC)
+            assert server.acks.value.left == ()
+        await eventually(lambda: server.acks.value and not server.acks.value.nodes)
+        assert server.acks.value.left == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ class Contents:
         self.revision = 1
         self.entries: dict[str, Entry] = {}
 
-    def plan(self, wanted: ClusterFacts, *, deleted: set[str] = frozenset()) -> Publication:
+    def plan(self, wanted: ClusterFacts, *, deleted: Collection[str] = ()) -> Publication:
         view = view_from(KEYS, self.revision, self.entries.values()).view
         stored = Stored.of(KEYS, WEST, view, self.entries.values())
         gone = {name(text) for text in deleted}
@@ -146,8 +147,10 @@ def node(text: str, address: str | None) -> NodeAcks:
     return NodeAcks(text, "gateway", 1, address)
 
 
-def advertised(stored: ClusterGateways | None, *nodes: NodeAcks) -> dict[str, str] | None:
-    found = entrances(stored, nodes, cluster=WEST, region=REGION)
+def advertised(
+    stored: ClusterGateways | None, *nodes: NodeAcks, left: tuple[str, ...] = ()
+) -> dict[str, str] | None:
+    found = entrances(stored, nodes, left=left, cluster=WEST, region=REGION)
     return {peer.name: peer.address for peer in found.gateways} if found is not None else None
 
 
@@ -275,3 +278,18 @@ def test_a_deletion_that_was_seen_is_believed_while_others_are_held() -> None:
 
 def test_without_a_last_good_state_everything_is_believed() -> None:
     assert names(Shield({}).cover(numbered()).snapshot) == set()
+
+
+def test_a_gateway_that_took_its_leave_goes_and_the_last_one_stays() -> None:
+    peers = tuple(PeerGateway(name=n, address=f"{n}:15444") for n in ("gw-1", "gw-2"))
+    stored = ClusterGateways(cluster=WEST, region=REGION, gateways=peers)
+    both = {"gw-1": "gw-1:15444", "gw-2": "gw-2:15444"}
+    assert advertised(stored, left=("gw-1",)) == {"gw-2": "gw-2:15444"}
+    assert advertised(stored, node("gw-2", "gw-2:15444"), left=("gw-1",)) == {"gw-2": "gw-2:15444"}
+    assert advertised(stored, left=("gw-1", "gw-2")) == both
+
+
+def test_a_gateway_that_takes_no_calls_of_peers_any_more_goes() -> None:
+    peers = tuple(PeerGateway(name=n, address=f"{n}:15444") for n in ("gw-1", "gw-2"))
+    stored = ClusterGateways(cluster=WEST, region=REGION, gateways=peers)
+    assert advertised(stored, node("gw-1", None)) == {"gw-2": "gw-2:15444"}
