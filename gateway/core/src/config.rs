@@ -14,6 +14,10 @@
 //!     "name": "public", "address": "0.0.0.0", "port": 20443,
 //!     "kind": "ingress",                                     // or "east_west"
 //!     "tls": {"certificates": ["web"], "client_ca": null, "allowed_spiffe": []}, // null: h2c
+//!     "connection": {                                        // what is left out has no bound
+//!       "max_idle_ms": 300000, "max_age_ms": 1800000, "max_age_grace_ms": 30000,
+//!       "ping_after_ms": 60000, "ping_timeout_ms": 20000,
+//!       "ping_limit": {"min_interval_ms": 10000, "without_calls": false, "strikes": 2}},
 //!     "route_table": "main"
 //!   }],
 //!   "route_tables": [{"name": "main", "virtual_hosts": [{
@@ -54,6 +58,8 @@
 //!     "slow_start": {"window_ms": 30000, "min_percent": 10},       // null: at once
 //!     "keepalive": {"interval_ms": 10000, "timeout_ms": 5000},
 //!     "outlier": {"consecutive_failures": 5, "consecutive_gateway_failures": 3,
+//!                 "failure_percentage": {"threshold_percent": 85, "request_volume": 50,
+//!                                        "minimum_hosts": 5}, // null: in a row only
 //!                 "interval_ms": 10000, "base_ejection_ms": 30000,
 //!                 "max_ejection_ms": 300000, "max_ejection_percent": 50},
 //!     "max_connections": null, "max_pending_requests": 1024, "max_requests_per_connection": null,
@@ -91,10 +97,14 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-pub use self::cluster::{Cluster, HashOn, Keepalive, LoadBalancing, Outlier, PeerTls, SlowStart};
+pub use self::cluster::{
+    Cluster, FailurePercentage, HashOn, Keepalive, LoadBalancing, Outlier, PeerTls, SlowStart,
+};
 pub use self::endpoints::{EndpointConfig, EndpointDelta, EndpointSet, Health, LocalityConfig};
 pub use self::limit::{LimitHeader, LimitUnit, RateLimitConfig};
-pub use self::listener::{Listener, ListenerKind, ListenerTls, Secret, spiffe_allowed};
+pub use self::listener::{
+    ConnectionPolicy, Listener, ListenerKind, ListenerTls, PingLimit, Secret, spiffe_allowed,
+};
 pub use self::policy::{Fault, FaultAbort, FaultDelay, Mirror, Session, SessionKind};
 pub use self::route::{
     Action, HeaderMatch, HeaderOps, PathMatch, Reply, Retry, RetryOn, RouteConfig, RouteMatch,

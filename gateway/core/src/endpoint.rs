@@ -15,10 +15,13 @@
 //! Invariant: whoever changes what balancing depends on counts up the cluster's changes afterwards,
 //! so that a view that was made before is known to be old.
 
+mod results;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use self::results::Results;
 use crate::balance::block_of;
 use crate::cluster::Changes;
 use crate::config::{Cluster, Health, Name, Outlier};
@@ -96,6 +99,7 @@ pub struct EndpointShared {
     probe_until_ms: AtomicU64,
     failures: AtomicU32,
     gateway_failures: AtomicU32,
+    results: Results,
 }
 
 impl Endpoint {
@@ -134,6 +138,7 @@ impl EndpointShared {
             probe_until_ms: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             gateway_failures: AtomicU32::new(0),
+            results: Results::new(),
         }
     }
 
@@ -221,7 +226,10 @@ impl EndpointShared {
         Some(self.ejected_until_ms.load(Ordering::Relaxed)).filter(|until_ms| now_ms < *until_ms)
     }
 
-    pub(crate) fn succeeded(&self) {
+    pub(crate) fn succeeded(&self, policy: &Outlier, now_ms: u64) {
+        if policy.failure_percentage.is_some() {
+            self.results.count(false, policy.interval_ms, now_ms);
+        }
         // Looked at first, for the same reason as in `connected`.
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
@@ -284,6 +292,21 @@ impl EndpointShared {
         self.slot.load(Ordering::Relaxed) != GONE && self.ejected_until_ms(now_ms).is_some()
     }
 
+    /// Counts a failure by its share of results, in a cluster of so many members.
+    pub(crate) fn failed_too_often(
+        &self,
+        policy: &Outlier,
+        members: usize,
+        now_ms: u64,
+    ) -> Option<EjectionReason> {
+        let mode = policy.failure_percentage.as_ref()?;
+        let (all, failed) = self.results.count(true, policy.interval_ms, now_ms);
+        let judged =
+            all >= u64::from(mode.request_volume) && members >= mode.minimum_hosts as usize;
+        let too_often = failed * 100 >= all * u64::from(mode.threshold_percent);
+        (judged && too_often).then_some(EjectionReason::FailurePercentage)
+    }
+
     /// Counts a failure; says why it is one too many, if it is.
     pub(crate) fn failed(&self, policy: &Outlier, by_gateway: bool) -> Option<EjectionReason> {
         let failures = count_up(&self.failures);
@@ -321,6 +344,7 @@ impl EndpointShared {
         self.ejections.store(count, Ordering::Relaxed);
         self.failures.store(0, Ordering::Relaxed);
         self.gateway_failures.store(0, Ordering::Relaxed);
+        self.results.forget();
         self.on_return.store(true, Ordering::Relaxed);
         self.probe_until_ms.store(0, Ordering::Relaxed);
         self.ejected_until_ms.store(until_ms, Ordering::Relaxed);
@@ -402,7 +426,7 @@ mod tests {
         assert!(endpoint.set_active_health(false) && endpoint.check_failed());
         assert!(!endpoint.set_active_health(false));
         endpoint.connected();
-        endpoint.succeeded();
+        endpoint.succeeded(&cluster("a").outlier.unwrap(), 0);
         assert_eq!(changes(), 1);
         endpoint.connect_failed(&cluster("a"), 0, 0);
         endpoint.connect_failed(&cluster("a"), 200, 0);

@@ -6,6 +6,8 @@
 //! asks again. Endpoints that leave the snapshot can leave a larger share ejected than the cap;
 //! panic is for that.
 //!
+//! Failures count in a row, or (`failure_percentage`) as a share of the results of a window.
+//!
 //! An endpoint that comes back is on probation: a failure before its first success ejects it again
 //! at once, for longer.
 //!
@@ -46,6 +48,8 @@ pub enum EjectionReason {
     ConsecutiveFailures,
     /// `consecutive_gateway_failures`.
     ConsecutiveGatewayFailures,
+    /// `failure_percentage`.
+    FailurePercentage,
     /// It had come back from an ejection and failed before any success.
     FailedOnReturn,
 }
@@ -57,6 +61,7 @@ impl EjectionReason {
         match self {
             Self::ConsecutiveFailures => "consecutive_failures",
             Self::ConsecutiveGatewayFailures => "consecutive_gateway_failures",
+            Self::FailurePercentage => "failure_percentage",
             Self::FailedOnReturn => "failed_on_return",
         }
     }
@@ -89,16 +94,18 @@ pub fn record(
     if shared.ejected_until_ms(now_ms).is_some() {
         return None;
     }
-    let reason = match judge(outcome, endpoint.peer) {
+    let by_gateway = match judge(outcome, endpoint.peer) {
         Verdict::Nothing => return None,
         Verdict::Success => {
-            shared.succeeded();
+            shared.succeeded(policy, now_ms);
             return None;
         }
-        Verdict::Failure => shared.failed(policy, false)?,
-        Verdict::GatewayFailure => shared.failed(policy, true)?,
+        Verdict::Failure => false,
+        Verdict::GatewayFailure => true,
     };
     let members = cluster.shared.members();
+    let too_often = shared.failed_too_often(policy, members, now_ms);
+    let reason = shared.failed(policy, by_gateway).or(too_often)?;
     let allowed = (members * usize::from(policy.max_ejection_percent) / 100).max(1);
     cluster.shared.eject_within(allowed, shared, now_ms, || {
         shared.eject(policy, reason, now_ms)

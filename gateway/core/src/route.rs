@@ -6,8 +6,8 @@
 //! nothing matches to `gateway-proxy`.
 //!
 //! Invariants: a lookup gives what trying every route in order would give; it allocates nothing,
-//! and its cost does not grow with the number of routes that have an exact path or a `/service/`
-//! prefix.
+//! and its cost does not grow with the number of routes that have an exact path, a `/service/`
+//! prefix, or a method of any service.
 
 mod host;
 mod index;

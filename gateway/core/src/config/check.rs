@@ -12,7 +12,7 @@ use hashbrown::HashSet;
 
 use self::cluster::{cluster, endpoint_delta, endpoint_set};
 use self::route::route_table;
-use super::{Listener, Removed, Secret, Update};
+use super::{ConnectionPolicy, Listener, Removed, Secret, Update};
 use crate::ConfigError;
 
 /// Largest weight of a cluster in a split, or of an endpoint (Gateway API's bound for `weight`).
@@ -133,6 +133,7 @@ fn removed(update: &Update) -> Checked {
 
 fn listener(listener: &Listener) -> Checked {
     named("name", &listener.name)?;
+    under("connection", connection(&listener.connection))?;
     let Some(tls) = &listener.tls else {
         return Ok(());
     };
@@ -145,6 +146,23 @@ fn listener(listener: &Listener) -> Checked {
         || "needs `client_ca`: without it no client certificate is asked for".into(),
     )?;
     spiffe_patterns("tls.allowed_spiffe", &tls.allowed_spiffe)
+}
+
+fn connection(policy: &ConnectionPolicy) -> Checked {
+    positive("max_idle_ms", policy.max_idle_ms)?;
+    positive("max_age_ms", policy.max_age_ms)?;
+    positive("ping_after_ms", policy.ping_after_ms)?;
+    positive("ping_timeout_ms", policy.ping_timeout_ms)?;
+    ensure(
+        policy.max_age_grace_ms.is_none() || policy.max_age_ms.is_some(),
+        "max_age_grace_ms",
+        || "needs `max_age_ms`".into(),
+    )?;
+    ensure(
+        policy.ping_timeout_ms.is_none() || policy.ping_after_ms.is_some(),
+        "ping_timeout_ms",
+        || "needs `ping_after_ms`".into(),
+    )
 }
 
 fn spiffe_patterns(path: &str, patterns: &[super::Name]) -> Checked {

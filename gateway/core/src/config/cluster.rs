@@ -123,7 +123,12 @@ pub struct Outlier {
     /// counted.
     #[serde(default)]
     pub consecutive_gateway_failures: Option<u32>,
-    /// An endpoint that stays in for this long is forgiven one earlier ejection. Default 10000.
+    /// Ejects by the share of failures too, for endpoints that fail often but not in a row; `None`:
+    /// not.
+    #[serde(default)]
+    pub failure_percentage: Option<FailurePercentage>,
+    /// An endpoint that stays in for this long is forgiven one earlier ejection; also the length of
+    /// the window of `failure_percentage`. Default 10000.
     #[serde(default = "default_interval_ms")]
     pub interval_ms: u64,
     /// Time out of service, times the number of ejections. Default 30000.
@@ -135,6 +140,21 @@ pub struct Outlier {
     /// Share of the cluster's endpoints that may be out at once; one always may. Default 50.
     #[serde(default = "default_max_ejection_percent")]
     pub max_ejection_percent: u8,
+}
+
+/// Ejection by the share of failures in a window of `interval_ms`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FailurePercentage {
+    /// This share of failures ejects, 1 to 100. Default 85.
+    #[serde(default = "default_threshold_percent")]
+    pub threshold_percent: u8,
+    /// An endpoint with fewer results in the window is not judged, 1 to 1,000,000. Default 50.
+    #[serde(default = "default_request_volume")]
+    pub request_volume: u32,
+    /// A cluster with fewer endpoints is not judged. Default 5.
+    #[serde(default = "default_minimum_hosts")]
+    pub minimum_hosts: u32,
 }
 
 /// Mutual TLS towards gateways of other clusters.
@@ -203,6 +223,18 @@ const fn default_panic_percent() -> u8 {
 
 const fn default_overprovision_percent() -> u32 {
     140
+}
+
+const fn default_threshold_percent() -> u8 {
+    85
+}
+
+const fn default_request_volume() -> u32 {
+    50
+}
+
+const fn default_minimum_hosts() -> u32 {
+    5
 }
 
 const fn default_interval_ms() -> u64 {

@@ -21,8 +21,47 @@ pub struct Listener {
     /// `None`: HTTP/2 in clear text with prior knowledge.
     #[serde(default)]
     pub tls: Option<ListenerTls>,
+    /// How long clients' connections live; default: without bounds.
+    #[serde(default)]
+    pub connection: ConnectionPolicy,
     /// The route table of every call on this listener.
     pub route_table: Name,
+}
+
+/// The life of clients' connections (gRPC's server keepalive); `crate::aging` acts by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConnectionPolicy {
+    /// A connection without calls is asked to leave after this long; `None`: never.
+    pub max_idle_ms: Option<u64>,
+    /// A connection is asked to leave at this age, a tenth more or less at random; `None`: never.
+    pub max_age_ms: Option<u64>,
+    /// Calls that are left so long after it was asked to leave for its age end; `None`: never.
+    pub max_age_grace_ms: Option<u64>,
+    /// Silence before a PING; `None`: no PINGs.
+    pub ping_after_ms: Option<u64>,
+    /// Silence after the PING before the connection counts as dead; `None`: 20000.
+    pub ping_timeout_ms: Option<u64>,
+    /// Which PINGs of a client are too many; `None`: what HTTP/2 itself bounds.
+    pub ping_limit: Option<PingLimit>,
+}
+
+/// PINGs that a client may send (gRPC's enforcement policy).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PingLimit {
+    /// Least time between two PINGs.
+    pub min_interval_ms: u64,
+    /// Whether PINGs are fine while there are no calls. Default no: then one in two hours is.
+    #[serde(default)]
+    pub without_calls: bool,
+    /// PINGs that may come too early; the next one ends the connection. Default 2.
+    #[serde(default = "default_strikes")]
+    pub strikes: u32,
+}
+
+const fn default_strikes() -> u32 {
+    2
 }
 
 /// Who connects to a listener.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::balance::Source;
 use crate::cluster::tests::cluster;
-use crate::config::{EndpointConfig, EndpointSet, Health, LocalityConfig};
+use crate::config::{EndpointConfig, EndpointSet, FailurePercentage, Health, LocalityConfig};
 
 const OK: Outcome = Outcome::status(Code::Ok);
 
@@ -250,4 +250,54 @@ fn a_peer_is_not_ejected_for_what_the_service_behind_it_answers() {
     };
     assert!((0..50).all(|_| record_at(&handle, 0, answer(false), 0).is_none()));
     assert!((0..3).any(|_| record_at(&handle, 0, answer(true), 0).is_some()));
+}
+
+fn by_share(minimum_hosts: u32) -> ClusterHandle {
+    let mut config = cluster("a");
+    let policy = config.outlier.as_mut().unwrap();
+    policy.consecutive_failures = None;
+    policy.consecutive_gateway_failures = None;
+    policy.failure_percentage = Some(FailurePercentage {
+        threshold_percent: 50,
+        request_volume: 10,
+        minimum_hosts,
+    });
+    let before = handle(4, false, 50);
+    let handle = ClusterHandle::new(Arc::new(config), Source::Same, Some(&before), 0);
+    handle.adopt();
+    handle
+}
+
+#[test]
+fn failures_that_are_a_large_share_eject() {
+    let cluster = by_share(4);
+    let results = |at, now_ms| {
+        let mut ejected = None;
+        for n in 0..10 {
+            let outcome = if n % 2 == 0 { OK } else { Outcome::Reset };
+            ejected = ejected.or(record_at(&cluster, at, outcome, now_ms));
+        }
+        ejected
+    };
+    let ejection = results(0, 5).unwrap();
+    assert_eq!(ejection.reason, EjectionReason::FailurePercentage);
+    // Too few in each of two windows.
+    for now_ms in [9_999, 10_000] {
+        for _ in 0..9 {
+            assert_eq!(record_at(&cluster, 1, Outcome::Reset, now_ms), None);
+        }
+    }
+    let few = by_share(5);
+    for _ in 0..100 {
+        assert_eq!(record_at(&few, 0, Outcome::Reset, 1), None);
+    }
+}
+
+#[test]
+fn a_small_share_of_failures_does_not_eject() {
+    let cluster = by_share(1);
+    for n in 0..1_000 {
+        let outcome = if n % 3 == 2 { Outcome::Reset } else { OK };
+        assert_eq!(record_at(&cluster, 0, outcome, 7), None, "{n}");
+    }
 }

@@ -1,13 +1,17 @@
 //! Which routes can match a path, in order, without looking at the others.
 //!
 //! gRPC paths are `/service/method`. Routes for one path go under that path, routes for one service
-//! (a prefix of the form `/service/`) under that prefix, and everything else (other prefixes,
-//! regular expressions) into a list that is tried for every path. All three keep ascending
-//! positions, so merging them gives the order of precedence.
+//! (a prefix of the form `/service/`) under that prefix, routes for a method of any service (an
+//! expression of the form `/[^/]+/method`) under that method, and everything else (other prefixes
+//! and regular expressions) into a list that is tried for every path. All keep ascending positions,
+//! so merging them gives the order of precedence.
 
 use hashbrown::HashMap;
 
 use crate::config::PathMatch;
+
+/// How an expression for a method of any service begins.
+const ANY_SERVICE: &str = "/[^/]+/";
 
 /// Positions of routes by path.
 #[derive(Debug, Default)]
@@ -15,6 +19,8 @@ pub(super) struct PathIndex {
     exact: HashMap<Box<[u8]>, Positions>,
     /// By `/service/`.
     service: HashMap<Box<[u8]>, Positions>,
+    /// By `method`, for any service.
+    method: HashMap<Box<[u8]>, Positions>,
     rest: Vec<u32>,
 }
 
@@ -52,15 +58,17 @@ impl PathIndex {
     }
 
     fn insert(&mut self, path: &PathMatch, position: u32) {
-        let map = match path {
-            PathMatch::Exact(_) => &mut self.exact,
+        let (map, key) = match path {
+            PathMatch::Exact(path) => (&mut self.exact, path.as_str()),
             PathMatch::Prefix(path) if service_of(path.as_bytes()) == Some(path.as_bytes()) => {
-                &mut self.service
+                (&mut self.service, path.as_str())
+            }
+            PathMatch::Regex(pattern) if method_of_any(pattern).is_some() => {
+                (&mut self.method, &pattern[ANY_SERVICE.len()..])
             }
             PathMatch::Prefix(_) | PathMatch::Regex(_) => return self.rest.push(position),
         };
-        let (PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Regex(path)) = path;
-        map.entry(path.as_bytes().into())
+        map.entry(key.as_bytes().into())
             .and_modify(|positions| positions.push(position))
             .or_insert(Positions::One([position]));
     }
@@ -69,9 +77,11 @@ impl PathIndex {
     pub(super) fn candidates(&self, path: &[u8]) -> impl Iterator<Item = (usize, bool)> {
         let exact = self.exact.get(path);
         let service = service_of(path).and_then(|service| self.service.get(service));
+        let method = method_of(path).and_then(|method| self.method.get(method));
         Merge([
             exact.map_or(&[][..], Positions::as_slice),
             service.map_or(&[][..], Positions::as_slice),
+            method.map_or(&[][..], Positions::as_slice),
             &self.rest,
         ])
     }
@@ -84,8 +94,24 @@ fn service_of(path: &[u8]) -> Option<&[u8]> {
     (slash > 0).then(|| &path[..slash + 2])
 }
 
-/// Merges ascending lists; the path of those in the first two is known to match.
-struct Merge<'a>([&'a [u32]; 3]);
+/// `method` of `/service/method`, as [`ANY_SERVICE`] takes a path apart: one slash at the beginning
+/// and one in between.
+fn method_of(path: &[u8]) -> Option<&[u8]> {
+    let service = service_of(path)?;
+    let method = &path[service.len()..];
+    (!method.contains(&b'/')).then_some(method)
+}
+
+/// The method of an expression that means "this method of any service".
+fn method_of_any(pattern: &str) -> Option<&str> {
+    let literal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let method = pattern.strip_prefix(ANY_SERVICE)?;
+    (!method.is_empty() && method.bytes().all(literal)).then_some(method)
+}
+
+/// Merges ascending lists; the path of those in the first two is known to match. (An expression has
+/// the last word on its own: it wants UTF-8.)
+struct Merge<'a>([&'a [u32]; 4]);
 
 impl Iterator for Merge<'_> {
     type Item = (usize, bool);

@@ -389,7 +389,20 @@ impl HeaderLookup for Owned {
 
 fn any_path() -> impl Strategy<Value = String> {
     prop::sample::select(vec![
-        "/", "/a/", "/a/x", "/a/y", "/b/x", "/b", "//", "//x", "/a/x/y", "/ab/x", "a/x",
+        "/",
+        "/a/",
+        "/a/x",
+        "/a/y",
+        "/b/x",
+        "/b",
+        "//",
+        "//x",
+        "/a/x/y",
+        "/ab/x",
+        "a/x",
+        "///x",
+        "/a//x",
+        "/\u{e9}/x",
     ])
     .prop_map(Into::into)
 }
@@ -398,7 +411,16 @@ fn any_match() -> impl Strategy<Value = PathMatch> {
     prop_oneof![
         any_path().prop_map(PathMatch::Exact),
         any_path().prop_map(PathMatch::Prefix),
-        prop::sample::select(vec!["/.*", "/a/.", "/[ab]/x", ".*"]).prop_map(regex),
+        prop::sample::select(vec![
+            "/.*",
+            "/a/.",
+            "/[ab]/x",
+            ".*",
+            "/[^/]+/x",
+            "/[^/]+/y",
+            "/[^/]+/[xy]"
+        ])
+        .prop_map(regex),
     ]
 }
 

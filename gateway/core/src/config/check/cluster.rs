@@ -15,6 +15,8 @@ use crate::config::{
 /// Largest weight of a locality: capacity may be given in finer units.
 const LOCALITY_WEIGHT_MAX: u32 = 1_000_000_000;
 
+/// Counters of results have twenty bits.
+const REQUEST_VOLUME_MAX: u64 = 1_000_000;
 /// Longest slow start: an hour.
 const SLOW_START_MS_MAX: u64 = 3_600_000;
 
@@ -69,6 +71,13 @@ fn outlier(outlier: &Outlier) -> Checked {
         "consecutive_gateway_failures",
         outlier.consecutive_gateway_failures.map(u64::from),
     )?;
+    if let Some(failures) = &outlier.failure_percentage {
+        let at = |field: &str| format!("failure_percentage.{field}");
+        let threshold = failures.threshold_percent;
+        within(at("threshold_percent"), threshold.into(), 1, 100)?;
+        let volume = failures.request_volume;
+        within(at("request_volume"), volume.into(), 1, REQUEST_VOLUME_MAX)?;
+    }
     positive("interval_ms", Some(outlier.interval_ms))?;
     positive("base_ejection_ms", Some(outlier.base_ejection_ms))?;
     within(
