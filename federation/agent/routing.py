@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from federation.agent.settings import AgentSettings
@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 
 STATUS_RETRY_S = 0.5
 """Wait before statuses are offered again to a sink that was away."""
+
+GATEWAYS_BACK_S = 3.0
+"""Longest wait of a new agent for the gateways that its predecessor advertised, before it says what
+they have programmed: they try again every 2 s at most, and what they do has not changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,8 @@ class StatusWriter:
     async def run(self) -> None:
         """Write after every change, for ever."""
         cells = (self._routing, self._acks)
+        if self._written is None:
+            await self._gateways_back()
         away = False
         async with aclosing(any_change(*cells, settle_s=self._settle_s)) as changes:
             async for _ in changes:
@@ -133,6 +139,22 @@ class StatusWriter:
                         away = True
                     await asyncio.sleep(STATUS_RETRY_S)
                 away = False
+
+    async def _gateways_back(self) -> None:
+        """Wait for the gateways of before, so that Programmed does not flap with each new agent."""
+        async with aclosing(self._routing.changes()) as routings:
+            inputs = (await anext(routings)).inputs
+        advertised = inputs.view.gateways.get(inputs.cluster)
+        names = {peer.name for peer in advertised.gateways} if advertised is not None else set()
+        with suppress(TimeoutError):
+            async with (
+                asyncio.timeout(GATEWAYS_BACK_S),
+                aclosing(self._acks.changes()) as answers,
+            ):
+                async for acks in answers:
+                    current = {n.node for n in acks.nodes if n.generation >= acks.generation}
+                    if names <= current | set(acks.left):
+                        return
 
     async def _step(self) -> TemporaryError | None:
         """Write the newest statuses; what went wrong if the sink is away."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from federation.derive.exports import derive_facts
 from federation.model.base import ServiceName
 from federation.model.conditions import ConditionStatus
 from federation.model.facts import AcceptedShrink
-from federation.model.objects import McsServiceExport, ObjectKey, ObjectSnapshot
+from federation.model.objects import Gateway, McsServiceExport, ObjectKey, ObjectSnapshot
 from federation.ports import Delete, Put
 from federation.wire.etcd import to_bytes
 from tests.simulation.world import (
@@ -336,3 +337,40 @@ async def test_whatever_happens_facts_converge_to_the_objects(tmp_path: Path, se
             }
             assert stored == facts.exports, f"seed {seed}"
             assert member.cluster in made.view.heartbeats, f"seed {seed}"
+
+
+async def test_programmed_does_not_flap_while_gateways_come_back_to_a_new_agent(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, "west") as made:
+        west = made["west"]
+        await west.apply(service("user", ready=1) + "---" + entry_point("user"))
+        assert await programmed(west) is ConditionStatus.TRUE
+        await west.stop()
+        west.gateways.connect()
+        west.start()
+        await pass_time(1.5)
+        assert await programmed(west) is ConditionStatus.TRUE
+        west.gateways.connect("west-gw-1", "west-gw-2")
+        await pass_time(5)
+        assert await programmed(west) is ConditionStatus.TRUE
+        # Gateways that do not come back show.
+        await west.stop()
+        west.gateways.connect()
+        west.start()
+        async with asyncio.timeout(30):
+            while await programmed(west) is ConditionStatus.TRUE:
+                await pass_time(0.1)
+
+
+async def programmed(member: Member) -> ConditionStatus:
+    """What the stored status of the Gateway says, once there is one."""
+    key = ObjectKey(Gateway.GROUP, Gateway.KIND, "app", "front")
+    async with asyncio.timeout(30):
+        while (status := (await member.statuses()).get(key)) is None or status.condition(
+            "Programmed"
+        ) is None:
+            await pass_time(0.01)
+    found = status.condition("Programmed")
+    assert found is not None
+    return found.status
