@@ -194,6 +194,7 @@ class Runtime:
                 continue
             self.assembly.applied(change)
             self.on_change()
+            return  # the target is reached: nothing that could change it has happened since
 
     async def _apply(self, change: Change) -> None:
         update = json.dumps(document(change, version=str(self.version + 1))).encode()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from envoy.service.discovery.v3 import discovery_pb2
 
@@ -24,9 +24,10 @@ class Kind(StrEnum):
     ROUTE_TABLES = "route_tables"
     LISTENERS = "listeners"
 
+    __hash__ = str.__hash__  # an enum's own is Python code, and pieces are looked up by the million
 
-@dataclass(frozen=True, slots=True, order=True)
-class PieceId:
+
+class PieceId(NamedTuple):
     """Kind and name; an endpoint set goes by its cluster's name."""
 
     kind: Kind
