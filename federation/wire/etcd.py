@@ -253,10 +253,18 @@ class ViewReader:
                     exports.setdefault(value.cluster, []).append((entry, value))
                 case _:
                     gathered.add(value)
-        for cluster in sorted({*exports, *gathered.manifests}):
+        exporting = {*exports, *gathered.manifests}
+        self._forget_others(exporting)
+        for cluster in sorted(exporting):
             problems += self._add_exports(gathered, ClusterId(cluster), exports.get(cluster, []))
         self._track_silence(gathered)
         return ViewReading(gathered.view(dict(self._stale_since)), tuple(problems))
+
+    def _forget_others(self, exporting: set[str]) -> None:
+        """What a cluster that has left exported is not held against its return."""
+        for memory in (self._seals, self._sealed_exports):
+            for cluster in memory.keys() - exporting:
+                del memory[cluster]
 
     def _parse(self, entry: StoredEntry) -> tuple[int, Value | StoredProblem]:
         known = self._parsed.get(entry.key)

@@ -125,6 +125,14 @@ def test_exports_that_their_seal_does_not_fit_are_not_believed() -> None:
     assert smaller.problems == ()
 
 
+def test_what_a_cluster_exported_before_it_left_is_not_brought_back() -> None:
+    reader = ViewReader(KEYS)
+    reader.read(5, sealed(export(USER), export(ORDER), revision=5))
+    assert reader.read(6, []).view.exports == {}
+    torn = sealed(export(USER), export(ORDER), revision=7)[1:]
+    assert len(reader.read(7, torn).view.exports) == 1
+
+
 def test_a_torn_set_is_used_when_nothing_better_is_known() -> None:
     torn = sealed(export(USER), export(ORDER), revision=5)[1:]
     reading = view_from(KEYS, 5, torn)
