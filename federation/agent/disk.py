@@ -110,7 +110,7 @@ class StateDir:
             found = list(_objects(document["objects"], str(path)))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateDirError(f"{path}: cannot be read: {error}; ignored") from error
         snapshot = ObjectSnapshot(
             {value.key: value for value in found}, {}, document["objectsRevision"], synced=True

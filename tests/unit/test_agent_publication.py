@@ -231,11 +231,23 @@ def test_the_state_on_disk_comes_back_whole_and_private(tmp_path: Path) -> None:
     assert mode == 0o600
 
 
-def test_a_broken_state_on_disk_is_named(tmp_path: Path) -> None:
+BAD_ENTRY = '{"key": "a", "value": 5, "created": 1, "modified": 1}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"format": 1}',
+        f'{{"format": 1, "objects": [], "objectsRevision": 1, "entries": [{BAD_ENTRY}]}}',
+    ],
+)
+def test_a_broken_state_on_disk_is_named(tmp_path: Path, text: str) -> None:
     disk = StateDir(tmp_path)
     disk.open()
     assert disk.load() is None
-    (tmp_path / "last-good.json").write_text("{")
+    (tmp_path / "last-good.json").write_text(text)
     with pytest.raises(StateDirError, match=r"last-good\.json: cannot be read: .*; ignored"):
         disk.load()
     disk.close()
