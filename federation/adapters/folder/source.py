@@ -67,6 +67,7 @@ class FolderSource:
         folder = await asyncio.to_thread(_first_look, self._settings.path)
         snapshot = _snapshot(folder, revision=1)
         yield snapshot
+        shown: tuple[object, object] = folder.contents, folder.problem
         scans = 0
         while True:
             await asyncio.sleep(self._settings.poll_every_s)
@@ -74,6 +75,9 @@ class FolderSource:
             folder = await asyncio.to_thread(
                 _look, self._settings.path, folder, digests=scans % DIGEST_EVERY_SCANS == 0
             )
+            if (folder.contents, folder.problem) == shown:
+                continue  # unchanged files keep their contents, which costs no look at objects
+            shown = folder.contents, folder.problem
             newer = _snapshot(folder, revision=snapshot.revision + 1)
             if (newer.objects, newer.rejected) != (snapshot.objects, snapshot.rejected):
                 snapshot = newer
