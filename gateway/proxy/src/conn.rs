@@ -98,10 +98,14 @@ pub(crate) enum Side {
 pub(crate) struct Down {
     pub listener: usize,
     pub phase: DownPhase,
+    /// Runs until the client's SETTINGS have come.
     pub setup_timer: Option<TimerId>,
+    pub idle_timer: Option<TimerId>,
+    /// When the last call began or ended.
+    pub last_call_ms: u64,
 }
 
-/// `Preface → Http2 → Leaving`, or `Preface → Refused`.
+/// `Preface → Http2 → Leaving → Final`, or `Preface → Refused`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum DownPhase {
     /// Nothing or not enough was read to tell HTTP/2 from HTTP/1.
@@ -214,6 +218,11 @@ impl Conn {
             Side::Up(up) => Some(up),
             Side::Down(_) => None,
         }
+    }
+
+    /// True while a client's preface and SETTINGS are awaited.
+    pub fn is_setting_up(&self) -> bool {
+        matches!(&self.side, Side::Down(down) if down.setup_timer.is_some())
     }
 
     /// Remembers which call a client's stream is.

@@ -34,6 +34,7 @@ impl Worker {
         let Some(listener) = self.listener_of(down.conn) else {
             return;
         };
+        self.note_call_of_client(down.conn);
         let request = self.read_request(listener, fields);
         let listener_state = &self.listeners[listener];
         let is_grpc = request

@@ -100,6 +100,8 @@ impl Worker {
             listener,
             phase: DownPhase::Preface,
             setup_timer: Some(self.timers.set(timeout_ms, Timer::Setup(id))),
+            idle_timer: None,
+            last_call_ms: self.now_ms,
         };
         let h2 = Connection::new(self.server_config());
         self.conns
@@ -133,9 +135,6 @@ impl Worker {
             conn.keep(input);
             return false;
         }
-        if let Some(timer) = down.setup_timer.take() {
-            self.timers.cancel(timer);
-        }
         match opening {
             Opening::Http2 => {
                 down.phase = DownPhase::Http2;
@@ -164,7 +163,25 @@ impl Worker {
         let timer = self.timers.set(self.now_ms + LINGER_MS, Timer::Setup(id));
         if let Some(down) = self.conns[key].down() {
             down.phase = DownPhase::Refused;
-            down.setup_timer = Some(timer);
+            if let Some(old) = down.setup_timer.replace(timer) {
+                self.timers.cancel(old);
+            }
+        }
+    }
+
+    /// A client has said all that a connection begins with: from here on only idleness ends it.
+    pub fn on_down_established(&mut self, key: usize) {
+        let Some(down) = self.conns.get_mut(key).and_then(Conn::down) else {
+            return;
+        };
+        let Some(timer) = down.setup_timer.take() else {
+            return;
+        };
+        let closed = self.listeners[down.listener].socket.is_none();
+        self.timers.cancel(timer);
+        self.watch_idleness(key);
+        if closed {
+            self.ask_to_leave(key, b"draining");
         }
     }
 
@@ -256,10 +273,10 @@ impl Worker {
         let Side::Down(down) = &mut self.conns[key].side else {
             return;
         };
-        if let Some(timer) = down.setup_timer.take() {
-            self.timers.cancel(timer);
-        }
         let listener = down.listener;
+        for timer in [down.setup_timer.take(), down.idle_timer.take()] {
+            timer.into_iter().for_each(|it| self.timers.cancel(it));
+        }
         self.count_down_gone(listener);
     }
 
@@ -293,7 +310,7 @@ impl Worker {
     }
 
     /// Asks a client to move to another connection; its streams go on.
-    pub fn ask_to_leave(&mut self, key: usize) {
+    pub fn ask_to_leave(&mut self, key: usize, why: &[u8]) {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
@@ -301,11 +318,11 @@ impl Worker {
         match down.phase {
             DownPhase::Http2 => {
                 down.phase = DownPhase::Leaving;
-                conn.h2.go_away(ErrorCode::NoError, true, b"draining");
+                conn.h2.go_away(ErrorCode::NoError, true, why);
                 self.mark_dirty(key);
             }
-            DownPhase::Preface => self.kill(key, Death::Finished),
-            DownPhase::Leaving | DownPhase::Final | DownPhase::Refused => {}
+            // One that is being set up is asked when it stands.
+            DownPhase::Preface | DownPhase::Leaving | DownPhase::Final | DownPhase::Refused => {}
         }
     }
 
@@ -315,10 +332,14 @@ impl Worker {
             return;
         };
         let Some(down) = conn.down() else { return };
-        if matches!(down.phase, DownPhase::Http2 | DownPhase::Leaving) {
-            down.phase = DownPhase::Final;
-            conn.h2.go_away(ErrorCode::NoError, false, b"draining");
-            self.mark_dirty(key);
+        match down.phase {
+            DownPhase::Http2 | DownPhase::Leaving => {
+                down.phase = DownPhase::Final;
+                conn.h2.go_away(ErrorCode::NoError, false, b"draining");
+                self.mark_dirty(key);
+            }
+            DownPhase::Preface => return self.kill(key, Death::Finished),
+            DownPhase::Final | DownPhase::Refused => {}
         }
         self.close_if_finished(key);
     }

@@ -45,7 +45,7 @@ impl Worker {
         let calls = self.calls_on(pool);
         for id in &calls {
             let down = self.calls[id.key as usize].down.conn;
-            self.ask_to_leave(down);
+            self.ask_to_leave(down, b"draining");
         }
         let (cluster, address) = self.names_of(pool);
         self.notices.push(Notice::DrainStarted {
@@ -98,6 +98,8 @@ impl Worker {
 
     /// Closes a listener's socket and lets its connections finish, at most for `grace_ms`.
     pub fn drain_listener(&mut self, key: usize, grace_ms: u64) {
+        // Who waits in the socket's queue would be reset with it.
+        self.accept(key);
         let listener = &mut self.listeners[key];
         if let Some(mut socket) = listener.socket.take() {
             let _closed_anyway = self.poll.registry().deregister(&mut socket);
@@ -106,7 +108,7 @@ impl Worker {
             self.timers.cancel(timer);
         }
         for conn in self.connections_of(key) {
-            self.ask_to_leave(conn);
+            self.ask_to_leave(conn, b"draining");
         }
         let goodbye_ms = GOODBYE_MS_MAX.min(grace_ms / 2);
         let last = self

@@ -92,6 +92,7 @@ impl Worker {
             if let Some(moved) = conn.calls.get(call.down_index).copied() {
                 self.calls[moved.key as usize].down_index = call.down_index;
             }
+            self.note_call_of_client(call.down.conn);
             self.close_if_finished(call.down.conn);
         }
         self.recycle(call.request, call.body);

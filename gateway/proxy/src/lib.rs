@@ -26,6 +26,7 @@ mod drain;
 mod events;
 mod finish;
 mod headers;
+mod idleness;
 mod listener;
 mod liveness;
 mod opening;

@@ -16,11 +16,15 @@ pub struct Settings {
     pub stream_window: u32,
     /// A removed listener's connections may finish their streams for this long. Default: 600 000.
     pub listener_drain_ms: u64,
-    /// A new downstream connection must have completed TLS and the HTTP/2 preface by then. Default: 10 000.
+    /// A new downstream connection must have completed TLS and the HTTP/2 preface with its SETTINGS by then.
+    /// Default: 10 000.
     pub handshake_timeout_ms: u64,
     /// A downstream connection that has open streams but was silent for this long is asked by PING, and closed
     /// when the answer does not come within the same time again. 0: never. Default: 60 000.
     pub downstream_keepalive_ms: u64,
+    /// A downstream connection that had no call for this long is asked to leave by GOAWAY and closed a moment later.
+    /// 0: never. Default: 300 000.
+    pub downstream_idle_ms: u64,
 }
 
 /// Settings that cannot be used.
@@ -40,6 +44,7 @@ impl Default for Settings {
             listener_drain_ms: 600_000,
             handshake_timeout_ms: 10_000,
             downstream_keepalive_ms: 60_000,
+            downstream_idle_ms: 300_000,
         }
     }
 }
@@ -88,6 +93,7 @@ impl Settings {
             self.downstream_keepalive_ms,
             0,
             86_400_000,
-        )
+        )?;
+        within("downstream_idle_ms", self.downstream_idle_ms, 0, 86_400_000)
     }
 }

@@ -53,6 +53,8 @@ numbers! {
     downstream_refused,
     /// Downstream connections that failed before HTTP/2 began (TLS, silence).
     downstream_handshake_failures,
+    /// Downstream connections asked to leave because they had no call for long.
+    downstream_idle_closed,
     /// HTTP/1.x requests that got the refusal.
     http1_refused,
     /// Connections ended because the peer broke the protocol or a limit.

@@ -56,6 +56,8 @@ pub(crate) enum Timer {
     Held(CallId),
     /// A connection (of either side) is not set up in time.
     Setup(ConnId),
+    /// A client's connection may be idle.
+    DownIdle(ConnId),
     /// A refused request had its time to end.
     Linger(ConnId, StreamRef),
     Liveness(ConnId),
@@ -292,6 +294,7 @@ impl Worker {
             Timer::Backoff(call) => self.on_backoff_over(call),
             Timer::Held(call) => self.release_held(call),
             Timer::Setup(conn) => self.on_setup_timeout(conn),
+            Timer::DownIdle(conn) => self.on_down_idle(conn),
             Timer::Linger(conn, stream) => self.on_linger_over(conn, stream),
             Timer::Liveness(conn) => self.on_liveness(conn),
             Timer::Reconnect(pool) => self.on_reconnect(pool),
@@ -362,6 +365,9 @@ impl Worker {
         let outcome = conn.h2.receive(input, events);
         if let Ok(used) = outcome {
             conn.keep(&input[used..]);
+        }
+        if conn.is_setting_up() && conn.h2.is_established() {
+            self.on_down_established(key);
         }
         self.on_events(key, events, input);
         if outcome.is_err() {

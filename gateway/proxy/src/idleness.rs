@@ -1,0 +1,66 @@
+//! Clients' connections without calls: asked to leave after the idle time, closed a moment later.
+//!
+//! A look at the connection, not every call, moves the timer: a call notes when it began and ended, nothing else.
+//! What is left of answers that the client does not read goes with the connection, so that nobody holds memory by
+//! being silent.
+
+use gateway_h2::ErrorCode;
+
+use crate::conn::{Conn, ConnId, Death, DownPhase};
+use crate::worker::{Timer, Worker};
+
+/// Between the graceful GOAWAY and the end: more than a round trip, so that a call that crosses it is served.
+const GOODBYE_MS: u64 = 1_000;
+
+impl Worker {
+    /// Starts looking for idleness, when that ends connections at all.
+    pub fn watch_idleness(&mut self, key: usize) {
+        let idle_ms = self.settings.downstream_idle_ms;
+        if idle_ms > 0 {
+            self.look_for_idleness_at(key, self.now_ms + idle_ms);
+        }
+    }
+
+    fn look_for_idleness_at(&mut self, key: usize, at_ms: u64) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let id = conn.id;
+        if let Some(down) = conn.down() {
+            down.idle_timer = Some(self.timers.set(at_ms, Timer::DownIdle(id)));
+        }
+    }
+
+    /// A call of a client's connection begins or ends.
+    pub fn note_call_of_client(&mut self, key: usize) {
+        let now_ms = self.now_ms;
+        if let Some(down) = self.conns.get_mut(key).and_then(Conn::down) {
+            down.last_call_ms = now_ms;
+        }
+    }
+
+    /// The timer's look.
+    pub fn on_down_idle(&mut self, id: ConnId) {
+        let idle_ms = self.settings.downstream_idle_ms;
+        let now_ms = self.now_ms;
+        let Some(conn) = self.conn(id) else { return };
+        let busy = !conn.calls.is_empty();
+        let Some(down) = conn.down() else { return };
+        down.idle_timer = None;
+        let (phase, end_ms) = (down.phase, down.last_call_ms + idle_ms);
+        if busy {
+            self.look_for_idleness_at(id.key, now_ms + idle_ms);
+        } else if now_ms < end_ms {
+            self.look_for_idleness_at(id.key, end_ms);
+        } else if phase == DownPhase::Http2 {
+            self.stats.numbers.downstream_idle_closed.add(1);
+            self.ask_to_leave(id.key, b"idle");
+            self.look_for_idleness_at(id.key, now_ms + GOODBYE_MS);
+        } else {
+            self.conns[id.key]
+                .h2
+                .go_away(ErrorCode::NoError, false, b"idle");
+            self.kill(id.key, Death::Finished);
+        }
+    }
+}
