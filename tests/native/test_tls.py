@@ -162,6 +162,11 @@ def hop(east: Driver, west: Driver, east_update: dict[str, Any], *rest: Any, **k
     return serve(west, west_side(rest[0], peer(east_address), *rest[1:], **kw))
 
 
+def down_reason(driver: Driver) -> str:
+    """Why the first endpoint that went down did."""
+    return next(str(it["reason"]) for it in driver.events() if it["event"] == "endpoint_down")
+
+
 def test_a_call_crosses_two_gateways_under_mutual_tls(ca: Authority) -> None:
     with backends("b") as [b], core() as east, core() as west:
         address = hop(east, west, east_side(ca, b.address, [WEST]), ca)
@@ -178,6 +183,7 @@ def test_a_peer_with_another_identity_is_not_let_in(ca: Authority) -> None:
         with channel(address) as client:
             error = failure(client)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert down_reason(west).startswith("TLS: the peer refused this gateway: ")
         assert b.seen == []
 
 
@@ -202,7 +208,9 @@ def test_a_peer_that_shows_another_identity_gets_no_call(ca: Authority) -> None:
         with channel(address) as client:
             error = failure(client)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
-        assert "endpoint_down" in {it["event"] for it in west.events()}
+        refused = "TLS: the peer's certificate is refused here: "
+        names = f'the certificate has the URI names ["{EAST}"]'
+        assert down_reason(west) == f"{refused}identity not allowed: {names}"
         assert b.seen == []
 
 
@@ -212,6 +220,8 @@ def test_a_peer_of_another_authority_is_not_let_in(ca: Authority) -> None:
         address = hop(east, west, east_side(ca, b.address, [WEST]), stranger)
         with channel(address) as client:
             assert failure(client).code() is grpc.StatusCode.UNAVAILABLE
+        refused = "TLS: the peer's certificate is refused here: "
+        assert down_reason(west) == f"{refused}not signed by an authority known here"
         assert b.seen == []
 
 

@@ -12,6 +12,7 @@ use gateway_h2::{Connection, Events, StreamRef};
 use crate::call::CallId;
 use crate::timers::TimerId;
 use crate::transport::Transport;
+use crate::{descriptors, tls};
 
 /// Room for the largest frame (16 KiB and its header) and what was left before it, and for several more.
 pub(crate) const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -31,7 +32,7 @@ pub(crate) struct StreamAt {
 }
 
 /// Why a connection ends.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Death {
     /// The peer ended it, or the socket failed.
     Closed,
@@ -48,13 +49,18 @@ pub(crate) enum Death {
 }
 
 /// How an attempt to connect failed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum ConnectFault {
     Refused,
     Unreachable,
-    Tls,
+    /// What TLS said, and which side said it.
+    Tls(String),
     TimedOut,
     Closed,
+    /// Says nothing about the endpoint: this process has no file descriptor left.
+    NoDescriptor,
+    /// Given up here: the endpoint is gone from the snapshot.
+    Unwanted,
 }
 
 /// See the module.
@@ -154,13 +160,35 @@ pub(crate) enum Read {
 
 impl ConnectFault {
     /// For messages: what happened to the attempt.
-    pub const fn words(self) -> &'static str {
+    pub fn words(&self) -> &str {
         match self {
             Self::Refused => "connection refused",
             Self::Unreachable => "unreachable",
-            Self::Tls => "TLS failed",
+            Self::Tls(words) => words,
             Self::TimedOut => "no connection in time",
             Self::Closed => "closed while connecting",
+            Self::NoDescriptor => "no file descriptor left",
+            Self::Unwanted => "not wanted any more",
+        }
+    }
+
+    /// Whether it tells something about the endpoint, and not about this gateway.
+    pub fn blames_endpoint(&self) -> bool {
+        !matches!(self, Self::NoDescriptor | Self::Unwanted)
+    }
+}
+
+impl From<&io::Error> for ConnectFault {
+    fn from(error: &io::Error) -> Self {
+        if descriptors::are_short(error) {
+            return Self::NoDescriptor;
+        }
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::InvalidData => Self::Tls(tls::fault_words(error)),
+            io::ErrorKind::TimedOut => Self::TimedOut,
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Self::Closed,
+            _ => Self::Unreachable,
         }
     }
 }

@@ -280,6 +280,7 @@ impl Worker {
         self.pools[pool].waiting.push_back(id);
         self.ask_for_room(pool);
         self.grow(pool);
+        self.limit_patience(pool);
     }
 
     /// Has `StreamsAvailable` sent once a full connection has room: HTTP/2 tells it to those who were refused.

@@ -11,6 +11,7 @@ use rustls::ServerConnection;
 
 use crate::call::{CallId, Phase};
 use crate::conn::{Conn, ConnId, Death, Down, DownPhase, Side, StreamAt};
+use crate::events::Notice;
 use crate::opening::{Opening, opening};
 use crate::reply::HTTP1_REFUSAL;
 use crate::transport::Transport;
@@ -18,6 +19,8 @@ use crate::worker::{Timer, Worker, conn_token};
 
 /// Connections taken in one turn; the listener is asked again in the next.
 const ACCEPTS_PER_TURN: usize = 64;
+/// How long a listener waits after the system gave it no connection.
+const ACCEPT_PAUSE_MS: u64 = 100;
 /// How long the end of a refused client or request is awaited, so that the refusal is read.
 pub(crate) const LINGER_MS: u64 = 1_000;
 
@@ -25,18 +28,60 @@ impl Worker {
     /// Takes waiting connections of a listener.
     pub fn accept(&mut self, key: usize) {
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some(socket) = self.listeners.get(key).and_then(|it| it.socket.as_ref()) else {
+            let Some(listener) = self.listeners.get_mut(key) else {
+                return;
+            };
+            let Some(socket) = listener.socket.as_ref().filter(|_| !listener.paused) else {
                 return;
             };
             match socket.accept() {
                 Ok((stream, _peer)) => self.admit(key, stream),
                 // The client has gone meanwhile: the next one may do.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                // Nobody is left, or descriptors are short: the next client brings us back.
-                Err(_) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    listener.told_pause = false;
+                    return;
+                }
+                Err(error) => return self.pause_accepting(key, &error),
             }
         }
         self.look_again_at_listener(key);
+    }
+
+    /// The system gives no connection (descriptors or memory are short): those who wait are taken a little later.
+    fn pause_accepting(&mut self, key: usize, error: &io::Error) {
+        self.stats.numbers.accept_pauses.add(1);
+        self.accept_later(key);
+        let listener = &mut self.listeners[key];
+        if !std::mem::replace(&mut listener.told_pause, true) {
+            self.notices.push(Notice::ListenerError {
+                listener: listener.name.to_string(),
+                error: format!("new connections wait, those that stand are served: {error}"),
+            });
+        }
+    }
+
+    fn accept_later(&mut self, key: usize) {
+        let at_ms = self.now_ms + ACCEPT_PAUSE_MS;
+        self.timers.set(at_ms, Timer::Accept(key));
+        self.listeners[key].paused = true;
+    }
+
+    /// The pause of a listener is over. Spare descriptors come first.
+    pub fn on_pause_over(&mut self, key: usize) {
+        self.spare_descriptors.fill();
+        let spared = self.spare_descriptors.is_full();
+        match self.listeners.get_mut(key) {
+            Some(listener) if listener.paused && listener.socket.is_some() => {
+                listener.paused = false;
+                if spared {
+                    self.accept(key);
+                } else {
+                    self.accept_later(key);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Edge-triggered: a listener that was left with clients in its queue would not be reported again.
@@ -113,6 +158,7 @@ impl Worker {
         Config {
             max_concurrent_streams: self.settings.max_concurrent_streams,
             initial_stream_window: self.settings.stream_window,
+            stream_queue_max: 2 * self.settings.stream_window as usize,
             ..Config::server()
         }
     }

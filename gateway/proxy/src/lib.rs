@@ -20,6 +20,7 @@ mod call;
 mod clock;
 mod conn;
 mod control;
+mod descriptors;
 mod dispatch;
 mod downstream;
 mod drain;

@@ -25,6 +25,10 @@ pub(crate) struct WorkerListener {
     pub tls: Option<Arc<ServerConfig>>,
     /// `None`: closed, the connections drain.
     pub socket: Option<TcpListener>,
+    /// The system gave no connection: a timer will ask again.
+    pub paused: bool,
+    /// The owner knows of the pause.
+    pub told_pause: bool,
     /// Keys of its connections are not kept; this is their number.
     pub connections: usize,
     pub drain_timers: Vec<TimerId>,
@@ -40,6 +44,8 @@ impl WorkerListener {
             table: Arc::clone(&listener.table),
             tls: listener.tls.clone(),
             socket: Some(socket),
+            paused: false,
+            told_pause: false,
             connections: 0,
             drain_timers: Vec::new(),
         }

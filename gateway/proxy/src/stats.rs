@@ -51,6 +51,8 @@ numbers! {
     downstream_accepted,
     /// Downstream connections closed at once because of `max_connections`.
     downstream_refused,
+    /// Times that the system gave no downstream connection (descriptors, memory) and a listener paused.
+    accept_pauses,
     /// Downstream connections that failed before HTTP/2 began (TLS, silence).
     downstream_handshake_failures,
     /// Downstream connections asked to leave because they had no call for long.
@@ -69,7 +71,9 @@ numbers! {
     connects,
     /// Connection attempts that failed.
     connect_failures,
-    /// Upstream connections declared dead by PING.
+    /// Upstream connections that took the place of a spare descriptor, or found none.
+    descriptor_shortages,
+    /// Connections of either side declared dead by PING.
     liveness_deaths,
     /// Tries sent upstream.
     upstream_tries,

@@ -279,6 +279,10 @@ fn failure_reply(outcome: Outcome, code: Option<ErrorCode>, place: &str) -> Repl
             Reason::Deadline,
             format!("the endpoint did not answer within the time for one try ({place})"),
         ),
+        Outcome::Refused if code.is_none() => Reply::unavailable(
+            Reason::ConnectFailure,
+            format!("the call could not be sent: no connection is left for it ({place})"),
+        ),
         Outcome::Answer(_) | Outcome::Refused | Outcome::Reset => match code {
             None => Reply::unavailable(
                 Reason::Reset,

@@ -4,6 +4,7 @@
 //! tries again in the background for as long as the snapshot has it, so that it comes back without risking a call.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use gateway_core::Outcome;
@@ -15,12 +16,15 @@ use rustls::{ClientConfig, ClientConnection};
 
 use crate::call::CallId;
 use crate::conn::{Conn, ConnId, ConnectFault, Death, Side, StreamAt, Up, UpPhase};
+use crate::descriptors;
 use crate::events::Notice;
 use crate::transport::Transport;
 use crate::worker::{Deferred, Timer, Worker, conn_token};
 
 /// How long calls wait for a connection at least before they turn to another endpoint.
 const PATIENCE_MS_MIN: u64 = 500;
+/// Room in a stream's queue for what was kept of the request, beside one window: above the largest `buffer_bytes`.
+const KEPT_BYTES_MAX: usize = 32 << 20;
 
 impl Worker {
     /// Begins another connection when the waiting calls ask for it.
@@ -46,24 +50,45 @@ impl Worker {
         match connected {
             Ok(()) => {
                 state.connecting += 1;
-                if state.patience_timer.is_none() && !state.waiting.is_empty() {
-                    let at_ms = self.now_ms + self.patience_ms(pool);
-                    let timer = self.timers.set(at_ms, Timer::Patience(pool));
-                    self.pools[pool].patience_timer = Some(timer);
-                }
+                self.limit_patience(pool);
             }
             Err(fault) => self.deferred.push(Deferred::ConnectFailed(pool, fault)),
         }
     }
 
+    /// Calls that wait for a connection under way do so for a limited time, whoever began it.
+    pub fn limit_patience(&mut self, pool: usize) {
+        let state = &self.pools[pool];
+        let waits = state.connecting > 0 && !state.waiting.is_empty();
+        if waits && state.patience_timer.is_none() {
+            let at_ms = self.now_ms + self.patience_ms(pool);
+            let timer = self.timers.set(at_ms, Timer::Patience(pool));
+            self.pools[pool].patience_timer = Some(timer);
+        }
+    }
+
+    /// A socket on its way to an endpoint; at the limit of descriptors it takes the place of a spare one.
+    fn socket_to(&mut self, address: SocketAddr) -> Result<TcpStream, ConnectFault> {
+        match TcpStream::connect(address) {
+            Err(error) if descriptors::are_short(&error) => {
+                self.stats.numbers.descriptor_shortages.add(1);
+                self.spare_descriptors.give_up_one();
+                TcpStream::connect(address)
+            }
+            done => done,
+        }
+        .map_err(|error| ConnectFault::from(&error))
+    }
+
     fn open_up(&mut self, pool: usize) -> Result<(), ConnectFault> {
+        let stream = self.socket_to(self.pools[pool].endpoint.address)?;
         let state = &self.pools[pool];
         let cluster = &self.clusters[state.cluster];
-        let stream =
-            TcpStream::connect(state.endpoint.address).map_err(|error| fault_of(&error))?;
         let _only_slower_without = stream.set_nodelay(true);
         let mut transport = if state.endpoint.peer {
-            let tls = cluster.peer_tls.as_ref().ok_or(ConnectFault::Tls)?;
+            let tls = cluster.peer_tls.as_ref().ok_or_else(|| {
+                ConnectFault::Tls("TLS: this gateway has no usable identity".to_owned())
+            })?;
             let sni = cluster.handle.config.peer_tls.as_ref();
             Transport::tls(stream, peer_session(tls, sni.map_or("", |tls| &tls.sni))?)
         } else {
@@ -74,7 +99,7 @@ impl Worker {
         self.poll
             .registry()
             .register(transport.socket(), conn_token(key), interest)
-            .map_err(|error| fault_of(&error))?;
+            .map_err(|error| ConnectFault::from(&error))?;
         let timeout_ms = self.now_ms + cluster.handle.config.connect_timeout_ms;
         let id = ConnId {
             key,
@@ -88,6 +113,7 @@ impl Worker {
         };
         let h2 = Connection::new(Config {
             initial_stream_window: self.settings.stream_window,
+            stream_queue_max: self.settings.stream_window as usize + KEPT_BYTES_MAX,
             ..Config::client()
         });
         let conn = Conn::connecting(id, transport, h2, Side::Up(up), self.now_ms);
@@ -213,14 +239,22 @@ impl Worker {
 
     /// No new streams on this connection; it closes with its last one.
     pub fn leave_upstream(&mut self, key: usize) {
-        if let Some(up) = self.conns[key].up()
-            && up.phase == UpPhase::Ready
-        {
-            up.phase = UpPhase::Leaving;
-            let pool = up.pool;
-            self.grow(pool);
+        let Some(up) = self.conns[key].up() else {
+            return;
+        };
+        let pool = up.pool;
+        match up.phase {
+            UpPhase::Connecting if self.pools[pool].live => {
+                self.kill(key, Death::Connect(ConnectFault::Closed));
+            }
+            UpPhase::Connecting => self.kill(key, Death::Connect(ConnectFault::Unwanted)),
+            UpPhase::Ready => {
+                up.phase = UpPhase::Leaving;
+                self.grow(pool);
+                self.close_up_if_finished(key);
+            }
+            UpPhase::Leaving => self.close_up_if_finished(key),
         }
-        self.close_up_if_finished(key);
     }
 
     /// Closes a connection that takes no new streams and has none left, or whose endpoint is gone.
@@ -236,7 +270,7 @@ impl Worker {
     /// What the end of an endpoint's socket means.
     pub fn upstream_death(&self, key: usize, error: &io::Error) -> Death {
         match &self.conns[key].side {
-            Side::Up(up) if up.phase == UpPhase::Connecting => Death::Connect(fault_of(error)),
+            Side::Up(up) if up.phase == UpPhase::Connecting => Death::Connect(error.into()),
             _ => Death::Closed,
         }
     }
@@ -277,14 +311,20 @@ impl Worker {
     }
 
     /// A connection could not be made.
-    pub fn on_connect_failed(&mut self, pool: usize, fault: ConnectFault) {
-        self.stats.numbers.connect_failures.add(1);
+    pub fn on_connect_failed(&mut self, pool: usize, fault: &ConnectFault) {
+        let blames = fault.blames_endpoint();
+        self.stats.numbers.connect_failures.add(u64::from(blames));
         if !self.pools.contains(pool) || self.has_ready_connection(pool) {
             return;
         }
-        self.mark_down(pool, fault.words());
+        let outcome = if blames {
+            self.mark_down(pool, fault.words());
+            Outcome::ConnectFailure
+        } else {
+            Outcome::Refused
+        };
         if self.pools[pool].connecting == 0 {
-            self.turn_away_waiting(pool, Outcome::ConnectFailure);
+            self.turn_away_waiting(pool, outcome);
         }
         self.forget_pool_if_done(pool);
     }
@@ -340,7 +380,7 @@ impl Worker {
             return;
         };
         state.reconnect_timer = None;
-        if state.live && state.conns.is_empty() {
+        if state.live && state.connecting == 0 && !self.has_ready_connection(pool) {
             self.connect(pool);
         }
     }
@@ -372,18 +412,9 @@ impl Worker {
 }
 
 fn peer_session(tls: &Arc<ClientConfig>, sni: &str) -> Result<rustls::Connection, ConnectFault> {
-    let name = ServerName::try_from(sni.to_owned()).map_err(|_| ConnectFault::Tls)?;
+    let name = ServerName::try_from(sni.to_owned())
+        .map_err(|error| ConnectFault::Tls(format!("TLS: server name `{sni}`: {error}")))?;
     ClientConnection::new(Arc::clone(tls), name)
         .map(rustls::Connection::from)
-        .map_err(|_| ConnectFault::Tls)
-}
-
-fn fault_of(error: &io::Error) -> ConnectFault {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => ConnectFault::Refused,
-        io::ErrorKind::InvalidData => ConnectFault::Tls,
-        io::ErrorKind::TimedOut => ConnectFault::TimedOut,
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => ConnectFault::Closed,
-        _ => ConnectFault::Unreachable,
-    }
+        .map_err(|error| ConnectFault::Tls(format!("TLS: {error}")))
 }

@@ -26,6 +26,7 @@ use crate::call::{Call, CallId};
 use crate::clock::Clock;
 use crate::conn::{Conn, ConnId, ConnectFault, Death, READ_BUFFER_BYTES, Read, Side};
 use crate::control::Command;
+use crate::descriptors::SpareDescriptors;
 use crate::events::{Notice, NoticeLog};
 use crate::headers::HeaderList;
 use crate::listener::WorkerListener;
@@ -46,7 +47,7 @@ const WAKER: Token = Token(0);
 /// What a timer is for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Timer {
-    /// Once a second: refills budgets against abuse.
+    /// Once a second: refills budgets against abuse and spare descriptors.
     Tick,
     Deadline(CallId),
     Idle(CallId),
@@ -56,6 +57,8 @@ pub(crate) enum Timer {
     Held(CallId),
     /// A connection (of either side) is not set up in time.
     Setup(ConnId),
+    /// A listener that got no connection asks again.
+    Accept(usize),
     /// A client's connection may be idle.
     DownIdle(ConnId),
     /// A refused request had its time to end.
@@ -84,7 +87,6 @@ pub(crate) struct Shared {
 }
 
 /// Work for the end of the turn, so that a chain of failures is no chain of calls on the stack.
-#[derive(Clone, Copy)]
 pub(crate) enum Deferred {
     ConnectFailed(usize, ConnectFault),
     Retry(CallId),
@@ -123,6 +125,7 @@ pub(crate) struct Worker {
     pub spare_bodies: Vec<Vec<u8>>,
     /// For headers on their way; empty between uses.
     pub work_list: HeaderList,
+    pub spare_descriptors: SpareDescriptors,
 
     dirty: Vec<usize>,
     again: Vec<usize>,
@@ -189,6 +192,7 @@ impl Worker {
             spare_lists: Vec::new(),
             spare_bodies: Vec::new(),
             work_list: HeaderList::default(),
+            spare_descriptors: SpareDescriptors::default(),
             dirty: Vec::new(),
             again: Vec::new(),
             dead: Vec::new(),
@@ -202,7 +206,7 @@ impl Worker {
     pub fn run(mut self) {
         let mut ready = mio::Events::with_capacity(READY_EVENTS);
         let mut fired = Vec::new();
-        self.timers.set(self.now_ms + TICK_MS, Timer::Tick);
+        self.on_tick();
         while !self.stopping {
             match self.poll.poll(&mut ready, self.park_time()) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => break,
@@ -294,6 +298,7 @@ impl Worker {
             Timer::Backoff(call) => self.on_backoff_over(call),
             Timer::Held(call) => self.release_held(call),
             Timer::Setup(conn) => self.on_setup_timeout(conn),
+            Timer::Accept(listener) => self.on_pause_over(listener),
             Timer::DownIdle(conn) => self.on_down_idle(conn),
             Timer::Linger(conn, stream) => self.on_linger_over(conn, stream),
             Timer::Liveness(conn) => self.on_liveness(conn),
@@ -307,10 +312,11 @@ impl Worker {
     }
 
     fn on_tick(&mut self) {
+        self.timers.set(self.now_ms + TICK_MS, Timer::Tick);
         for (_, conn) in &mut self.conns {
             conn.h2.tick();
         }
-        self.timers.set(self.now_ms + TICK_MS, Timer::Tick);
+        self.spare_descriptors.fill();
     }
 
     // --- reading ---
@@ -459,7 +465,7 @@ impl Worker {
         if let Some(timer) = conn.liveness_timer.take() {
             self.timers.cancel(timer);
         }
-        let death = conn.dead.unwrap_or(Death::Closed);
+        let death = conn.dead.clone().unwrap_or(Death::Closed);
         let calls = std::mem::take(&mut conn.calls);
         match &conn.side {
             Side::Down(_) => self.on_down_gone(key, &calls),
@@ -470,7 +476,7 @@ impl Worker {
 
     fn on_deferred(&mut self, deferred: Deferred) {
         match deferred {
-            Deferred::ConnectFailed(pool, fault) => self.on_connect_failed(pool, fault),
+            Deferred::ConnectFailed(pool, fault) => self.on_connect_failed(pool, &fault),
             Deferred::Retry(call) => self.on_backoff_over(call),
             Deferred::Serve(pool) => self.serve_waiting(pool),
         }

@@ -41,12 +41,16 @@ async fn next_frame(client: &mut TcpStream) -> Frame {
     }
 }
 
-/// The code that stream 1 is reset with, after a whole answer.
-async fn reset_after_answer(client: &mut TcpStream) -> Vec<u8> {
+/// The whole answer on stream 1.
+async fn take_answer(client: &mut TcpStream) {
     assert_eq!(next_frame(client).await.kind, 1);
     let body = next_frame(client).await;
     assert_eq!(body.kind, 0);
     assert!(body.payload.starts_with(b"content-type must begin with"));
+}
+
+/// The code that stream 1 is reset with next.
+async fn next_reset(client: &mut TcpStream) -> Vec<u8> {
     let reset = next_frame(client).await;
     assert_eq!(reset.kind, 3);
     reset.payload
@@ -89,9 +93,10 @@ fn a_rule_broken_behind_an_early_refusal_is_told() {
     run(async {
         let (_runtime, gateway) = gateway(&json!({}), &[]);
         let mut client = say(gateway, &[PREFACE, EMPTY_SETTINGS, OPEN_GET]).await;
+        take_answer(&mut client).await;
         client.write_all(NO_INCREMENT).await.expect("is sent");
         let protocol_error = [0, 0, 0, 1];
-        assert_eq!(reset_after_answer(&mut client).await, protocol_error);
+        assert_eq!(next_reset(&mut client).await, protocol_error);
     });
 }
 
@@ -100,7 +105,8 @@ fn a_refused_request_without_end_is_let_go() {
     run(async {
         let (_runtime, gateway) = gateway(&json!({}), &[]);
         let mut client = say(gateway, &[PREFACE, EMPTY_SETTINGS, OPEN_GET]).await;
+        take_answer(&mut client).await;
         let no_error = [0; 4];
-        assert_eq!(reset_after_answer(&mut client).await, no_error);
+        assert_eq!(next_reset(&mut client).await, no_error);
     });
 }

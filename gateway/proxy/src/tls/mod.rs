@@ -8,6 +8,7 @@
 mod identity;
 mod sni;
 
+use std::io;
 use std::sync::Arc;
 
 use gateway_core::Name;
@@ -16,7 +17,7 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
 
 use identity::{ClientIdentityVerifier, ServerIdentityVerifier};
 use sni::ByServerName;
@@ -83,6 +84,30 @@ pub fn peer_config(
         .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(key)));
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// What ended a TLS session with a peer, and which side ended it.
+pub fn fault_words(fault: &io::Error) -> String {
+    let inner = fault.get_ref().and_then(|it| it.downcast_ref());
+    match inner {
+        Some(rustls::Error::AlertReceived(alert)) => {
+            format!("TLS: the peer refused this gateway: {alert:?}")
+        }
+        Some(rustls::Error::InvalidCertificate(reason)) => {
+            let words = certificate_words(reason);
+            format!("TLS: the peer's certificate is refused here: {words}")
+        }
+        Some(other) => format!("TLS: {other}"),
+        None => format!("TLS: {fault}"),
+    }
+}
+
+fn certificate_words(reason: &CertificateError) -> String {
+    match reason {
+        CertificateError::UnknownIssuer => "not signed by an authority known here".to_owned(),
+        CertificateError::Other(own) => own.0.to_string(),
+        other => other.to_string(),
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {
