@@ -16,7 +16,7 @@ impl Worker {
             return;
         };
         if call.phase == Phase::Closing {
-            return;
+            return self.on_cancelled(id);
         }
         let state = match call.phase {
             Phase::Waiting => "waiting for a connection",
@@ -48,9 +48,6 @@ impl Worker {
         let Some(call) = self.call(id) else { return };
         let (route, last_ms) = (call.route, call.last_activity_ms);
         call.idle_timer = None;
-        if call.phase == Phase::Closing {
-            return;
-        }
         let Some(idle_ms) = self.routes.get(route).route.idle_timeout_ms() else {
             return;
         };

@@ -254,7 +254,9 @@ impl Worker {
 
     /// Response bytes have left for the client.
     pub fn on_response_drained(&mut self, id: CallId) {
+        let now_ms = self.now_ms;
         let Some(call) = self.call(id) else { return };
+        call.last_activity_ms = now_ms;
         if call.phase == Phase::Closing {
             if self.end_down(id) {
                 self.remove(id);
@@ -315,10 +317,11 @@ fn verdict(fields: Fields<'_>, http: Option<u16>, peer: bool) -> Verdict {
         }
     }
     let http_status = http.unwrap_or(200);
-    let code = code.unwrap_or_else(|| match http {
-        Some(status) if status != 200 => status::http_to_grpc(status),
-        _ => Code::Unknown,
-    });
+    let code = match (code, http) {
+        // "Failed" in HTTP and "OK" in gRPC: whoever wrote that, the call did not work.
+        (None | Some(Code::Ok), Some(status)) if status != 200 => status::http_to_grpc(status),
+        (code, _) => code.unwrap_or(Code::Unknown),
+    };
     Verdict {
         outcome: Outcome::Answer(Answer {
             code,
