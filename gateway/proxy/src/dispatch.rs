@@ -40,7 +40,7 @@ impl Worker {
         let is_grpc = request
             .headers
             .value(b"content-type")
-            .is_some_and(|value| value.starts_with(GRPC));
+            .is_some_and(is_grpc_type);
         if !is_grpc {
             self.refuse_media_type(down, ended);
             return self.recycle(request.headers, Vec::new());
@@ -80,6 +80,8 @@ impl Worker {
         for field in fields {
             match field.name {
                 b"grpc-timeout" => timeout = Some(deadline::parse_grpc_timeout(field.value)),
+                // RFC 9113, 8.3.1: the authority is what routes; a second word for it would let the endpoint see another.
+                b"host" if headers.value(b":authority").is_some() => {}
                 name if from_client && name.starts_with(FEDERATION_PREFIX) => {}
                 _ => headers.push(field),
             }
@@ -377,6 +379,12 @@ impl Worker {
         let message = format!("rule `{rule}`, cluster `{cluster}`: {error}");
         self.answer(id, &Reply::unavailable(reason, message));
     }
+}
+
+/// `application/grpc`, alone or with a suffix or parameters; not gRPC-Web, which merely begins with the same letters.
+fn is_grpc_type(value: &[u8]) -> bool {
+    let rest = value.strip_prefix(GRPC);
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 fn host(headers: &HeaderList) -> &[u8] {

@@ -4,6 +4,7 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, server};
@@ -12,7 +13,9 @@ use support::{
     answer_ok, connect, endpoint, gateway, gateway_with_retry, number, request, run, status_of,
     until,
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::timeout;
 
 #[test]
 fn a_refused_stream_is_repeated_without_any_policy() {
@@ -229,5 +232,74 @@ fn headers_without_a_message_reach_the_client_all_the_same() {
         assert!(body.data().await.is_none());
         let trailers = body.trailers().await.expect("arrive").expect("are there");
         assert_eq!(trailers["grpc-status"], "5");
+    });
+}
+
+#[test]
+fn calls_wait_a_limited_time_for_a_connection_that_was_begun_before_them() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("is bound");
+        let (second, waits) = oneshot::channel();
+        tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.expect("is dialled");
+            let mut speaks = server::handshake(socket).await.expect("speaks HTTP/2");
+            let _request = speaks.accept().await;
+            drop(speaks);
+            let _mute = listener.accept().await.expect("is dialled again");
+            second.send(()).expect("is awaited");
+            std::future::pending::<()>().await;
+        });
+        let cluster = json!({
+            "connect_timeout_ms": 15_000,
+            "keepalive": {"interval_ms": 100, "timeout_ms": 100},
+        });
+        let (_runtime, gateway) = gateway(&cluster, &[address]);
+        let mut client = connect(gateway).await;
+        assert_eq!(status_of(&mut client).await, "14");
+        waits.await.expect("the endpoint is dialled again at once");
+        let answer = timeout(Duration::from_secs(5), status_of(&mut client)).await;
+        assert_eq!(answer.expect("patience ends long before"), "14");
+    });
+}
+
+#[test]
+fn the_authority_is_the_only_name_that_an_endpoint_sees() {
+    run(async {
+        let (address, _seen) = endpoint(server::Builder::new(), |_, request, respond| async move {
+            assert!(!request.headers().contains_key("host"));
+            assert_eq!(request.uri().host(), Some("echo.test"));
+            answer_ok(respond, b"");
+        })
+        .await;
+        let (_runtime, gateway) = gateway(&json!({}), &[address]);
+        let mut client = connect(gateway).await.ready().await.expect("has room");
+        let mut head = request();
+        let other = "other.test".parse().expect("is a value");
+        head.headers_mut().insert("host", other);
+        let (response, _) = client.send_request(head, true).expect("is sent");
+        assert_eq!(response.await.expect("is answered").status(), 200);
+    });
+}
+
+#[test]
+fn grpc_web_is_not_taken_for_grpc() {
+    run(async {
+        let (_runtime, gateway) = gateway(&json!({}), &[]);
+        for (kind, status) in [
+            ("application/grpc", 200),
+            ("application/grpc+proto", 200),
+            ("application/grpc;charset=utf-8", 200),
+            ("application/grpc-web", 415),
+            ("application/grpc-web+proto", 415),
+        ] {
+            let mut client = connect(gateway).await.ready().await.expect("has room");
+            let mut head = request();
+            let value = kind.parse().expect("is a value");
+            head.headers_mut().insert("content-type", value);
+            let (response, _) = client.send_request(head, true).expect("is sent");
+            let answer = response.await.expect("is answered");
+            assert_eq!(answer.status(), status, "{kind}");
+        }
     });
 }
