@@ -59,8 +59,24 @@ impl Worker {
     fn take_snapshot(&mut self, applied: &Applied, sockets: Vec<(Name, std::net::TcpListener)>) {
         self.follow_clusters(applied);
         self.follow_listeners(&applied.listeners, sockets);
-        self.routes.prune();
-        self.stats.retain_routes(&route_names(&applied.listeners));
+        self.follow_routes(&applied.listeners);
+    }
+
+    /// Forgets routes that have gone. Most snapshots change endpoints alone and pay nothing here.
+    fn follow_routes(&mut self, listeners: &[ListenerConfig]) {
+        let tables: Vec<_> = listeners
+            .iter()
+            .map(|listener| Arc::clone(&listener.table))
+            .collect();
+        let mut pairs = tables.iter().zip(&self.tables);
+        if tables.len() == self.tables.len() && pairs.all(|(new, old)| Arc::ptr_eq(new, old)) {
+            return;
+        }
+        self.tables = tables;
+        let routes = || self.tables.iter().flat_map(|table| table.routes());
+        self.routes.prune(&routes().map(Arc::as_ptr).collect());
+        let names = routes().map(|route| &**route.name()).collect();
+        self.stats.retain_routes(&names);
     }
 
     // --- clusters ---
@@ -74,10 +90,9 @@ impl Worker {
             .clusters
             .iter()
             .filter(|(_, state)| {
-                applied
-                    .snapshot
-                    .cluster(&state.handle.config.name)
-                    .is_none()
+                // One that had to wait for its last calls may have a successor of the same name.
+                let found = applied.snapshot.cluster(&state.handle.config.name);
+                !state.live || found.is_none()
             })
             .map(|(key, _)| key)
             .collect();
@@ -167,6 +182,7 @@ impl Worker {
             uneject_timer: None,
             draining: false,
             grace_timer: None,
+            graced_ms: None,
             live: true,
         })
     }
@@ -231,13 +247,4 @@ impl Worker {
         }
         self.listeners.insert(WorkerListener::new(listener, socket));
     }
-}
-
-/// Names of all routes that the listeners lead to.
-fn route_names(listeners: &[ListenerConfig]) -> HashSet<&str> {
-    listeners
-        .iter()
-        .flat_map(|listener| listener.table.routes())
-        .map(|route| &**route.name())
-        .collect()
 }

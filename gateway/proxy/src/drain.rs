@@ -32,7 +32,13 @@ impl Worker {
         let begins = draining && !state.draining;
         state.draining = draining;
         let end_ms = endpoint.drain.and_then(|drain| drain.deadline_ms);
-        if draining && let Some(end_ms) = end_ms {
+        if !draining {
+            state.graced_ms = None;
+        }
+        if draining
+            && let Some(end_ms) = end_ms
+            && state.graced_ms != Some(end_ms)
+        {
             let timer = self.timers.set(end_ms, Timer::Grace(pool));
             self.pools[pool].grace_timer = Some(timer);
         }
@@ -68,6 +74,7 @@ impl Worker {
             return;
         };
         state.grace_timer = None;
+        state.graced_ms = state.endpoint.drain.and_then(|drain| drain.deadline_ms);
         let calls = self.calls_on(pool);
         let (cluster, address) = self.names_of(pool);
         let message = format!(

@@ -26,6 +26,11 @@ impl HeaderList {
         self.spans.clear();
     }
 
+    /// Bytes of memory that it holds on to.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity() + self.spans.capacity() * size_of::<Span>()
+    }
+
     /// Appends a field.
     pub fn push(&mut self, field: Field<'_>) {
         let start = self.bytes.len() as u32;

@@ -13,6 +13,7 @@
 //! Memory: a stream holds at most one receive window in each direction (`Settings::stream_window`) and its retry
 //! buffer; a connection holds nothing while idle but its header tables; every queue and list states its bound.
 
+mod accept;
 mod answers;
 mod bind;
 mod bounds;

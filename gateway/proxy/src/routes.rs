@@ -3,7 +3,7 @@
 //! Entries are keyed by the route's place in memory and hold the route alive, so a place cannot be taken by another
 //! route while the entry stands. A call holds its entry by a plain count: no atomic is touched for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use gateway_core::{Name, RetryBudget, Route};
@@ -63,13 +63,14 @@ impl RouteMemory {
         &mut self.entries[key]
     }
 
-    /// Forgets routes that no snapshot and no call refers to.
-    pub fn prune(&mut self) {
+    /// Forgets routes that are not among `live` ones; those with calls stay until the next time.
+    pub fn prune(&mut self, live: &HashSet<*const Route>) {
         let keys = &mut self.keys;
         self.entries.retain(|_, entry| {
-            let keep = entry.calls > 0 || Arc::strong_count(&entry.route) > 1;
+            let place = Arc::as_ptr(&entry.route);
+            let keep = entry.calls > 0 || live.contains(&place);
             if !keep {
-                keys.remove(&(Arc::as_ptr(&entry.route) as usize));
+                keys.remove(&(place as usize));
             }
             keep
         });
@@ -88,5 +89,42 @@ impl RouteEntry {
             self.counters.len() - 1
         });
         &self.counters[at].1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RouteMemory, WorkerStats};
+    use gateway_core::{Snapshot, parse_update};
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_route_that_is_gone_is_forgotten_although_every_worker_remembers_it() {
+        let update = br#"{"version": "1", "full": true, "listeners": [], "clusters": [{"name": "c"}],
+            "endpoints": [], "secrets": [], "route_tables": [{"name": "t", "virtual_hosts": [{"name": "h",
+            "hostnames": ["*"], "routes": [{"name": "r", "match": {"path": {"prefix": "/"}}, "action": {"weighted": [
+            {"cluster": "c", "weight": 1}]}}]}]}]}"#;
+        let update = parse_update(update).expect("is an update");
+        let snapshot = Snapshot::apply(&Snapshot::default(), update, 0).expect("fits");
+        let table = snapshot.table("t").expect("is there");
+        let route = table.routes().next().expect("is there");
+        let mut workers = [RouteMemory::default(), RouteMemory::default()];
+        let live = HashSet::from([Arc::as_ptr(route)]);
+        for memory in &mut workers {
+            let key = memory.enter(route);
+            memory
+                .get_mut(key)
+                .counters(&"c".into(), &WorkerStats::default());
+            memory.prune(&HashSet::new());
+            assert_eq!(memory.entries.len(), 1, "a call holds it");
+            memory.leave(key);
+            memory.prune(&live);
+            assert_eq!(memory.entries.len(), 1, "the snapshot has it");
+        }
+        for memory in &mut workers {
+            memory.prune(&HashSet::new());
+            assert!(memory.entries.is_empty() && memory.keys.is_empty());
+        }
     }
 }

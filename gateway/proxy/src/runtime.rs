@@ -151,6 +151,7 @@ impl Runtime {
         let update = parse_update(update)?;
         let mut state = self.lock();
         state.check_running()?;
+        state.draining |= self.shared.gave_up.load(Ordering::Relaxed);
         let now_ms = self.clock.now_ms();
         let snapshot = Arc::new(Snapshot::apply(&state.snapshot, update, now_ms)?);
         state.let_go_of_ports(&snapshot);
@@ -201,11 +202,13 @@ impl Runtime {
         }
     }
 
-    /// True once a drain was asked for and no downstream connection is left.
+    /// True once a drain was asked for, by the owner or by too many panics, and no downstream connection is left.
     #[must_use]
     pub fn drained(&self) -> bool {
         let state = self.lock();
-        state.draining && self.shared.drained.load(Ordering::Acquire) >= state.workers.len()
+        let drained = self.shared.drained.load(Ordering::Acquire);
+        let draining = state.draining || drained > 0;
+        draining && drained >= state.workers.len()
     }
 
     /// Ends all workers at once and waits for their threads.

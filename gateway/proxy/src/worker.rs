@@ -8,23 +8,25 @@
 //! Invariants: keys of a turn stay valid for that turn (the dead are removed at its end); a panic costs the
 //! connection on which it happened, nothing else.
 
+mod reading;
+
 use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use gateway_core::Name;
+use gateway_core::{Name, RouteTable};
 use gateway_h2::{Events, StreamRef};
 use mio::{Poll, Token};
 use slab::Slab;
 
 use crate::call::{Call, CallId};
 use crate::clock::Clock;
-use crate::conn::{Conn, ConnId, ConnectFault, Death, READ_BUFFER_BYTES, Read, Side};
+use crate::conn::{Conn, ConnId, ConnectFault, Death, READ_BUFFER_BYTES, Side};
 use crate::control::Command;
 use crate::descriptors::SpareDescriptors;
 use crate::events::{Notice, NoticeLog};
@@ -35,12 +37,15 @@ use crate::routes::RouteMemory;
 use crate::settings::Settings;
 use crate::stats::WorkerStats;
 use crate::timers::Wheel;
+use reading::HANDSHAKES_PER_TURN;
 
-/// Reads of one connection in one turn; a busy one goes on in the next, after the others.
-const READS_PER_TURN: usize = 4;
 const READY_EVENTS: usize = 1_024;
-/// Emptied header lists and bodies kept for the next calls.
+/// How long calls have to end when a worker drains because of panics.
+const PANIC_DRAIN_MS: u64 = 30_000;
+/// Emptied header lists and bodies kept for the next calls, and the largest of each that is worth it.
 const SPARES_MAX: usize = 256;
+const SPARE_LIST_BYTES: usize = 8 * 1024;
+const SPARE_BODY_BYTES: usize = 16 * 1024;
 const TICK_MS: u64 = 1_000;
 const WAKER: Token = Token(0);
 
@@ -84,6 +89,10 @@ pub(crate) struct Shared {
     pub downstream_connections: AtomicUsize,
     /// Workers that drained completely.
     pub drained: AtomicUsize,
+    /// Panics caught.
+    pub panics: AtomicUsize,
+    /// So many panics that nobody should trust this process any longer: it drains itself.
+    pub gave_up: AtomicBool,
 }
 
 /// Work for the end of the turn, so that a chain of failures is no chain of calls on the stack.
@@ -113,6 +122,8 @@ pub(crate) struct Worker {
     pub cluster_keys: HashMap<Name, usize>,
     pub listeners: Slab<WorkerListener>,
     pub routes: RouteMemory,
+    /// Route tables of the listeners, as the newest snapshot has them.
+    pub tables: Vec<Arc<RouteTable>>,
     pub timers: Wheel<Timer>,
 
     /// The process ends: no listener is left and `drained` will be told.
@@ -129,6 +140,7 @@ pub(crate) struct Worker {
 
     dirty: Vec<usize>,
     again: Vec<usize>,
+    handshakes_left: usize,
     dead: Vec<usize>,
     read_buffer: Vec<u8>,
     read_events: Events,
@@ -183,6 +195,7 @@ impl Worker {
             cluster_keys: HashMap::new(),
             listeners: Slab::new(),
             routes: RouteMemory::default(),
+            tables: Vec::new(),
             timers: Wheel::new(now_ms),
             draining: false,
             stopping: false,
@@ -195,6 +208,7 @@ impl Worker {
             spare_descriptors: SpareDescriptors::default(),
             dirty: Vec::new(),
             again: Vec::new(),
+            handshakes_left: HANDSHAKES_PER_TURN,
             dead: Vec::new(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
             read_events: Events::new(),
@@ -209,10 +223,15 @@ impl Worker {
         self.on_tick();
         while !self.stopping {
             match self.poll.poll(&mut ready, self.park_time()) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => break,
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    let message = format!("a worker cannot wait for its sockets and ends: {error}");
+                    self.notices.push(Notice::Panic { message });
+                    break;
+                }
                 _ => {}
             }
             self.now_ms = self.clock.now_ms();
+            self.handshakes_left = HANDSHAKES_PER_TURN;
             let again = std::mem::take(&mut self.again);
             for event in &ready {
                 self.on_ready(event);
@@ -253,24 +272,18 @@ impl Worker {
                 return;
             };
             conn.read_closed |= event.is_read_closed();
+            // One that is read later in this turn anyway has no second share.
+            let has_its_turn = conn.again;
             if event.is_writable() {
                 conn.unblock();
                 if conn.wants_flush() {
                     self.mark_dirty(key);
                 }
             }
-            if event.is_readable() || event.is_read_closed() || event.is_error() {
+            let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+            if readable && !has_its_turn {
                 self.guarded(Some(key), |worker| worker.read(key));
             }
-        }
-    }
-
-    fn go_on_reading(&mut self, key: usize) {
-        let Some(conn) = self.conns.get_mut(key) else {
-            return;
-        };
-        if std::mem::take(&mut conn.again) {
-            self.guarded(Some(key), |worker| worker.read(key));
         }
     }
 
@@ -280,6 +293,7 @@ impl Worker {
             return;
         };
         self.stats.numbers.panics.add(1);
+        self.shared.panics.fetch_add(1, Ordering::Relaxed);
         self.notices.push(Notice::Panic {
             message: panic_message(&*panic),
         });
@@ -317,83 +331,22 @@ impl Worker {
             conn.h2.tick();
         }
         self.spare_descriptors.fill();
+        self.give_up_after_panics();
     }
 
-    // --- reading ---
-
-    fn read(&mut self, key: usize) {
-        let mut buffer = std::mem::take(&mut self.read_buffer);
-        let mut events = std::mem::take(&mut self.read_events);
-        self.read_into(key, &mut buffer, &mut events);
-        self.read_buffer = buffer;
-        self.read_events = events;
-        if self.conns.get(key).is_some_and(Conn::wants_flush) {
-            self.mark_dirty(key);
-        } else {
-            self.close_if_finished(key);
-        }
-    }
-
-    fn read_into(&mut self, key: usize, buffer: &mut [u8], events: &mut Events) {
-        for _ in 0..READS_PER_TURN {
-            let Some(conn) = self.conns.get_mut(key) else {
-                return;
-            };
-            if conn.dead.is_some() {
-                return;
-            }
-            match conn.read(buffer) {
-                Read::Blocked => return,
-                Read::Ended(error) => return self.on_ended(key, &error),
-                Read::Bytes { len, more } => {
-                    conn.last_read_ms = self.now_ms;
-                    self.take_bytes(key, &buffer[..len], events);
-                    if !more {
-                        return;
-                    }
-                }
-            }
-        }
-        if let Some(conn) = self.conns.get_mut(key) {
-            conn.again = true;
-            self.again.push(key);
-        }
-    }
-
-    fn take_bytes(&mut self, key: usize, input: &[u8], events: &mut Events) {
-        if !self.is_http2(key, input) {
+    /// State that many panics have passed through is not to be trusted: all workers drain, the owner is told once.
+    fn give_up_after_panics(&mut self) {
+        let (most, shared) = (self.settings.panics_max, &self.shared);
+        let panics = shared.panics.load(Ordering::Relaxed);
+        if most == 0 || panics < most || self.draining {
             return;
         }
-        let Some(conn) = self.conns.get_mut(key) else {
-            return;
-        };
-        events.clear();
-        let outcome = conn.h2.receive(input, events);
-        if let Ok(used) = outcome {
-            conn.keep(&input[used..]);
+        if !shared.gave_up.swap(true, Ordering::Relaxed) {
+            self.notices.push(Notice::GaveUp {
+                panics: panics as u64,
+            });
         }
-        if conn.is_setting_up() && conn.h2.is_established() {
-            self.on_down_established(key);
-        }
-        self.on_events(key, events, input);
-        if outcome.is_err() {
-            self.stats.numbers.protocol_errors.add(1);
-            self.kill(key, Death::Protocol);
-        }
-    }
-
-    fn on_events(&mut self, key: usize, events: &Events, input: &[u8]) {
-        let Some(conn) = self.conns.get(key) else {
-            return;
-        };
-        let is_down = matches!(conn.side, Side::Down(_));
-        for event in events {
-            if is_down {
-                self.on_down_event(key, event, events, input);
-            } else {
-                self.on_up_event(key, event, events, input);
-            }
-        }
+        self.drain_process(PANIC_DRAIN_MS);
     }
 
     // --- writing and taking out ---
@@ -504,11 +457,12 @@ impl Worker {
 
     /// Keeps the memory of a finished call for the next one.
     pub fn recycle(&mut self, mut list: HeaderList, mut body: Vec<u8>) {
-        if self.spare_lists.len() < SPARES_MAX {
+        if self.spare_lists.len() < SPARES_MAX && list.capacity() <= SPARE_LIST_BYTES {
             list.clear();
             self.spare_lists.push(list);
         }
-        if body.capacity() > 0 && self.spare_bodies.len() < SPARES_MAX {
+        let worth = 1..=SPARE_BODY_BYTES;
+        if self.spare_bodies.len() < SPARES_MAX && worth.contains(&body.capacity()) {
             body.clear();
             self.spare_bodies.push(body);
         }
@@ -521,4 +475,47 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "panic without a message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Shared, Worker, WorkerParts};
+    use crate::clock::Clock;
+    use crate::events::{Notice, NoticeLog};
+    use crate::settings::Settings;
+    use std::sync::Arc;
+    use std::sync::mpsc::sync_channel;
+
+    #[test]
+    fn after_many_panics_the_workers_drain_and_the_owner_is_told_once() {
+        let shared = Arc::new(Shared::default());
+        let notices = Arc::new(NoticeLog::default());
+        let mut workers = [0, 1].map(|_| {
+            let (_, commands) = sync_channel(1);
+            Worker::new(WorkerParts {
+                settings: Arc::new(Settings {
+                    panics_max: 2,
+                    ..Settings::default()
+                }),
+                clock: Clock::start(),
+                poll: mio::Poll::new().expect("a poll"),
+                commands,
+                shared: Arc::clone(&shared),
+                stats: Arc::default(),
+                notices: Arc::clone(&notices),
+            })
+        });
+        for draining in [false, true] {
+            workers[0].guarded(None, |_| panic!("a bug"));
+            for worker in &mut workers {
+                worker.on_tick();
+                worker.settle();
+                assert_eq!(worker.draining, draining);
+            }
+        }
+        let gave_up = Notice::GaveUp { panics: 2 };
+        let told = notices.take(usize::MAX);
+        assert_eq!(told.iter().filter(|it| **it == gave_up).count(), 1);
+        assert_eq!(shared.drained.load(super::Ordering::Relaxed), 2);
+    }
 }

@@ -1,0 +1,123 @@
+//! Reading, with a fair share of each turn for every connection, and for handshakes as a whole.
+//!
+//! A connection that has used up its share is noted once in `again` and goes on in the next turn, whatever the poll
+//! says meanwhile: a flood on one connection costs the others a bounded wait.
+
+use gateway_h2::Events;
+
+use super::Worker;
+use crate::conn::{Conn, Death, Read, Side};
+
+/// Reads of one connection in one turn; a busy one goes on in the next, after the others.
+const READS_PER_TURN: usize = 4;
+/// TLS handshakes with clients that may go on in one turn: each costs up to a millisecond, and calls wait meanwhile.
+pub(super) const HANDSHAKES_PER_TURN: usize = 8;
+
+impl Worker {
+    /// Reads on where the last turn left off.
+    pub(super) fn go_on_reading(&mut self, key: usize) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        if std::mem::take(&mut conn.again) {
+            self.guarded(Some(key), |worker| worker.read(key));
+        }
+    }
+
+    /// Reads the share of this turn.
+    pub(super) fn read(&mut self, key: usize) {
+        if self.puts_off_handshake(key) {
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        let mut events = std::mem::take(&mut self.read_events);
+        self.read_into(key, &mut buffer, &mut events);
+        self.read_buffer = buffer;
+        self.read_events = events;
+        if self.conns.get(key).is_some_and(Conn::wants_flush) {
+            self.mark_dirty(key);
+        } else {
+            self.close_if_finished(key);
+        }
+    }
+
+    /// Many handshakes at once are spread over turns, so that calls on standing connections go on in between.
+    fn puts_off_handshake(&mut self, key: usize) -> bool {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return false;
+        };
+        if conn.transport.is_established() || !matches!(conn.side, Side::Down(_)) {
+            return false;
+        }
+        if self.handshakes_left > 0 {
+            self.handshakes_left -= 1;
+            return false;
+        }
+        conn.again = true;
+        self.again.push(key);
+        true
+    }
+
+    fn read_into(&mut self, key: usize, buffer: &mut [u8], events: &mut Events) {
+        for _ in 0..READS_PER_TURN {
+            let Some(conn) = self.conns.get_mut(key) else {
+                return;
+            };
+            if conn.dead.is_some() {
+                return;
+            }
+            match conn.read(buffer) {
+                Read::Blocked => return,
+                Read::Ended(error) => return self.on_ended(key, &error),
+                Read::Bytes { len, more } => {
+                    conn.last_read_ms = self.now_ms;
+                    self.take_bytes(key, &buffer[..len], events);
+                    if !more {
+                        return;
+                    }
+                }
+            }
+        }
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.again = true;
+            self.again.push(key);
+        }
+    }
+
+    fn take_bytes(&mut self, key: usize, input: &[u8], events: &mut Events) {
+        if !self.is_http2(key, input) {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        events.clear();
+        let outcome = conn.h2.receive(input, events);
+        if let Ok(used) = outcome {
+            conn.keep(&input[used..]);
+        }
+        if conn.is_setting_up() && conn.h2.is_established() {
+            self.on_down_established(key);
+        }
+        self.on_events(key, events, input);
+        if outcome.is_err() {
+            self.stats.numbers.protocol_errors.add(1);
+            self.kill(key, Death::Protocol);
+        }
+    }
+
+    /// Hands on what a connection said, in order.
+    pub(super) fn on_events(&mut self, key: usize, events: &Events, input: &[u8]) {
+        let Some(conn) = self.conns.get(key) else {
+            return;
+        };
+        let is_down = matches!(conn.side, Side::Down(_));
+        for event in events {
+            if is_down {
+                self.on_down_event(key, event, events, input);
+            } else {
+                self.on_up_event(key, event, events, input);
+            }
+        }
+    }
+}
