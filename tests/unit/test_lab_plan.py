@@ -8,13 +8,15 @@ import pytest
 from cryptography import x509
 
 from federation.cli.lab.authority import Authority, gateway_identity
-from federation.cli.lab.plan import LISTENER_PORTS, SERVICES, LabPlan, Role, make_plan
+from federation.cli.lab.commands import with_processes
+from federation.cli.lab.plan import LISTENER_PORTS, SERVICES, LabPlan, Role, lay_out
 
 
 def plan_of(*regions: str) -> LabPlan:
-    return make_plan(
+    layout = lay_out(
         directory=Path("/nowhere"), regions=regions, latency_ms=40, calls_per_second=10
     )
+    return with_processes(layout)
 
 
 def addresses(plan: LabPlan) -> list[str]:

@@ -68,8 +68,9 @@ def up(
 
     Example: fedctl lab up --detach --regions us-west-1,us-east-1,eu-west-1 --region-latency 40ms
     """
+    from federation.cli.lab.commands import with_processes
     from federation.cli.lab.lifecycle import bring_up, lab_directory, load, take_down
-    from federation.cli.lab.plan import make_plan
+    from federation.cli.lab.plan import lay_out
     from federation.cli.lab.processes import LabError, Processes
     from federation.cli.lab.view import show
 
@@ -83,12 +84,13 @@ def up(
                     "FEDERATION_LAB_DIR to run another beside it"
                 )
             take_down(earlier)
-        plan = make_plan(
+        layout = lay_out(
             directory=directory,
             regions=tuple(name.strip() for name in regions.split(",") if name.strip()),
             latency_ms=parse_duration(region_latency),
             calls_per_second=rate,
         )
+        plan = with_processes(layout)
         bring_up(plan, lambda step: _console.print(f"lab: {step}"))
         for cluster in plan.clusters:
             for gateway in cluster.gateways:

@@ -16,8 +16,19 @@ from federation.cli.lab.plan import (
     LabPlan,
     ProcessPlan,
     Role,
-    fedctl,
 )
+
+
+def with_processes(plan: LabPlan) -> LabPlan:
+    """``plan`` with a process for everything in it, in no particular order of starting."""
+    found = [ProcessPlan(name="etcd", role=Role.ETCD, command=etcd_command(plan))]
+    for cluster in plan.clusters:
+        found.extend(cluster_commands(plan, cluster))
+    found.extend(
+        ProcessPlan(name=name, role=Role.RESOLVER, command=resolver_command(plan, name=name))
+        for name in ("resolver-1", "resolver-2")
+    )
+    return plan.model_copy(update={"processes": tuple(found)})
 
 
 def etcd_command(plan: LabPlan) -> tuple[str, ...]:
@@ -87,6 +98,11 @@ def cluster_commands(plan: LabPlan, cluster: ClusterPlan) -> list[ProcessPlan]:
             )
         )
     return found
+
+
+def fedctl(*arguments: str) -> tuple[str, ...]:
+    """The command line that runs ``fedctl`` with this interpreter."""
+    return (sys.executable, "-m", "federation.cli", *arguments)
 
 
 def _module(name: str, *arguments: str) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 import socket
-import sys
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
@@ -183,10 +182,12 @@ class _Ports:
         )
 
 
-def make_plan(
+def lay_out(
     *, directory: Path, regions: tuple[str, ...], latency_ms: int, calls_per_second: int
 ) -> LabPlan:
-    """Plan a lab of one cluster for each of ``regions``; ports are chosen free by the system.
+    """Lay out a lab of one cluster for each of ``regions``, without its processes.
+
+    Ports are chosen free by the system; ``commands.with_processes`` adds what runs on them.
 
     Raises ``ValueError`` for fewer than one, more than eight or repeated regions, ``OSError``
     when no ports can be had.
@@ -219,7 +220,7 @@ def make_plan(
             )
             for region in regions
         )
-    plan = LabPlan(
+    return LabPlan(
         directory=directory,
         etcd=etcd,
         etcd_peer=etcd_peer,
@@ -228,7 +229,6 @@ def make_plan(
         clusters=clusters,
         processes=(),
     )
-    return plan.model_copy(update={"processes": tuple(_processes(plan))})
 
 
 def _demo(region: str, ports: _Ports) -> DemoPlan:
@@ -253,25 +253,3 @@ def _relay(
         for gateway in there
     )
     return RelayPlan(region=Region(region), control=ports.address(), routes=tuple(routes))
-
-
-def _processes(plan: LabPlan) -> list[ProcessPlan]:
-    from federation.cli.lab.commands import cluster_commands, etcd_command, resolver_command
-
-    found = [ProcessPlan(name="etcd", role=Role.ETCD, command=etcd_command(plan))]
-    for cluster in plan.clusters:
-        found.extend(cluster_commands(plan, cluster))
-    found.extend(
-        ProcessPlan(
-            name=f"resolver-{number}",
-            role=Role.RESOLVER,
-            command=resolver_command(plan, name=f"resolver-{number}"),
-        )
-        for number in (1, 2)
-    )
-    return found
-
-
-def fedctl(*arguments: str) -> tuple[str, ...]:
-    """The command line that runs ``fedctl`` with this interpreter."""
-    return (sys.executable, "-m", "federation.cli", *arguments)
