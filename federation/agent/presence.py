@@ -1,6 +1,8 @@
 """The heartbeat: the sign of life of the cluster's agent, under a lease.
 
-Decides: when a claim and a lease are taken anew.
+Decides: when a claim and a lease are taken anew, and that an agent is not alive which can write but
+does not hear: its own heartbeats come back to it by the watch that all its knowledge comes by, and
+while they do not, it gives the heartbeat up.
 Leaves to others: the claim's rules (``claim``), what readers conclude (``Stale``, no more).
 Invariants: nothing is written without the claim; losing the store ends the heartbeat and nothing
 else; leaving revokes the lease, so an agent that was stopped shows as stale at once.
@@ -25,6 +27,10 @@ log = logging.getLogger(__name__)
 RETRY_WAIT_S_MAX = 1.0
 """Longest wait before the store is asked again after a loss."""
 
+DEAF_AFTER_S = 10.0
+"""A heartbeat that has not come back after this time never will: the watch itself notices a lost
+connection within 3 s, and the longest compilation takes a few."""
+
 
 class Presence:
     """Keeps claim and heartbeat."""
@@ -45,6 +51,7 @@ class Presence:
         self._member = member
         self._observe = observe
         self._state = "starting"
+        self._unheard: tuple[int, float] | None = None
         self.claimed = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -65,6 +72,7 @@ class Presence:
         """Claim, hold a lease, beat until the lease or the claim is lost."""
         held = await claim(self._store, self._keys, self._member)
         self.claimed.set()
+        await self._until_hearing()
         async with self._store.lease(ttl_s=self._settings.heartbeat_ttl_s) as lease:
             lost = asyncio.create_task(lease.lost(), name="heartbeat lease")
             try:
@@ -72,11 +80,35 @@ class Presence:
                     await asyncio.wait({lost}, timeout=self._settings.heartbeat_every_s)
             finally:
                 await cancel_and_wait(lost)
-        self._enter("away", "the lease or the claim was lost")
+        if self._state != "deaf":
+            self._enter("away", "the lease or the claim was lost")
+
+    async def _until_hearing(self) -> None:
+        """Wait while a heartbeat of ours has not come back."""
+        # At the pace of heartbeats, which tell what is observed here in any case.
+        while self._unheard is not None and self._observe()[0] < self._unheard[0]:  # noqa: ASYNC110
+            await asyncio.sleep(self._settings.heartbeat_every_s)
+        self._unheard = None
+
+    def _deaf(self, revision: int) -> bool:
+        """Whether a heartbeat that was written long ago is not among what has been seen."""
+        if self._unheard is None:
+            return False
+        written, at_s = self._unheard
+        if revision >= written:
+            self._unheard = None
+            return False
+        return asyncio.get_running_loop().time() - at_s > DEAF_AFTER_S
 
     async def _beat(self, held: Claim, lease: Lease) -> bool:
-        """One heartbeat; false when the claim has gone. A store that is away is waited for."""
+        """One heartbeat; false when the claim has gone, or we hear nothing.
+
+        A store that is away is waited for.
+        """
         revision, gateways = self._observe()
+        if self._deaf(revision):
+            self._enter("deaf", f"nothing has been heard from the store since revision {revision}")
+            return False
         beat = Heartbeat(
             cluster=self._member.cluster,
             instance=self._member.instance,
@@ -91,10 +123,13 @@ class Presence:
             )
         except StoreUnavailable as error:
             self._enter("away", str(error))
+            self._unheard = None  # nobody hears anything now
             return True
-        if written is not None:
-            self._enter("present", "")
-        return written is not None
+        if written is None:
+            return False
+        self._unheard = self._unheard or (written, asyncio.get_running_loop().time())
+        self._enter("present", "")
+        return True
 
     def _enter(self, state: str, reason: str) -> None:
         """One line for each change of state."""

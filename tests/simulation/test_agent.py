@@ -374,3 +374,25 @@ async def programmed(member: Member) -> ConditionStatus:
     found = status.condition("Programmed")
     assert found is not None
     return found.status
+
+
+async def test_an_agent_that_hears_nothing_any_more_does_not_say_it_is_well(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world(tmp_path, "east", "west") as made:
+        west = made["west"]
+        await until(lambda: "west" in made.view.heartbeats, "the first heartbeat")
+        west.store.deafen()
+        await until(lambda: "west" not in made.view.heartbeats, "the end of the heartbeat")
+        assert "heartbeat is deaf" in caplog.text
+        await pass_time(30)
+        assert "west" not in made.view.heartbeats
+        west.store.undeafen()
+        await until(lambda: "west" in made.view.heartbeats, "the heartbeat", within_s=5)
+        # A store that was away for long is no deafness.
+        caplog.clear()
+        west.store.cut()
+        await pass_time(60)
+        west.store.mend()
+        await until(lambda: "west" in made.view.heartbeats, "the heartbeat", within_s=5)
+        assert "heartbeat is deaf" not in caplog.text

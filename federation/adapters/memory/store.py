@@ -170,14 +170,15 @@ class MemoryCluster:
 class MemoryStore:
     """One client's connection to a ``MemoryCluster``; implements ``ports.Store``.
 
-    ``cut`` and ``mend`` are the failure on command: while cut, calls raise ``StoreUnavailable``,
-    mirrors yield nothing, and leases run out.
+    ``cut`` and ``deafen`` are the failures on command: while cut, calls raise ``StoreUnavailable``,
+    mirrors yield nothing, and leases run out; a deaf connection loses the changes alone.
     """
 
     def __init__(self, cluster: MemoryCluster | None = None, *, name: str = "memory") -> None:
         self.cluster = cluster or MemoryCluster()
         self._name = name
         self._cut = False
+        self._deaf = False
         self._held: set[MemoryLease] = set()
 
     def __repr__(self) -> str:
@@ -197,6 +198,15 @@ class MemoryStore:
             if lease.expiry is not None:
                 lease.expiry.cancel()
                 lease.expiry = None
+        self.cluster.announce()
+
+    def deafen(self) -> None:
+        """Let mirrors yield nothing any more, while calls are answered and leases live on."""
+        self._deaf = True
+
+    def undeafen(self) -> None:
+        """Let mirrors hear again."""
+        self._deaf = False
         self.cluster.announce()
 
     async def get(self, key: str) -> Entry | None:
@@ -219,7 +229,7 @@ class MemoryStore:
         """The prefix now and after every change."""
         last: Listing | None = None
         async for _ in self.cluster.moves.changes():
-            if self._cut:
+            if self._cut or self._deaf:
                 continue
             if last is not None and self.cluster.revision < last.revision:
                 log.warning(
