@@ -32,7 +32,7 @@ class AgentFeed:
         self._runtime = runtime
         self._client = XdsClient(settings, runtime, on_synced=self._synced)
         self._writer = last_good.LastGoodWriter(
-            settings.state_dir, lambda: held_resources(self._runtime)
+            settings.state_dir, lambda: held_resources(self._runtime), cluster=settings.cluster
         )
         self._confirmed_at: float | None = None
         self._ever_synced = False
@@ -42,7 +42,9 @@ class AgentFeed:
     async def boot(self) -> None:
         """Serve the last good configuration, if there is one."""
         try:
-            stored = await asyncio.to_thread(last_good.load, self._settings.state_dir)
+            stored = await asyncio.to_thread(
+                last_good.load, self._settings.state_dir, cluster=self._settings.cluster
+            )
         except last_good.LastGoodError as failure:
             log.warning("last good configuration not used", extra={"why": str(failure)})
             return

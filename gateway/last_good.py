@@ -1,7 +1,7 @@
 """The last good configuration on disk, so that a gateway starts without its control plane.
 
-Decides: the file's form (one delta response with the resources in force, sealed by a checksum),
-that it is replaced as a whole or not at all, and how often it is written.
+Decides: the file's form (one delta response with the resources in force, sealed by a checksum and
+marked with the cluster they are of), that it is replaced as a whole or not at all, and how often it is written.
 Leaves to others: what is in force (``runtime``), when it is used (``shell``).
 Invariants: a reader sees an old or a new file, never a part; a file that is damaged or from another
 format is reported and not used; only the owner can read it, since it holds certificates' keys.
@@ -40,7 +40,7 @@ class LastGood:
     written_at: float
 
 
-def load(state_dir: Path) -> LastGood | None:
+def load(state_dir: Path, *, cluster: str) -> LastGood | None:
     """The stored configuration; ``None`` when there is none. Raises ``LastGoodError``."""
     path = state_dir / FILE_NAME
     try:
@@ -59,12 +59,19 @@ def load(state_dir: Path) -> LastGood | None:
         response = discovery_pb2.DeltaDiscoveryResponse.FromString(body)
     except DecodeError as failure:
         raise LastGoodError(f"{path} is damaged: {failure}") from failure
+    if response.system_version_info != cluster:
+        raise LastGoodError(
+            f'{path} is of cluster "{response.system_version_info}", and this gateway stands in '
+            f'"{cluster}"; it is not used. Give each gateway its own --state-dir'
+        )
     return LastGood(tuple(response.resources), written_at)
 
 
-def save(state_dir: Path, resources: Iterable[discovery_pb2.Resource]) -> None:
+def save(state_dir: Path, resources: Iterable[discovery_pb2.Resource], *, cluster: str) -> None:
     """Replace the stored configuration. Raises ``LastGoodError``."""
-    response = discovery_pb2.DeltaDiscoveryResponse(resources=resources)
+    response = discovery_pb2.DeltaDiscoveryResponse(
+        system_version_info=cluster, resources=resources
+    )
     body = response.SerializeToString(deterministic=True)
     path = state_dir / FILE_NAME
     try:
@@ -85,9 +92,14 @@ class LastGoodWriter:
     """Writes what is in force after it changed; changes that come together are one write."""
 
     def __init__(
-        self, state_dir: Path, resources: Callable[[], Iterable[discovery_pb2.Resource]]
+        self,
+        state_dir: Path,
+        resources: Callable[[], Iterable[discovery_pb2.Resource]],
+        *,
+        cluster: str,
     ) -> None:
         self._state_dir = state_dir
+        self._cluster = cluster
         self._resources = resources
         self._due = asyncio.Event()
         self.error: str | None = None
@@ -114,7 +126,7 @@ class LastGoodWriter:
         self._due.clear()
         resources = list(self._resources())
         try:
-            await asyncio.to_thread(save, self._state_dir, resources)
+            await asyncio.to_thread(save, self._state_dir, resources, cluster=self._cluster)
         except LastGoodError as failure:
             self.error = str(failure)
         else:

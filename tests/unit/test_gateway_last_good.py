@@ -17,9 +17,9 @@ def resource(name: str) -> discovery_pb2.Resource:
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "state"
-    save(folder, [resource("a"), resource("b")])
-    save(folder, [resource("c")])
-    stored = load(folder)
+    save(folder, [resource("a"), resource("b")], cluster="west")
+    save(folder, [resource("c")], cluster="west")
+    stored = load(folder, cluster="west")
     assert stored is not None
     assert [entry.name for entry in stored.resources] == ["c"]
     assert [path.name for path in folder.iterdir()] == [FILE_NAME]
@@ -27,19 +27,25 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 
 def test_no_file_is_no_configuration(tmp_path: Path) -> None:
-    assert load(tmp_path) is None
+    assert load(tmp_path, cluster="west") is None
 
 
 @pytest.mark.parametrize("keep", [0, 10, 40, 60])
 def test_a_torn_file_is_reported_and_not_used(tmp_path: Path, keep: int) -> None:
-    save(tmp_path, [resource("a")])
+    save(tmp_path, [resource("a")], cluster="west")
     path = tmp_path / FILE_NAME
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(LastGoodError, match="it is not used"):
-        load(tmp_path)
+        load(tmp_path, cluster="west")
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LastGoodError, match="cannot write"):
-        save(tmp_path / "file" / "state", [])
+        save(tmp_path / "file" / "state", [], cluster="west")
+
+
+def test_a_file_of_another_cluster_is_not_used(tmp_path: Path) -> None:
+    save(tmp_path, [resource("a")], cluster="east")
+    with pytest.raises(LastGoodError, match='is of cluster "east", and this gateway stands in "w'):
+        load(tmp_path, cluster="west")
