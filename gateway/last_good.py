@@ -1,7 +1,8 @@
 """The last good configuration on disk, so that a gateway starts without its control plane.
 
 Decides: the file's form (one delta response with the resources in force, sealed by a checksum and
-marked with the cluster they are of), that it is replaced as a whole or not at all, and how often it is written.
+marked with the cluster they are of), that it is replaced as a whole or not at all, and how often
+it is written.
 Leaves to others: what is in force (``runtime``), when it is used (``shell``).
 Invariants: a reader sees an old or a new file, never a part; a file that is damaged or from another
 format is reported and not used; only the owner can read it, since it holds certificates' keys.

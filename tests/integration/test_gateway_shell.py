@@ -227,6 +227,8 @@ async def test_endpoints_are_checked_by_grpc_health_where_the_cluster_asks() -> 
             await eventually(lambda: core.health[name, good] is False)
             await servicer.set("users", health_pb2.HealthCheckResponse.SERVING)
             await eventually(lambda: core.health[name, good] is True)
+            core.health.clear()  # as when an endpoint went and came back meanwhile
+            await eventually(lambda: core.health == {(name, good): True, (name, bad): False})
     finally:
         await server.stop(0)
 
