@@ -171,6 +171,13 @@ async def test_statuses_keep_the_time_of_their_last_transition(
     assert third.last_transition_time == "2001-09-09T01:46:43Z"
 
 
+async def test_an_orphan_that_cannot_be_read_goes_too(store: MemoryStore, clock: HandClock) -> None:
+    key = KEYS.status(WEST, ObjectKey("", "Service", "app", "gone"))
+    await store.commit([Put(key, b"from another version")])
+    await UniversalStatusSink(store, KEYS, WEST, clock).write({})
+    assert await store.get(key) is None
+
+
 async def test_equal_statuses_are_not_written_and_orphans_go(
     store: MemoryStore, objects: UniversalObjects, clock: HandClock
 ) -> None:

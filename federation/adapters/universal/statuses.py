@@ -39,12 +39,18 @@ class UniversalStatusSink:
     async def write(self, statuses: Mapping[ObjectKey, ObjectStatus]) -> None:
         """Bring the stored statuses to ``statuses``."""
         stored, self._stored = self._stored, None
+        unreadable: set[str] = set()
         if stored is None:
             listing = await self._store.list(self._keys.statuses(self._cluster))
             stored = read_statuses(self._keys, self._cluster, listing.entries)
+            readable = {self._keys.status(self._cluster, key) for key in stored}
+            unreadable = {entry.key for entry in listing.entries} - readable
         now = timestamp(self._clock.now())
         wanted = {key: with_times(status, stored.get(key), now) for key, status in statuses.items()}
-        await self._commit(_changes(self._keys, self._cluster, stored, wanted))
+        writes = _changes(self._keys, self._cluster, stored, wanted)
+        rewritten = {write.key for write in writes}
+        writes += [Delete(key) for key in sorted(unreadable - rewritten)]
+        await self._commit(writes)
         self._stored = wanted
 
     async def _commit(self, writes: Sequence[Write]) -> None:
