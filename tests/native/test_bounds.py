@@ -201,3 +201,39 @@ def test_a_large_request_that_is_kept_for_another_try_arrives_whole() -> None:
         with channel(serve(driver, configuration)) as client:
             assert call(client, message) == (message, "b")
         assert numbers(driver)["retries"] == 1
+
+
+def test_a_connection_to_an_endpoint_without_calls_is_closed_and_made_again() -> None:
+    with (
+        backends("a") as [backend],
+        core(upstream_idle_ms=100) as driver,
+        channel(serve(driver, simple(backend.address))) as client,
+    ):
+        for connects in (1, 2):
+            assert call(client) == (b"hi", "a")
+            assert numbers(driver)["connects"] == connects
+            wait_until(lambda: numbers(driver)["upstream_connections"] == 0, "it is closed")
+        assert driver.events() == []
+
+
+def test_a_call_keeps_its_connection_to_the_endpoint() -> None:
+    with (
+        backends("a") as [backend],
+        core(upstream_idle_ms=100) as driver,
+        channel(serve(driver, simple(backend.address))) as client,
+    ):
+        hanging = unary(client, "Hang").future(b"", timeout=10)
+        with pytest.raises(grpc.FutureTimeoutError):
+            hanging.result(timeout=0.5)
+        assert numbers(driver)["upstream_connections"] == 1
+
+
+def test_a_client_in_its_handshake_when_a_drain_begins_is_served_and_asked_to_leave() -> None:
+    with core() as driver:
+        with dial(serve(driver, simple())) as client:
+            wait_until(lambda: numbers(driver)["downstream_connections"] == 1, "it is taken")
+            driver.drain(10_000)
+            client.sendall(PREFACE + EMPTY_SETTINGS)
+            said = rest_of(client)
+        assert kinds(said)[-2:] == [GOAWAY, GOAWAY]
+        wait_until(lambda: driver.drained, "nobody is left")

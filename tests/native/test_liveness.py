@@ -7,9 +7,11 @@ import selectors
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from tests.native.support import (
     backends,
@@ -28,6 +30,7 @@ from tests.native.support import (
     wait_until,
 )
 
+TCP_TABLE = Path("/proc/net/tcp")
 KEEPALIVE = {"interval_ms": 150, "timeout_ms": 150}
 RETRY = {
     "on": ["reset", "connect-failure", "unavailable"],
@@ -149,3 +152,21 @@ def test_a_slow_endpoint_that_answers_pings_is_alive() -> None:
             assert hanging.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
             assert call(client)[1] == "a"
         assert numbers(driver)["liveness_deaths"] == 0
+
+
+@pytest.mark.skipif(not TCP_TABLE.exists(), reason="needs /proc")
+def test_the_kernel_watches_connections_to_endpoints() -> None:
+    """PING may not be sent to a server that is silent for long; TCP keepalive may."""
+    with (
+        backends("a") as [backend],
+        core() as driver,
+        channel(serve(driver, simple(backend.address))) as client,
+    ):
+        call(client)
+        port = int(backend.address.rpartition(":")[2])
+
+        def timers() -> list[str]:
+            rows = [line.split() for line in TCP_TABLE.read_text().splitlines()[1:]]
+            return [row[5][:2] for row in rows if row[2].endswith(f":{port:04X}")]
+
+        wait_until(lambda: timers() == ["02"], "a keepalive timer runs")

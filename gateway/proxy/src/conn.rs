@@ -133,6 +133,9 @@ pub(crate) struct Up {
     /// Streams opened so far.
     pub requests: u32,
     pub setup_timer: Option<TimerId>,
+    pub idle_timer: Option<TimerId>,
+    /// When the last stream began or ended.
+    pub last_call_ms: u64,
 }
 
 /// `Connecting → Ready → Leaving`.

@@ -349,6 +349,7 @@ impl Worker {
         let cluster = &self.clusters[call.cluster].handle.config;
         if let Side::Up(side) = &mut conn.side {
             side.requests += 1;
+            side.last_call_ms = self.now_ms;
             let limit = cluster.max_requests_per_connection;
             if limit.is_some_and(|limit| side.requests >= limit) {
                 side.phase = UpPhase::Leaving;

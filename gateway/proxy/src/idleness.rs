@@ -1,4 +1,5 @@
-//! Clients' connections without calls: asked to leave after the idle time, closed a moment later.
+//! Connections without calls: a client is asked to leave after the idle time and closed a moment later; a connection to
+//! an endpoint is closed, so that a worker does not hold one to everything that it ever called.
 //!
 //! A look at the connection, not every call, moves the timer: a call notes when it began and ended, nothing else.
 //! What is left of answers that the client does not read goes with the connection, so that nobody holds memory by
@@ -13,7 +14,42 @@ use crate::worker::{Timer, Worker};
 const GOODBYE_MS: u64 = 1_000;
 
 impl Worker {
-    /// Starts looking for idleness, when that ends connections at all.
+    /// Starts looking for idleness of a connection to an endpoint, when that ends connections at all.
+    pub fn watch_idleness_of_endpoint(&mut self, key: usize) {
+        let idle_ms = self.settings.upstream_idle_ms;
+        if idle_ms > 0 {
+            self.look_at_endpoint_at(key, self.now_ms + idle_ms);
+        }
+    }
+
+    fn look_at_endpoint_at(&mut self, key: usize, at_ms: u64) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let id = conn.id;
+        if let Some(up) = conn.up() {
+            up.idle_timer = Some(self.timers.set(at_ms, Timer::UpIdle(id)));
+        }
+    }
+
+    /// The timer's look at a connection to an endpoint.
+    pub fn on_up_idle(&mut self, id: ConnId) {
+        let idle_ms = self.settings.upstream_idle_ms;
+        let now_ms = self.now_ms;
+        let Some(conn) = self.conn(id) else { return };
+        let busy = !conn.calls.is_empty();
+        let Some(up) = conn.up() else { return };
+        up.idle_timer = None;
+        let last_ms = if busy { now_ms } else { up.last_call_ms };
+        let end_ms = last_ms + idle_ms;
+        if now_ms < end_ms {
+            self.look_at_endpoint_at(id.key, end_ms);
+        } else {
+            self.leave_upstream(id.key);
+        }
+    }
+
+    /// Starts looking for idleness of a client's connection, when that ends connections at all.
     pub fn watch_idleness(&mut self, key: usize) {
         let idle_ms = self.settings.downstream_idle_ms;
         if idle_ms > 0 {

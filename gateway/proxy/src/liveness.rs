@@ -5,9 +5,15 @@
 //!
 //! Servers of the gRPC family close connections on which PINGs outnumber their own frames ("too many pings", two are
 //! allowed). Peer gateways do not; to all others this module sends no third PING in a row without a frame of a stream
-//! in between, and none while it has sent nothing since the last bytes came.
+//! in between, and none while it has sent nothing since the last bytes came. What that leaves open (a server that
+//! vanishes during a long silence) is found by the kernel: TCP keepalive, and a limit on bytes without acknowledgement.
 
-use gateway_core::config::Keepalive;
+use std::io;
+use std::time::Duration;
+
+use gateway_core::config::{Cluster, Keepalive};
+use mio::net::TcpStream;
+use socket2::{SockRef, TcpKeepalive};
 
 use crate::call::CallId;
 use crate::conn::{Conn, ConnId, Death, Side};
@@ -15,6 +21,11 @@ use crate::worker::{Timer, Worker};
 
 /// PINGs in a row without a frame of a stream from a server that is no peer gateway.
 const PINGS_IN_VAIN_MAX: u32 = 2;
+
+/// The kernel's look is the slower one: PING comes first where it may be sent.
+const KERNEL_SILENCE_MIN: Duration = Duration::from_secs(10);
+/// Without configured PINGs.
+const KERNEL_SILENCE_DEFAULT: Duration = Duration::from_secs(60);
 
 /// What the timer's look at a connection leads to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -122,4 +133,23 @@ fn look(conn: &Conn, keepalive: &Keepalive, patient: bool, now_ms: u64) -> Look 
         return Look::Again(now_ms + interval_ms);
     }
     Look::Ping(now_ms + keepalive.timeout_ms)
+}
+
+/// Has the kernel end a connection whose other end acknowledges nothing.
+pub(crate) fn watch_by_kernel(stream: &TcpStream, cluster: &Cluster) -> io::Result<()> {
+    let keepalive = cluster.keepalive.as_ref();
+    let silence = keepalive.map_or(KERNEL_SILENCE_DEFAULT, |keepalive| {
+        let configured = Duration::from_millis(keepalive.interval_ms + keepalive.timeout_ms);
+        // It holds for the handshake too, which has a time of its own.
+        let connecting = Duration::from_millis(cluster.connect_timeout_ms);
+        configured.max(connecting).max(KERNEL_SILENCE_MIN)
+    });
+    let socket = SockRef::from(stream);
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    socket.set_tcp_user_timeout(Some(silence))?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(silence)
+            .with_interval(silence / 4),
+    )
 }

@@ -25,6 +25,8 @@ pub struct Settings {
     /// A downstream connection that had no call for this long is asked to leave by GOAWAY and closed a moment later.
     /// 0: never. Default: 300 000.
     pub downstream_idle_ms: u64,
+    /// A connection to an endpoint that carried nothing for this long is closed. 0: never. Default: 900 000.
+    pub upstream_idle_ms: u64,
     /// After so many panics (each a bug that cost a connection) the gateway drains itself. 0: never. Default: 32.
     pub panics_max: usize,
 }
@@ -47,6 +49,7 @@ impl Default for Settings {
             handshake_timeout_ms: 10_000,
             downstream_keepalive_ms: 60_000,
             downstream_idle_ms: 300_000,
+            upstream_idle_ms: 900_000,
             panics_max: 32,
         }
     }
@@ -97,6 +100,7 @@ impl Settings {
             0,
             86_400_000,
         )?;
-        within("downstream_idle_ms", self.downstream_idle_ms, 0, 86_400_000)
+        within("downstream_idle_ms", self.downstream_idle_ms, 0, 86_400_000)?;
+        within("upstream_idle_ms", self.upstream_idle_ms, 0, 86_400_000)
     }
 }

@@ -108,7 +108,11 @@ impl Worker {
                 self.calls[moved.key as usize].up_index = at;
             }
         }
-        if self.conns[up.conn].dead.is_none() {
+        let conn = &mut self.conns[up.conn];
+        if let Some(side) = conn.up() {
+            side.last_call_ms = self.now_ms;
+        }
+        if conn.dead.is_none() {
             self.cancel_up(up, ErrorCode::Cancel);
             self.close_up_if_finished(up.conn);
         }

@@ -18,6 +18,7 @@ use crate::call::CallId;
 use crate::conn::{Conn, ConnId, ConnectFault, Death, Side, StreamAt, Up, UpPhase};
 use crate::descriptors;
 use crate::events::Notice;
+use crate::liveness::watch_by_kernel;
 use crate::transport::Transport;
 use crate::worker::{Deferred, Timer, Worker, conn_token};
 
@@ -85,6 +86,7 @@ impl Worker {
         let state = &self.pools[pool];
         let cluster = &self.clusters[state.cluster];
         let _only_slower_without = stream.set_nodelay(true);
+        let _found_later_without = watch_by_kernel(&stream, &cluster.handle.config);
         let mut transport = if state.endpoint.peer {
             let tls = cluster.peer_tls.as_ref().ok_or_else(|| {
                 ConnectFault::Tls("TLS: this gateway has no usable identity".to_owned())
@@ -110,6 +112,8 @@ impl Worker {
             phase: UpPhase::Connecting,
             requests: 0,
             setup_timer: Some(self.timers.set(timeout_ms, Timer::Setup(id))),
+            idle_timer: None,
+            last_call_ms: self.now_ms,
         };
         let h2 = Connection::new(Config {
             initial_stream_window: self.settings.stream_window,
@@ -224,6 +228,7 @@ impl Worker {
             self.pools[pool].connecting -= 1;
             self.stats.numbers.connects.add(1);
             self.note_up(pool);
+            self.watch_idleness_of_endpoint(key);
         }
         self.serve_waiting(pool);
     }
@@ -281,7 +286,8 @@ impl Worker {
             return;
         };
         let (pool, phase) = (up.pool, up.phase);
-        if let Some(timer) = up.setup_timer.take() {
+        let timers = [up.setup_timer.take(), up.idle_timer.take()];
+        for timer in timers.into_iter().flatten() {
             self.timers.cancel(timer);
         }
         self.stats.numbers.upstream_connections.sub(1);

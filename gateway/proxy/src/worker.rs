@@ -64,6 +64,8 @@ pub(crate) enum Timer {
     Setup(ConnId),
     /// A listener that got no connection asks again.
     Accept(usize),
+    /// A connection to an endpoint may be idle.
+    UpIdle(ConnId),
     /// A client's connection may be idle.
     DownIdle(ConnId),
     /// A refused request had its time to end.
@@ -313,6 +315,7 @@ impl Worker {
             Timer::Held(call) => self.release_held(call),
             Timer::Setup(conn) => self.on_setup_timeout(conn),
             Timer::Accept(listener) => self.on_pause_over(listener),
+            Timer::UpIdle(conn) => self.on_up_idle(conn),
             Timer::DownIdle(conn) => self.on_down_idle(conn),
             Timer::Linger(conn, stream) => self.on_linger_over(conn, stream),
             Timer::Liveness(conn) => self.on_liveness(conn),
