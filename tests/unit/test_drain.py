@@ -221,10 +221,17 @@ class TestAdmission:
         assert verdict.warnings[0].startswith("app/user-service: 1 of 10 units of ready capacity")
 
     def test_a_stale_rest_is_warned_about(self) -> None:
-        view = replace(world(us_east_1=1, us_west_1=1), heartbeats={})
-        verdict = admit(EAST, view)
+        whole = world(us_east_1=1, us_west_1=1, eu_west_1=1)
+        heard = {name: beat for name, beat in whole.heartbeats.items() if name != "us-west-1"}
+        verdict = admit(EAST, replace(whole, heartbeats=heard))
         assert isinstance(verdict, Admitted)
         assert "us-west-1 is stale" in verdict.warnings[0]
+
+    def test_a_rest_that_is_stale_as_a_whole_is_no_rest(self) -> None:
+        view = replace(world(us_east_1=1, us_west_1=1), heartbeats={})
+        verdict = admit(EAST, view)
+        assert isinstance(verdict, Refused)
+        assert "app/user-service (us-west-1 is stale: nothing is heard of it)" in verdict.reason
 
     def test_what_the_target_does_not_serve_is_not_its_business(self) -> None:
         assert admit(EAST, world(us_east_1=0, us_west_1=0)) == Admitted(())
