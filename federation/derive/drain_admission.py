@@ -1,8 +1,8 @@
 """Whether a drain may start: what would be left of each service if its target served nothing.
 
 Decides: the refusal (some service would have no healthy cluster left) and the numbers of a preview.
-A tight rest is a warning with numbers, not a refusal: nobody but the operator knows the load. A rest
-of which nothing is heard is no rest: nobody knows that it lives.
+A tight rest is a warning with numbers, not a refusal: nobody but the operator knows the load.
+A rest of which nothing is heard is no rest: nobody knows that it lives.
 Leaves to others: the ramp (``derive.drain``), asking the operator (``cli``).
 Invariants: ``forced`` turns a refusal into a warning and hides nothing; services that the target
 does not serve now are not its business.
