@@ -126,8 +126,14 @@ class LastGoodWriter:
             return
         self._due.clear()
         resources = list(self._resources())
+        writing = asyncio.ensure_future(
+            asyncio.to_thread(save, self._state_dir, resources, cluster=self._cluster)
+        )
         try:
-            await asyncio.to_thread(save, self._state_dir, resources, cluster=self._cluster)
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])  # a thread cannot be stopped, and must not meet another
+            raise
         except LastGoodError as failure:
             self.error = str(failure)
         else:

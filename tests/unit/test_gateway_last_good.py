@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 from pathlib import Path
 
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
-from gateway.last_good import FILE_NAME, LastGoodError, load, save
+from gateway.last_good import FILE_NAME, LastGoodError, LastGoodWriter, load, save
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def resource(name: str) -> discovery_pb2.Resource:
@@ -43,6 +48,20 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LastGoodError, match="cannot write"):
         save(tmp_path / "file" / "state", [], cluster="west")
+
+
+async def test_a_writer_that_is_cancelled_leaves_a_whole_file(tmp_path: Path) -> None:
+    resources = [resource(str(number)) for number in range(20_000)]
+    for _ in range(5):
+        writer = LastGoodWriter(tmp_path, lambda: resources, cluster="west")
+        writer.changed()
+        task = asyncio.create_task(writer.run())
+        while f"{FILE_NAME}.new" not in files_in(tmp_path):  # noqa: ASYNC110 - a file wakes nobody
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert files_in(tmp_path) == [FILE_NAME]
+        assert load(tmp_path, cluster="west") is not None
 
 
 def test_a_file_of_another_cluster_is_not_used(tmp_path: Path) -> None:
