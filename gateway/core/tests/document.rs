@@ -255,6 +255,185 @@ fn values_of_routes_are_refused_with_their_path() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // a table
+fn values_of_policies_are_refused_with_their_path() {
+    let (route, cluster) = ("/route_tables/0/virtual_hosts/0/routes/0", "/clusters/0");
+    let limit = |field: &str, value: Value| {
+        let mut limit = json!({"name": "l", "requests": 1, "unit": "second"});
+        limit[field] = value;
+        json!([limit])
+    };
+    let header = |header: Value| limit("headers", json!([header]));
+    let table = [
+        (
+            route,
+            "rate_limits",
+            limit("name", json!("")),
+            "[0].name: must not be empty",
+        ),
+        (
+            route,
+            "rate_limits",
+            limit("requests", json!(10_000_001)),
+            "[0].requests: must be 0 to 10000000",
+        ),
+        (
+            route,
+            "rate_limits",
+            limit("unit", json!("week")),
+            "[0].unit: unknown variant",
+        ),
+        (
+            route,
+            "rate_limits",
+            limit("keys_max", json!(7)),
+            "[0].keys_max: must be 8 to 1048576",
+        ),
+        (
+            route,
+            "rate_limits",
+            limit("first_share_per_million", json!(1_000_001)),
+            "[0].first_share_per_million: ",
+        ),
+        (
+            route,
+            "rate_limits",
+            header(json!({"name": "x"})),
+            "[0].headers[0]: needs exactly one of",
+        ),
+        (
+            route,
+            "rate_limits",
+            header(json!({"name": "x", "distinct": false})),
+            "[0].headers[0]: needs exactly",
+        ),
+        (
+            route,
+            "rate_limits",
+            header(json!({"name": "X", "present": true})),
+            "[0].headers[0].name: must be",
+        ),
+        (
+            route,
+            "fault",
+            json!({"delay": {"ms": 0, "per_million": 1}}),
+            ".delay.ms: must be 1 to 3600000",
+        ),
+        (
+            route,
+            "fault",
+            json!({"abort": {"reply": {"grpc_status": 17, "message": ""}, "per_million": 1}}),
+            ".abort.reply.grpc_status: must be 0 to 16",
+        ),
+        (
+            route,
+            "fault",
+            json!({"abort": {"reply": {"grpc_status": 1, "message": ""}, "per_million": 1_000_001}}),
+            ".abort.per_million: ",
+        ),
+        (
+            route,
+            "mirrors",
+            json!([{"cluster": "users", "denominator": 0}]),
+            "[0].denominator: must be above 0",
+        ),
+        (
+            route,
+            "mirrors",
+            json!([{"cluster": "users", "numerator": 101}]),
+            "[0].numerator: must be 0 to 100",
+        ),
+        (
+            route,
+            "session",
+            json!({"name": "a;b"}),
+            ".name: must be a cookie name",
+        ),
+        (
+            route,
+            "session",
+            json!({"name": "A", "kind": "header"}),
+            ".name: must be a lower-case field name",
+        ),
+        (
+            route,
+            "session",
+            json!({"name": "a", "idle_ms": 999}),
+            ".idle_ms: must be at least 1000",
+        ),
+        (
+            route,
+            "session",
+            json!({"name": "a", "permanent": true}),
+            ".permanent: needs `absolute_ms`",
+        ),
+        (cluster, "hash_on", json!([{}]), "[0]: needs exactly one of"),
+        (
+            cluster,
+            "hash_on",
+            json!([{"header": "x", "source": true}]),
+            "[0]: needs exactly one of",
+        ),
+        (
+            cluster,
+            "slow_start",
+            json!({"window_ms": 0}),
+            ".window_ms: must be 1 to 3600000",
+        ),
+        (
+            cluster,
+            "slow_start",
+            json!({"window_ms": 1, "min_percent": 0}),
+            ".min_percent: must be 1 to 100",
+        ),
+        (cluster, "lb", json!("random"), ": unknown variant"),
+        (
+            cluster,
+            "outlier",
+            json!({"failure_percentage": {"threshold_percent": 0}}),
+            ".failure_percentage.threshold_percent: must be 1 to 100",
+        ),
+        (
+            cluster,
+            "outlier",
+            json!({"failure_percentage": {"request_volume": 0}}),
+            ".failure_percentage.request_volume: must be",
+        ),
+        (
+            "/listeners/0",
+            "connection",
+            json!({"max_age_ms": 0}),
+            ".max_age_ms: must be above 0",
+        ),
+        (
+            "/listeners/0",
+            "connection",
+            json!({"max_age_grace_ms": 1}),
+            ".max_age_grace_ms: needs `max_age_ms`",
+        ),
+        (
+            "/listeners/0",
+            "connection",
+            json!({"ping_timeout_ms": 1}),
+            ".ping_timeout_ms: needs `ping_after_ms`",
+        ),
+    ];
+    for (parent, field, value, message) in table {
+        let mut document: Value = serde_json::from_str(DOCUMENT).expect("JSON");
+        document.pointer_mut(parent).expect("is there")[field] = value;
+        let refusal = parse_update(document.to_string().as_bytes())
+            .unwrap_err()
+            .to_string();
+        let path = parent[1..].replace('/', ".");
+        let path = path.replace(".0", "[0]");
+        assert!(
+            refusal.starts_with(&format!("{path}.{field}{message}")),
+            "{field}: {refusal}"
+        );
+    }
+}
+
+#[test]
 fn what_is_no_document_is_refused() {
     for document in [
         "",

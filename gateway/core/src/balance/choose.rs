@@ -69,8 +69,8 @@ impl Choice<'_> {
     fn fresh(&mut self) -> Option<Picked> {
         let level = &self.view.levels[self.view.loads.pick(self.share_draw(PRIORITY))?];
         let pool = &level.pools[level.shares.pick(self.share_draw(LOCALITY))?];
-        let place = self.out_of(pool, &[])?;
-        Some(level.picked(place.index, false))
+        let index = self.out_of(pool, &[])?;
+        Some(level.picked(index, false))
     }
 
     /// The choice for a retry: as the first choice goes, among what was not tried. A priority that
@@ -122,12 +122,12 @@ impl Choice<'_> {
             .iter()
             .filter(|(locality, _)| *locality == pool.locality);
         let without: Vec<Place> = of_pool.map(|(_, place)| *place).collect();
-        let place = self.out_of(pool, &without)?;
-        let again = self.context.tried.contains(&self.address(place.index));
-        Some(level.picked(place.index, again))
+        let index = self.out_of(pool, &without)?;
+        let again = self.context.tried.contains(&self.address(index));
+        Some(level.picked(index, again))
     }
 
-    /// Where the tried endpoints stand, with their localities, in the order of their places.
+    /// Where the tried endpoints stand, once each, by locality and in the order of their places.
     fn tried_places(&self) -> Vec<(usize, Place)> {
         let place = |address: &SocketAddr| {
             let index = self.table.find(*address)?;
@@ -137,7 +137,7 @@ impl Choice<'_> {
             Some((locality, place))
         };
         let mut places: Vec<_> = self.context.tried.iter().filter_map(place).collect();
-        places.sort_unstable_by_key(|(_, place)| place.start);
+        places.sort_unstable_by_key(|(locality, place)| (*locality, place.start));
         places.dedup_by_key(|(locality, place)| (*locality, place.start));
         places
     }
@@ -154,7 +154,7 @@ impl Choice<'_> {
         draw.unwrap_or_else(|| self.draws.next())
     }
 
-    fn out_of(&mut self, pool: &Pool, without: &[Place]) -> Option<Place> {
+    fn out_of(&mut self, pool: &Pool, without: &[Place]) -> Option<EndpointIndex> {
         let hashed = self.affinity.hash.and_then(|hash| {
             let ring = self.table.rings.get(pool.locality)?;
             let usable = |index: EndpointIndex| {
@@ -164,16 +164,19 @@ impl Choice<'_> {
             ring.find(hash, usable)
         });
         match (hashed, self.table.settings.lb) {
-            (Some(index), _) => pool.find(index),
-            (None, LoadBalancing::RoundRobin) if without.is_empty() => Some(self.in_turn(pool)),
+            (Some(index), _) => Some(index),
+            (None, LoadBalancing::RoundRobin) if without.is_empty() => {
+                Some(self.in_turn(pool).index)
+            }
             (None, _) => {
                 let first = self.draw(pool, without, None)?;
                 if pool.len() == 1 {
-                    return Some(first);
+                    return Some(first.index);
                 }
                 let second = self.draw(pool, without, Some(first));
                 let load = self.context.outstanding;
-                Some(second.map_or(first, |second| less_busy(first, second, load)))
+                let chosen = second.map_or(first, |second| less_busy(first, second, load));
+                Some(chosen.index)
             }
         }
     }

@@ -204,6 +204,21 @@ fn least_request_takes_a_load_that_speaks_of_time() {
     }
 }
 
+#[test]
+fn an_endpoint_that_was_tried_twice_counts_once() {
+    let handle = handle(cluster("a"), &[1, 2], None, 0);
+    let address = |at: usize| handle.endpoints.endpoints()[at].address;
+    let tried = [address(1), address(0), address(1)];
+    let context = PickContext {
+        tried: &tried,
+        ..at(0, 1)
+    };
+    assert_eq!(
+        pick(&handle, &context, Affinity::default()).address,
+        address(2)
+    );
+}
+
 proptest! {
     /// Same key, same endpoint: whatever the random number; and only the keys of an endpoint that
     /// fails move, and back when it is back.
