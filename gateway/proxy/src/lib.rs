@@ -11,7 +11,9 @@
 //! counters, and an immutable snapshot. What workers learn about endpoints is in atomics of `gateway-core`.
 //!
 //! Memory: a stream holds at most one receive window in each direction (`Settings::stream_window`) and its retry
-//! buffer; a connection holds nothing while idle but its header tables; every queue and list states its bound.
+//! buffer; a connection holds nothing while idle but its header tables, and goes when it stays idle (`idleness`); every
+//! queue and list states its bound. So unread streams can hold at most `max_connections` times `max_concurrent_streams`
+//! times one window: choose them by the memory that there is.
 
 mod accept;
 mod answers;
@@ -20,6 +22,7 @@ mod bounds;
 mod call;
 mod clock;
 mod conn;
+mod connect;
 mod control;
 mod descriptors;
 mod dispatch;
@@ -46,6 +49,7 @@ mod tls;
 mod transport;
 mod tries;
 mod upstream;
+mod waiting;
 mod worker;
 
 pub use events::Notice;
