@@ -22,6 +22,7 @@ from federation.model.facts import (
     ClusterGateways,
     ExportFact,
     FactsManifest,
+    Heartbeat,
     Member,
     PeerGateway,
     Quarantine,
@@ -59,11 +60,15 @@ class Federation:
         return Ran(result.exit_code, result.stdout, result.stderr)
 
 
-def facts(keys: Keys) -> Sequence[Put]:
+def facts(keys: Keys, *, heard: bool) -> Sequence[Put]:
     values: dict[str, Value] = {}
     for name in ("us-west-1", "us-east-1"):
         cluster, region = ClusterId(name), Region(name)
         values[keys.member(cluster)] = Member(cluster=cluster, region=region, instance=name)
+        if heard:
+            values[keys.heartbeat(cluster)] = Heartbeat(
+                cluster=cluster, instance=name, seen_revision=1, version="test"
+            )
         values[keys.gateways(cluster)] = ClusterGateways(
             cluster=cluster,
             region=region,
@@ -91,10 +96,13 @@ async def storing(server: EtcdServer) -> AsyncIterator[EtcdStore]:
 
 
 @asynccontextmanager
-async def running_federation(server: EtcdServer) -> AsyncIterator[Federation]:
+async def running_federation(
+    server: EtcdServer, *, heard: bool = False
+) -> AsyncIterator[Federation]:
+    """Two clusters and a resolver; with ``heard`` both give signs of life."""
     keys = Keys(f"/test-{uuid.uuid4().hex}/")
     store = EtcdStore(EtcdSettings(endpoints=(server.endpoint,)))
-    await store.commit(facts(keys))
+    await store.commit(facts(keys, heard=heard))
     resolver = Resolver(
         store=store, clock=SystemClock(), keys=keys, settings=ResolverSettings(identity="one")
     )
@@ -111,7 +119,7 @@ async def running_federation(server: EtcdServer) -> AsyncIterator[Federation]:
 
 
 async def test_drain_wait_then_refuse_the_rest_then_undrain(etcd_server: EtcdServer) -> None:
-    async with running_federation(etcd_server) as federation:
+    async with running_federation(etcd_server, heard=True) as federation:
         preview = await federation.fedctl("drain", "us-east-1", "--dry-run")
         assert preview.code == 0
         assert "2 of 4 units of ready capacity are left, in us-west-1" in preview.out
