@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import event, given, settings
+from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from federation.derive.compile.hostnames import covers
+from federation.derive.compile.hostnames import covering, covers
 from federation.model.objects import Gateway, GRPCRoute, GRPCRouteMatch, MatchType
 from federation.model.snapshot import MatchKind, Route, RouteTable
 from tests.testkit.routing import aged, certificate, compiled
@@ -177,3 +177,13 @@ def specificity(match: GRPCRouteMatch) -> tuple[int, int, int, int]:
         return (0, 0, len(match.headers), 0)
     regex = method.type is MatchType.REGULAR_EXPRESSION
     return (len(method.service or ""), len(method.method or ""), len(match.headers), -regex)
+
+
+_hostnames = st.lists(st.sampled_from(["a", "b", "com", "*"]), min_size=1, max_size=4).map(".".join)
+
+
+@given(_hostnames, _hostnames)
+def test_the_patterns_that_cover_a_hostname_are_listed(pattern: str, hostname: str) -> None:
+    for text in (pattern, hostname):
+        assume("*" not in text[1:])
+    assert (pattern in covering(hostname)) == covers(pattern, hostname)

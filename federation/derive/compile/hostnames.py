@@ -19,6 +19,13 @@ def covers(pattern: str, hostname: str) -> bool:
     return pattern.startswith("*.") and hostname.removeprefix("*").endswith(pattern[1:])
 
 
+def covering(hostname: str) -> tuple[str, ...]:
+    """All patterns that cover ``hostname``: as many as it has labels, however many are in use."""
+    rest = hostname.removeprefix("*")
+    wider = [f"*{rest[at:]}" for at, letter in enumerate(rest) if letter == "."]
+    return tuple(dict.fromkeys((hostname, *wider, ANY)))
+
+
 def intersect(listener: str | None, route: tuple[str, ...]) -> tuple[str, ...]:
     """The hostnames that both ask for, sorted; no route hostnames take the listener's."""
     of_listener = listener or ANY

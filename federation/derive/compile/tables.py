@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from federation.derive.compile.hostnames import ANY, covers, specificity
+from federation.derive.compile.hostnames import ANY, covering, covers, specificity
 from federation.derive.compile.listeners import ListenersByGateway, ListenerState
 from federation.derive.compile.routes import CompiledRoute
 from federation.model.snapshot import (
@@ -114,15 +114,40 @@ def _virtual_hosts(
             for hostname in claim.hostnames:
                 if _owner(hostname, owned) is state:
                     hosts[hostname] = state
+    by_pattern = {
+        identity: _by_pattern(claims.get(identity, ()))
+        for identity in {_identity(state) for state in states}
+    }
     return tuple(
-        _virtual_host(hostname, claims.get(_identity(hosts[hostname]), ()))
+        _virtual_host(hostname, _covering_claims(hostname, by_pattern[_identity(hosts[hostname])]))
         for hostname in sorted(hosts)
     )
 
 
+def _by_pattern(claims: Sequence[_Claim]) -> Mapping[str, Sequence[tuple[int, _Claim]]]:
+    """Claims by each of their hostnames, with their positions."""
+    found: dict[str, list[tuple[int, _Claim]]] = {}
+    for position, claim in enumerate(claims):
+        for pattern in claim.hostnames:
+            found.setdefault(pattern, []).append((position, claim))
+    return found
+
+
+def _covering_claims(
+    hostname: str, by_pattern: Mapping[str, Sequence[tuple[int, _Claim]]]
+) -> list[_Claim]:
+    """The claims that cover ``hostname``, in their order; not every claim is looked at."""
+    found = {
+        position: claim
+        for pattern in covering(hostname)
+        for position, claim in by_pattern.get(pattern, ())
+    }
+    return [found[position] for position in sorted(found)]
+
+
 def _owner(hostname: str, owned: Mapping[str, ListenerState]) -> ListenerState | None:
-    covering = [pattern for pattern in owned if covers(pattern, hostname)]
-    return owned[max(covering, key=specificity)] if covering else None
+    found = [pattern for pattern in covering(hostname) if pattern in owned]
+    return owned[max(found, key=specificity)] if found else None
 
 
 def _virtual_host(hostname: str, claims: Sequence[_Claim]) -> VirtualHost:
@@ -137,7 +162,6 @@ def _virtual_host(hostname: str, claims: Sequence[_Claim]) -> VirtualHost:
                 route,
             )
             for claim in claims
-            if any(covers(pattern, hostname) for pattern in claim.hostnames)
             for rule in claim.route.rules
             for match, route in rule.routes
         ),
