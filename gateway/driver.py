@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,13 @@ from types import TracebackType
 from typing import Final, Self
 
 from gateway import _native
+from gateway.errors import GatewayError
 from gateway.settings import CoreSettings
 
-log = logging.getLogger("gateway.driver")
-
 _CRATES: Final = ("binding", "core", "h2", "proxy")
+
+PACKAGE: Final = Path(__file__).parent
+"""In development the Rust sources stand beside this package; a wheel brings none."""
 
 JsonObject = Mapping[str, object]
 
@@ -45,10 +46,15 @@ class Applied:
     listeners: tuple[ListenerState, ...]
 
 
-def open_core(settings: CoreSettings) -> _native.Core:
-    """A core with these settings, not started."""
-    if is_stale(Path(__file__).parent):
-        log.warning("the native core is older than its sources: run `make build` to build it again")
+def open_core(settings: CoreSettings, *, sources: Path = PACKAGE) -> _native.Core:
+    """A core with these settings, not started.
+
+    Raises ``GatewayError`` when the Rust sources below ``sources`` are not those it was built from.
+    """
+    if is_stale(sources):
+        raise GatewayError(
+            f"the native core was not built from the sources in {sources}: run `make build`"
+        )
     return _native.Core(json.dumps(dataclasses.asdict(settings)).encode())
 
 
