@@ -78,7 +78,7 @@ def test_regions_are_one_to_eight_different_names(regions: tuple[str, ...]) -> N
 
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
-    with pytest.raises(KeyError, match='nothing called "mars"; its regions: a, b'):
+    with pytest.raises(KeyError, match='no region "mars"; its regions: a, b'):
         plan_of("a", "b").cluster("mars")
 
 
@@ -92,3 +92,9 @@ def test_a_gateway_certificate_names_its_cluster_and_is_signed_by_the_authority(
         gateway_identity("us-east-1")
     ]
     assert "PRIVATE" not in repr(pair)
+
+
+@pytest.mark.parametrize("region", ["a b", "US", "-a", "a/b", "x" * 41])
+def test_a_region_that_no_cluster_could_be_called_is_refused_at_once(region: str) -> None:
+    with pytest.raises(ValueError, match="is no region; write lower-case letters"):
+        plan_of("us-west-1", region)

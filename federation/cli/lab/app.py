@@ -41,7 +41,7 @@ def _plain_errors() -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        _console.print(f"error: {error.args[0]}")
+        _console.print(f"error: {error.args[0]}", markup=False)
         raise typer.Exit(ExitCode.NOT_FOUND) from error
     except (LabError, OSError) as error:
         _console.print(f"error: {error}", markup=False)
@@ -106,7 +106,7 @@ def up(
             )
             return
         try:
-            show(plan)
+            show(plan, leaving="stops the lab")
         finally:
             _console.print("lab: stopping")
             take_down(plan)
@@ -142,14 +142,19 @@ def view(
     Example: fedctl lab view
     """
     from federation.cli.lab.lifecycle import lab_directory, load
+    from federation.cli.lab.processes import LabError
     from federation.cli.lab.view import draw, show
 
     with _plain_errors():
         plan = load(lab_directory())
         if svg is None:
-            show(plan)
-        else:
+            show(plan, leaving="leaves the view, the lab goes on")
+            return
+        try:
             draw(plan, path=svg)
+        except OSError as error:
+            raise LabError(f"writing the picture to {svg}: {error.strerror or error}") from error
+        _console.print(f"lab: drawn to {svg}")
 
 
 @app.command()
@@ -186,8 +191,12 @@ def kill(name: NameArgument) -> None:
     from federation.cli.lab.lifecycle import lab_directory, load
 
     with _plain_errors():
-        count = faults.kill(load(lab_directory()), name)
-        _console.print(f"lab: killed {name} ({count} processes and what they had forked)")
+        killed = faults.kill(load(lab_directory()), name)
+        back = f"start it again: fedctl lab restore {name}"
+        if killed:
+            _console.print(f"lab: killed {', '.join(killed)}; {back}")
+        else:
+            _console.print(f"lab: nothing of {name} was running; {back}")
 
 
 @app.command()
@@ -200,8 +209,10 @@ def restore(name: NameArgument) -> None:
     from federation.cli.lab.lifecycle import lab_directory, load
 
     with _plain_errors():
-        faults.restore(load(lab_directory()), name)
-        _console.print(f"lab: {name} is back")
+        if started := faults.restore(load(lab_directory()), name):
+            _console.print(f"lab: {', '.join(started)} {'are' if started[1:] else 'is'} back")
+        else:
+            _console.print(f"lab: {name} was running already; nothing was started")
 
 
 @app.command()
@@ -215,7 +226,7 @@ def partition(region: RegionArgument) -> None:
 
     with _plain_errors():
         faults.partition(load(lab_directory()), region)
-        _console.print(f"lab: {region} is cut off")
+        _console.print(f"lab: {region} is cut off; connect it again: fedctl lab heal")
 
 
 @app.command()
@@ -247,7 +258,7 @@ def kill_etcd() -> None:
 
     with _plain_errors():
         faults.kill_etcd(load(lab_directory()))
-        _console.print("lab: etcd is gone")
+        _console.print("lab: etcd is gone; start it again: fedctl lab start-etcd")
 
 
 @app.command("start-etcd")
@@ -262,3 +273,36 @@ def start_etcd() -> None:
     with _plain_errors():
         faults.revive_etcd(load(lab_directory()))
         _console.print("lab: etcd is back")
+
+
+@app.command()
+def call(
+    method: Annotated[str, typer.Argument(help="PACKAGE.SERVICE/METHOD, unary.")] = (
+        "com.example.api.UserService/GetUser"
+    ),
+    source: Annotated[
+        str | None, typer.Option("--from", help="Region to call from; the first if left out.")
+    ] = None,
+    header: Annotated[
+        list[str] | None, typer.Option("-H", "--header", help="NAME:VALUE (may be repeated).")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Host name called.")] = "grpc.example.com",
+    count: Annotated[
+        int, typer.Option("-c", "--count", min=1, max=10_000, help="How many calls, one by one.")
+    ] = 20,
+) -> None:
+    """Call a demo service through a region's gateways and count who answered.
+
+    Example: fedctl lab call com.example.api.UserService/GetUser -H x-canary:true
+    """
+    from federation.cli.lab.call import call as run_calls
+    from federation.cli.lab.call import parse_header
+    from federation.cli.lab.lifecycle import lab_directory, load
+
+    with _plain_errors():
+        metadata = [parse_header(text) for text in header or ()]
+        plan = load(lab_directory())
+        region = source or plan.clusters[0].region
+        answers = run_calls(plan, region, method, authority=host, metadata=metadata, count=count)
+        for who, times in answers:
+            typer.echo(f"{times:5}  {who}")

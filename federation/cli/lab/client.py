@@ -14,6 +14,7 @@ import asyncio
 import collections
 import signal
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import grpc
@@ -32,14 +33,16 @@ CALL_TIMEOUT_S = 10.0
 class ClientFigures(Value):
     """What the client saw during the last ``window_s`` seconds, and in all since it started.
 
-    ``by_cluster`` counts answers by the cluster that gave them; ``errors`` by gRPC status name with
-    the newest message of each in ``messages``. Latencies are milliseconds over the window. Totals
-    begin with the first call that was answered: before it there is no route that could fail.
+    ``by_cluster`` counts answers by the cluster that gave them, ``by_service`` by the service in it
+    (``CLUSTER/SERVICE``); ``errors`` by gRPC status name with the newest message of each in
+    ``messages``. Latencies are milliseconds over the window. Totals begin, for each gateway, with
+    the first call that it had answered: before it there is no route that could fail.
     """
 
     window_s: float
     rate: int
     by_cluster: dict[str, int] = Field(default_factory=dict)
+    by_service: dict[str, int] = Field(default_factory=dict)
     errors: dict[str, int] = Field(default_factory=dict)
     messages: dict[str, str] = Field(default_factory=dict)
     p50_ms: float | None = None
@@ -51,14 +54,22 @@ class ClientFigures(Value):
 
 
 class _Sample:
-    __slots__ = ("at", "cluster", "error", "message", "took_s")
+    __slots__ = ("at", "cluster", "error", "message", "service", "took_s")
 
     def __init__(
-        self, at: float, took_s: float, *, cluster: str = "", error: str = "", message: str = ""
+        self,
+        at: float,
+        took_s: float,
+        *,
+        cluster: str = "",
+        service: str = "",
+        error: str = "",
+        message: str = "",
     ) -> None:
         self.at = at
         self.took_s = took_s
         self.cluster = cluster
+        self.service = service
         self.error = error
         self.message = message
 
@@ -91,6 +102,7 @@ class Client:
             maxlen=int(rate * WINDOW_S) + IN_FLIGHT_MAX
         )
         self._open: set[asyncio.Task[None]] = set()
+        self._has_answered = [False] * len(targets)
         self._skipped = self._total_ok = self._total_errors = 0
 
     async def run(self, *, out: Path) -> None:
@@ -120,15 +132,14 @@ class Client:
             task.add_done_callback(self._open.discard)
 
     async def _call(self, number: int) -> None:
-        call = self._calls[number % len(self._calls)](
-            pb.GetUserRequest(user_id=str(number)), timeout=CALL_TIMEOUT_S
-        )
+        target = number % len(self._calls)
+        call = self._calls[target](pb.GetUserRequest(user_id=str(number)), timeout=CALL_TIMEOUT_S)
         started = time.monotonic()
         try:
             metadata = await call.initial_metadata()
             await call
         except grpc.aio.AioRpcError as error:
-            if self._total_ok:
+            if self._has_answered[target]:
                 self._total_errors += 1
             now = time.monotonic()
             self._samples.append(
@@ -141,9 +152,10 @@ class Client:
             )
             return
         self._total_ok += 1
+        self._has_answered[target] = True
         now = time.monotonic()
-        served_by = dict(metadata).get("x-served-by", "?")
-        self._samples.append(_Sample(now, now - started, cluster=str(served_by).split("/")[0]))
+        cluster, service = server_of(metadata)
+        self._samples.append(_Sample(now, now - started, cluster=cluster, service=service))
 
     async def _report(self, out: Path) -> None:
         temporary = out.with_suffix(".new")
@@ -161,6 +173,9 @@ class Client:
             window_s=WINDOW_S,
             rate=self._rate,
             by_cluster=collections.Counter(s.cluster for s in window if not s.error),
+            by_service=collections.Counter(
+                f"{s.cluster}/{s.service}" for s in window if not s.error
+            ),
             errors=collections.Counter(s.error for s in window if s.error),
             messages={s.error: s.message for s in window if s.error},
             p50_ms=_quantile(answered, 0.50),
@@ -170,6 +185,13 @@ class Client:
             total_ok=self._total_ok,
             total_errors=self._total_errors,
         )
+
+
+def server_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> tuple[str, str]:
+    """The cluster and the service whose demo endpoint answered."""
+    served_by = str(dict(metadata or ()).get("x-served-by", "?/?/?"))
+    cluster, _, service, *_ = served_by.split("/")
+    return cluster, service
 
 
 def _quantile(ordered: list[float], share: float) -> float | None:

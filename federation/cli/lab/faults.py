@@ -17,25 +17,29 @@ from federation.cli.lab.processes import Processes
 _REGION_ROLES = (Role.AGENT, Role.GATEWAY, Role.DEMO, Role.CLIENT)
 
 
-def kill(plan: LabPlan, name: str) -> int:
+def kill(plan: LabPlan, name: str) -> list[str]:
     """SIGKILL everything that stands in the region ``name``, or the one process of that name.
 
-    Returns how many processes were meant. The relay is the network, not the region: it stays, and
-    refuses in the region's name.
+    Returns which processes ran. The relay is the network, not the region: it stays, and refuses in
+    the region's name.
     """
+    processes = Processes(plan)
     doomed = _meant(plan, name)
-    Processes(plan).end(doomed, number=signal.SIGKILL)
-    return len(doomed)
+    ran = [process.name for process in doomed if processes.is_alive(process.name)]
+    processes.end(doomed, number=signal.SIGKILL)
+    return ran
 
 
-def restore(plan: LabPlan, name: str) -> int:
+def restore(plan: LabPlan, name: str) -> list[str]:
     """Start what is dead of the region or process ``name``, on its old ports, and wait for it.
 
-    Returns how many processes were meant.
+    Returns which processes were started. Demo services of which some have died start anew.
     """
-    meant = _meant(plan, name)
-    start_and_wait(plan, meant)
-    return len(meant)
+    processes = Processes(plan)
+    dead = [process for process in _meant(plan, name) if not processes.is_whole(process)]
+    processes.end(dead, number=signal.SIGKILL)
+    start_and_wait(plan, dead)
+    return [process.name for process in dead]
 
 
 def _meant(plan: LabPlan, name: str) -> list[ProcessPlan]:
@@ -43,7 +47,10 @@ def _meant(plan: LabPlan, name: str) -> list[ProcessPlan]:
     named = [process for process in plan.processes if process.name == name]
     if named:
         return named
-    cluster = plan.cluster(name)
+    try:
+        cluster = plan.cluster(name)
+    except KeyError as error:
+        raise KeyError(f"{error.args[0]}; its processes: fedctl lab status") from None
     return [p for p in plan.processes if p.cluster == cluster.name and p.role in _REGION_ROLES]
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.request import urlopen
 
@@ -31,6 +31,7 @@ from federation.wire.etcd_keys import Keys
 
 ANSWER_TIMEOUT_S = 0.5
 FIGURES_AGE_S_MAX = 4.0
+SILENT = "does not answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +60,32 @@ class ShareFigures:
     failover: str
     reason: str
 
+    def from_anywhere(self) -> ShareFigures:
+        """The same share without the region it is from."""
+        return replace(self, source="")
+
+
+@dataclass(frozen=True, slots=True)
+class DrainFigures:
+    """A drain of a region or cluster, of one service there or (``None``) of all."""
+
+    target: str
+    service: str | None
+    progress: str
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Everything a frame shows."""
+    """Everything a frame shows. ``etcd_away`` says why etcd could not be read, if it could not."""
 
-    leader: str = "none"
+    regions: tuple[str, ...] = ()
+    leader: str = "no resolver leads"
     members: tuple[tuple[str, str], ...] = ()
+    etcd_away: str = ""
+    cut_off: tuple[str, ...] = ()
     clients: Mapping[str, ClientFigures] = field(default_factory=dict)
     shares: tuple[ShareFigures, ...] = ()
-    drains: tuple[str, ...] = ()
+    drains: tuple[DrainFigures, ...] = ()
     gateways: tuple[GatewayFigures, ...] = ()
     troubles: tuple[str, ...] = ()
 
@@ -85,31 +102,31 @@ class Collector:
         self._keys = Keys()
         self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="admin")
         self._tries: dict[str, tuple[float, int]] = {}
+        self._names = names_of_addresses(plan)
 
     def collect(self) -> Frame:
         """Ask everybody."""
-        troubles = [f"{region} is cut off (partition)" for region in partitioned(self._plan)]
         planned = [g for cluster in self._plan.clusters for g in cluster.gateways]
-        gateways = tuple(self._pool.map(self._gateway, planned))
+        seen = Frame(
+            regions=tuple(str(cluster.region) for cluster in self._plan.clusters),
+            cut_off=tuple(partitioned(self._plan)),
+            clients=self._clients(),
+            gateways=tuple(self._pool.map(self._gateway, planned)),
+        )
         try:
             view = self._loop.run_until_complete(self._view())
         except PortError as error:
-            return Frame(
-                clients=self._clients(),
-                gateways=gateways,
-                troubles=(*troubles, f"etcd is away: {error}"),
-            )
-        return Frame(
+            return replace(seen, leader="leader unknown", etcd_away=str(error))
+        return replace(
+            seen,
             leader=_leader(view),
             members=tuple(
                 (str(name), "live" if name in view.heartbeats else "stale")
                 for name in sorted(view.members)
             ),
-            clients=self._clients(),
             shares=_shares(view),
             drains=_drains(view),
-            gateways=gateways,
-            troubles=(*troubles, *_quarantines(view)),
+            troubles=tuple(_quarantines(view)),
         )
 
     async def _view(self) -> FederationView:
@@ -131,9 +148,9 @@ class Collector:
     def _gateway(self, gateway: GatewayPlan) -> GatewayFigures:
         try:
             stats = _get_json(f"http://{gateway.admin}/stats")
-            down = _down(_get_json(f"http://{gateway.admin}/events"))
+            down = down_in(_get_json(f"http://{gateway.admin}/events"), self._names)
         except OSError:
-            return GatewayFigures(name=gateway.name, state="does not answer")
+            return GatewayFigures(name=gateway.name, state=SILENT)
         own, numbers = stats["gateway"], stats["core"]["numbers"]
         age_s = own["age_s"]
         age = "" if age_s is None else f", confirmed {age_s:.0f} s ago"
@@ -160,21 +177,47 @@ def _get_json(url: str) -> Any:
         return json.load(answer)
 
 
-def _down(events: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Endpoints that the newest events leave down or ejected."""
-    state: dict[str, str] = {}
+def names_of_addresses(plan: LabPlan) -> dict[str, str]:
+    """What people call the addresses that a gateway sends calls to."""
+    gateways = {g.eastwest: g.name for cluster in plan.clusters for g in cluster.gateways}
+    names = dict(gateways)
+    for cluster in plan.clusters:
+        for route in cluster.relay.routes:
+            if route.target in gateways:
+                names[route.listen] = gateways[route.target]
+        for endpoint in cluster.demo.endpoints:
+            port = endpoint.address.rsplit(":", 1)[-1]
+            names[endpoint.address] = f"{endpoint.service}:{port}"
+    return names
+
+
+def down_in(events: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Endpoints that the events, oldest first, leave down or ejected.
+
+    Being down and being ejected end apart: an endpoint that answers again stays ejected for its
+    time.
+    """
+    down, ejected = set[str](), set[str]()
+    changes = {
+        "endpoint_down": down.add,
+        "endpoint_up": down.discard,
+        "ejection": ejected.add,
+        "uneject": ejected.discard,
+    }
     for event in events:
-        kind, address = event.get("event"), str(event.get("address"))
-        if kind in ("ejection", "endpoint_down"):
-            state[address] = "ejected" if kind == "ejection" else "down"
-        elif kind in ("uneject", "endpoint_up"):
-            state.pop(address, None)
-    return tuple(f"{address} {word}" for address, word in sorted(state.items()))
+        if (change := changes.get(str(event.get("event")))) is not None:
+            change(str(event.get("address")))
+    return tuple(
+        f"{names.get(address, address)} {'down' if address in down else 'ejected'}"
+        for address in sorted(down | ejected, key=lambda found: names.get(found, found))
+    )
 
 
 def _leader(view: FederationView) -> str:
     manifest = view.resolved_manifest
-    return "none" if manifest is None else f"{manifest.resolver} (term {manifest.term})"
+    if manifest is None:
+        return "no resolver leads"
+    return f"{manifest.resolver} leads (term {manifest.term})"
 
 
 def _shares(view: FederationView) -> tuple[ShareFigures, ...]:
@@ -199,17 +242,17 @@ def _share(service: str, source: str, share: ClusterShare) -> ShareFigures:
     )
 
 
-def _drains(view: FederationView) -> tuple[str, ...]:
-    lines = []
+def _drains(view: FederationView) -> tuple[DrainFigures, ...]:
+    found = []
     for name, drain in sorted(view.drains.items()):
         state = view.drain_states.get(name)
-        of = f" of {drain.service}" if drain.service else ""
-        if state is None:
-            lines.append(f"{drain.target}{of}: not started yet")
-        else:
+        progress = "not started yet"
+        if state is not None:
             left = state.remaining_bp * 100 / FULL_SHARE_BP
-            lines.append(f"{drain.target}{of}: {state.phase}, {left:.0f} % of its share left")
-    return tuple(lines)
+            progress = f"{state.phase}, {left:.0f} % of its share left"
+        service = None if drain.service is None else str(drain.service)
+        found.append(DrainFigures(drain.target, service, progress))
+    return tuple(found)
 
 
 def _quarantines(view: FederationView) -> list[str]:

@@ -10,6 +10,7 @@ restored region runs the very same command lines on the very same ports.
 from __future__ import annotations
 
 import random
+import re
 import socket
 from contextlib import ExitStack
 from enum import StrEnum
@@ -24,6 +25,8 @@ EASTWEST_PORT = 15444
 LISTENER_PORTS = (80, 443, 8080, 8443, 9090, 15443, EASTWEST_PORT)
 """Gateway ports that manifests commonly name; each must be free at a gateway's offset."""
 REGIONS_MAX = 8
+REGION_LENGTH_MAX = 40
+REGION_NAME = re.compile(rf"(?!-)[a-z0-9-]{{1,{REGION_LENGTH_MAX}}}(?<!-)", re.ASCII)
 
 SERVICES = {
     "user-service": 3,
@@ -150,7 +153,7 @@ class LabPlan(Value):
             if region in (cluster.region, cluster.name):
                 return cluster
         known = ", ".join(cluster.region for cluster in self.clusters)
-        raise KeyError(f'the lab has nothing called "{region}"; its regions: {known}')
+        raise KeyError(f'the lab has no region "{region}"; its regions: {known}')
 
 
 class _Ports:
@@ -189,11 +192,18 @@ def lay_out(
 
     Ports are chosen free by the system; ``commands.with_processes`` adds what runs on them.
 
-    Raises ``ValueError`` for fewer than one, more than eight or repeated regions, ``OSError``
-    when no ports can be had.
+    Raises ``ValueError`` for fewer than one, more than eight, repeated or misspelt regions,
+    ``OSError`` when no ports can be had.
     """
     if not 1 <= len(regions) <= REGIONS_MAX or len(set(regions)) != len(regions):
-        raise ValueError(f"--regions wants 1 to {REGIONS_MAX} different names, got {regions}")
+        got = ", ".join(regions) or "none"
+        raise ValueError(f"--regions wants 1 to {REGIONS_MAX} different names, got {got}")
+    for region in regions:
+        if not REGION_NAME.fullmatch(region):
+            raise ValueError(
+                f'--regions: "{region}" is no region; write lower-case letters, digits and "-", '
+                f"at most {REGION_LENGTH_MAX}, such as us-west-1"
+            )
     with ExitStack() as held:
         ports = _Ports(held)
         etcd, etcd_peer = ports.address(), ports.address()

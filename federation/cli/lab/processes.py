@@ -74,6 +74,12 @@ class Processes:
         known = self.running().get(name)
         return known is not None and known.process() is not None
 
+    def is_whole(self, process: ProcessPlan) -> bool:
+        """True while ``process`` runs, and with it every demo endpoint that it forked."""
+        forked = len(self.demo_pids(process)) if process.role is Role.DEMO else 0
+        running = sum(not _is_gone(live) for live in self._live(process))
+        return self.is_alive(process.name) and running == forked + 1
+
     def start(self, process: ProcessPlan) -> None:
         """Start ``process`` in a session of its own; its output goes to ``logs/NAME.log``."""
         if self.is_alive(process.name):

@@ -97,4 +97,15 @@ def table(found: dict[str, Any]) -> str:
         ]
         for process in found["processes"]
     )
-    return aligned(lines)
+    return "\n".join([aligned(lines), *_hints(found)])
+
+
+def _hints(found: dict[str, Any]) -> list[str]:
+    """What is broken on purpose, and the command that mends it."""
+    hints = [f"{region} is cut off; connect it: fedctl lab heal" for region in found["partitioned"]]
+    hints += [
+        f"{process['name']} is dead; start it: fedctl lab restore {process['name']}"
+        for process in found["processes"]
+        if not process["alive"]
+    ]
+    return ["", *hints] if hints else []
