@@ -22,6 +22,7 @@ from federation.cli.lab.frame import (
     names_of_addresses,
 )
 from federation.cli.lab.plan import lay_out
+from federation.cli.lab.report import table
 from federation.cli.lab.view import render
 
 WEST, EAST = "us-west-1", "us-east-1"
@@ -145,6 +146,33 @@ def test_paths_through_relays_are_called_by_the_gateway_behind_them() -> None:
     assert found == {"gateway-us-east-1-1", "gateway-us-east-1-2"}
     endpoint = west.demo.endpoints[0]
     assert names[endpoint.address].startswith(f"{endpoint.service}:")
+
+
+def test_the_status_says_what_mends_what_was_broken() -> None:
+    def process(name: str, cluster: str | None, *, alive: bool) -> dict[str, object]:
+        role = name.partition("-")[0]
+        return {"name": name, "role": role, "cluster": cluster, "pid": 1, "alive": alive}
+
+    found = {
+        "etcd": "127.0.0.1:1",
+        "partitioned": [WEST],
+        "clusters": [],
+        "processes": [
+            process("etcd", None, alive=False),
+            process("relay-us-east-1", EAST, alive=True),
+            process("agent-us-east-1", EAST, alive=False),
+            process("demo-us-east-1", EAST, alive=False),
+            process("agent-us-west-1", WEST, alive=False),
+            process("demo-us-west-1", WEST, alive=True),
+        ],
+    }
+    assert table(found).splitlines()[-5:] == [
+        "",
+        "us-west-1 is cut off; connect it: fedctl lab heal",
+        "etcd is dead; start it: fedctl lab restore etcd",
+        "us-east-1 is dead; start it: fedctl lab restore us-east-1",
+        "agent-us-west-1 is dead; start it: fedctl lab restore agent-us-west-1",
+    ]
 
 
 def test_who_answered_is_read_from_the_metadata() -> None:

@@ -103,9 +103,11 @@ def table(found: dict[str, Any]) -> str:
 def _hints(found: dict[str, Any]) -> list[str]:
     """What is broken on purpose, and the command that mends it."""
     hints = [f"{region} is cut off; connect it: fedctl lab heal" for region in found["partitioned"]]
-    hints += [
-        f"{process['name']} is dead; start it: fedctl lab restore {process['name']}"
-        for process in found["processes"]
-        if not process["alive"]
-    ]
+    processes = [entry for entry in found["processes"] if entry["role"] != Role.RELAY]
+    dead = {entry["name"]: entry["cluster"] for entry in processes if not entry["alive"]}
+    living = {entry["cluster"] for entry in processes if entry["alive"]}
+    names = dict.fromkeys(
+        name if cluster is None or cluster in living else cluster for name, cluster in dead.items()
+    )
+    hints += [f"{name} is dead; start it: fedctl lab restore {name}" for name in names]
     return ["", *hints] if hints else []

@@ -28,8 +28,6 @@ REFRESH_S = 1.0
 BAR_WIDTH_MIN, BAR_WIDTH_MAX = 8, 40
 BESIDE_BAR = 76
 """What the other columns of the calls' table take with two clusters."""
-NARROW = 100
-LESS_NEEDED = ("why", "if that fails", "open calls", "ejections")
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red", "white", "bright_black")
 APPLY = "fedctl apply -f clusters/examples/multi-cluster.yaml"
 
@@ -65,18 +63,11 @@ def render(frame: Frame, *, width: int, leaving: str = "") -> RenderableType:
     parts: list[RenderableType] = [_head(frame, colours), _clients(frame, colours, bar_width)]
     if errors := _errors(frame):
         parts.append(errors)
-    parts.append(_fitted(_shares(frame, colours), width))
+    parts.append(_shares(frame, colours))
     if attention := _attention(frame):
         parts.append(attention)
-    parts += [_fitted(_gateways(frame.gateways), width), _next(frame, leaving)]
+    parts += [_gateways(frame.gateways), _next(frame, leaving)]
     return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts))
-
-
-def _fitted(part: RenderableType, width: int) -> RenderableType:
-    """A table for a narrow terminal: without what `explain` and the gateways themselves tell."""
-    if isinstance(part, Table) and width < NARROW:
-        part.columns = [column for column in part.columns if column.header not in LESS_NEEDED]
-    return part
 
 
 def _colours(frame: Frame) -> dict[str, str]:
@@ -106,7 +97,7 @@ def _table(title: str, *columns: str, left: Sequence[str] = ()) -> Table:
     )
     for number, column in enumerate(columns):
         is_left = number == 0 or column in left
-        table.add_column(column, justify="left" if is_left else "right", no_wrap=True)
+        table.add_column(column, justify="left" if is_left else "right", overflow="fold")
     return table
 
 
@@ -247,7 +238,6 @@ def _gateways(gateways: tuple[GatewayFigures, ...]) -> Table:
         "not used now",
         left=("configuration", "not used now"),
     )
-    table.columns[-1].no_wrap = False
     for gateway in gateways:
         state = Text(gateway.state, style="" if gateway.is_current else "yellow")
         if gateway.state == SILENT:
