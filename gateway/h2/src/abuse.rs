@@ -4,13 +4,14 @@
 //! comes from the caller, as ticks.
 
 use crate::config::AbuseLimits;
-use crate::error::ConnectionError;
+use crate::error::{Abuse, ConnectionError};
 
 /// Tokens for one kind of frame.
 #[derive(Debug)]
 pub(crate) struct Budget {
     left: u32,
     limit: u32,
+    abuse: Abuse,
     reason: &'static str,
 }
 
@@ -27,10 +28,11 @@ pub(crate) struct Budgets {
 // === impl Budget ===
 
 impl Budget {
-    fn new(limit: u32, reason: &'static str) -> Self {
+    fn new(limit: u32, abuse: Abuse, reason: &'static str) -> Self {
         Self {
             left: limit,
             limit,
+            abuse,
             reason,
         }
     }
@@ -42,7 +44,7 @@ impl Budget {
                 self.left = left;
                 Ok(())
             }
-            None => Err(ConnectionError::calm(self.reason)),
+            None => Err(ConnectionError::calm(self.abuse, self.reason)),
         }
     }
 
@@ -61,12 +63,24 @@ impl Budget {
 impl Budgets {
     pub(crate) fn new(limits: &AbuseLimits) -> Self {
         Self {
-            resets: Budget::new(limits.resets, "too many reset streams"),
-            pings: Budget::new(limits.pings, "too many PING frames"),
-            settings: Budget::new(limits.settings, "too many SETTINGS frames"),
-            empty_data: Budget::new(limits.empty_data, "too many empty DATA frames"),
-            window_updates: Budget::new(limits.window_updates, "too many WINDOW_UPDATE frames"),
-            ignored: Budget::new(limits.ignored, "too many PRIORITY or unknown frames"),
+            resets: Budget::new(limits.resets, Abuse::Resets, "too many reset streams"),
+            pings: Budget::new(limits.pings, Abuse::Pings, "too many PING frames"),
+            settings: Budget::new(limits.settings, Abuse::Settings, "too many SETTINGS frames"),
+            empty_data: Budget::new(
+                limits.empty_data,
+                Abuse::EmptyData,
+                "too many empty DATA frames",
+            ),
+            window_updates: Budget::new(
+                limits.window_updates,
+                Abuse::WindowUpdates,
+                "too many WINDOW_UPDATE frames",
+            ),
+            ignored: Budget::new(
+                limits.ignored,
+                Abuse::Ignored,
+                "too many PRIORITY or unknown frames",
+            ),
         }
     }
 

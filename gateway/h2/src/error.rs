@@ -48,6 +48,29 @@ pub struct ConnectionError {
     pub code: ErrorCode,
     /// The rule that was broken, for logs and counters.
     pub reason: &'static str,
+    /// The limit against abuse that was used up, when it was one.
+    pub abuse: Option<Abuse>,
+}
+
+/// A limit against abuse: see [`crate::AbuseLimits`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Abuse {
+    /// Streams reset, by the peer or because of it.
+    Resets,
+    /// CONTINUATION frames of a block, or its size.
+    Continuations,
+    /// PING frames.
+    Pings,
+    /// SETTINGS and GOAWAY frames.
+    Settings,
+    /// Empty DATA frames.
+    EmptyData,
+    /// `WINDOW_UPDATE` frames.
+    WindowUpdates,
+    /// PRIORITY and unknown frames.
+    Ignored,
+    /// Answers that the peer does not read.
+    UnreadAnswers,
 }
 
 /// Why [`crate::Connection::open`] gave no stream.
@@ -148,7 +171,11 @@ impl fmt::Display for ErrorCode {
 
 impl ConnectionError {
     pub(crate) const fn new(code: ErrorCode, reason: &'static str) -> Self {
-        Self { code, reason }
+        Self {
+            code,
+            reason,
+            abuse: None,
+        }
     }
 
     pub(crate) const fn protocol(reason: &'static str) -> Self {
@@ -159,8 +186,12 @@ impl ConnectionError {
         Self::new(ErrorCode::FrameSizeError, reason)
     }
 
-    pub(crate) const fn calm(reason: &'static str) -> Self {
-        Self::new(ErrorCode::EnhanceYourCalm, reason)
+    pub(crate) const fn calm(abuse: Abuse, reason: &'static str) -> Self {
+        Self {
+            code: ErrorCode::EnhanceYourCalm,
+            reason,
+            abuse: Some(abuse),
+        }
     }
 }
 

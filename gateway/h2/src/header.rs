@@ -23,6 +23,7 @@ pub(crate) enum NameKind {
     ConnectionSpecific,
     Te,
     ContentLength,
+    Host,
 }
 
 /// Which list is expected.
@@ -63,6 +64,7 @@ pub(crate) fn classify(name: &[u8]) -> NameKind {
     match name {
         b"te" => NameKind::Te,
         b"content-length" => NameKind::ContentLength,
+        b"host" => NameKind::Host,
         b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
             NameKind::ConnectionSpecific
         }
@@ -97,6 +99,7 @@ pub(crate) fn check(
     let spans = &events.fields[block.first as usize..][..block.count as usize];
     let mut pseudo = Pseudo::default();
     let mut content_length = None;
+    let mut host = None;
     let mut regular_seen = false;
     for span in spans {
         let value = &events.bytes[span.value()];
@@ -105,6 +108,12 @@ pub(crate) fn check(
         }
         match span.kind {
             NameKind::Regular => regular_seen = true,
+            NameKind::Host => {
+                regular_seen = true;
+                if host.replace(value).is_some() {
+                    return Err(Malformed);
+                }
+            }
             NameKind::Te if value.eq_ignore_ascii_case(b"trailers") => regular_seen = true,
             NameKind::ContentLength => {
                 regular_seen = true;
@@ -122,7 +131,7 @@ pub(crate) fn check(
         }
     }
     let informational = match kind {
-        ListKind::Request => pseudo.check_request().map(|()| false),
+        ListKind::Request => pseudo.check_request(host).map(|()| false),
         ListKind::Response => pseudo.check_response(),
         ListKind::Trailers => pseudo.check_absent().map(|()| false),
     }?;
@@ -152,22 +161,20 @@ impl<'a> Pseudo<'a> {
     }
 
     /// Section 8.3.1, and 8.5 for CONNECT.
-    fn check_request(&self) -> Result<(), Malformed> {
-        let method = self
-            .method
-            .filter(|method| !method.is_empty())
-            .ok_or(Malformed)?;
-        if self.status.is_some() {
+    fn check_request(&self, host: Option<&[u8]>) -> Result<(), Malformed> {
+        let method = self.method.filter(|it| is_token(it)).ok_or(Malformed)?;
+        let names = [self.authority, host].into_iter().flatten();
+        if self.status.is_some() || !names.clone().all(is_authority) {
             return Err(Malformed);
         }
         if method == b"CONNECT" {
             let alone = self.scheme.is_none() && self.path.is_none() && self.authority.is_some();
             return if alone { Ok(()) } else { Err(Malformed) };
         }
-        let scheme_ok = self.scheme.is_some_and(|scheme| !scheme.is_empty());
+        let scheme_ok = self.scheme.is_some_and(is_scheme);
         let path_ok = match self.path {
             Some(b"*") => method == b"OPTIONS",
-            Some(path) => path.first() == Some(&b'/'),
+            Some(path) => path.first() == Some(&b'/') && is_visible(path, b"#"),
             None => false,
         };
         if scheme_ok && path_ok {
@@ -207,6 +214,32 @@ impl<'a> Pseudo<'a> {
             .any(|part| part.is_some());
         if any { Err(Malformed) } else { Ok(()) }
     }
+}
+
+/// A method (RFC 9110 section 9.1).
+fn is_token(value: &[u8]) -> bool {
+    let is_in_token = |byte: &u8| byte.is_ascii_uppercase() || NAME_BYTES[usize::from(*byte)];
+    !value.is_empty() && value.iter().all(is_in_token)
+}
+
+/// RFC 3986 section 3.1.
+fn is_scheme(value: &[u8]) -> bool {
+    value.first().is_some_and(u8::is_ascii_alphabetic)
+        && value
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte))
+}
+
+/// Host and port: no user info (section 8.3.1), nothing that begins another part of a URI.
+fn is_authority(value: &[u8]) -> bool {
+    is_visible(value, b"@/?#\\\"<>^`{|}")
+}
+
+/// ASCII that can be seen, none of `except`.
+fn is_visible(value: &[u8], except: &[u8]) -> bool {
+    value
+        .iter()
+        .all(|byte| byte.is_ascii_graphic() && !except.contains(byte))
 }
 
 fn parse_length(value: &[u8]) -> Result<u64, Malformed> {

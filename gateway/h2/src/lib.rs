@@ -24,7 +24,7 @@ mod stream;
 
 pub use config::{AbuseLimits, Config, Role};
 pub use connection::{Connection, Sent};
-pub use error::{ConnectionError, ErrorCode, OpenError, SendError};
+pub use error::{Abuse, ConnectionError, ErrorCode, OpenError, SendError};
 pub use event::{ByteSpan, Event, Events, Field, Fields, HeaderBlock, StreamRef};
 pub use stats::Stats;
 

@@ -140,6 +140,11 @@ impl Store {
     pub(crate) fn slot_count(&self) -> usize {
         self.slots.len()
     }
+
+    /// Body bytes that wait in all streams.
+    pub(crate) fn queued(&self) -> usize {
+        self.slots.iter().map(|stream| stream.queue.len()).sum()
+    }
 }
 
 // === impl IdMap ===

@@ -75,6 +75,8 @@ pub(crate) struct Stream {
     pub(crate) send_window: i64,
     /// What the peer may send.
     pub(crate) recv_window: i64,
+    /// `recv_window` when everything received was given back.
+    pub(crate) recv_window_full: u32,
     /// Bytes received that the caller has not released.
     pub(crate) unreleased: u32,
     /// Bytes released that no `WINDOW_UPDATE` has given back.
@@ -118,6 +120,7 @@ impl Stream {
             is_head: false,
             send_window: 0,
             recv_window: 0,
+            recv_window_full: 0,
             unreleased: 0,
             owed: 0,
             content_left: None,
@@ -133,6 +136,7 @@ impl Stream {
             id,
             send_window: i64::from(send_window),
             recv_window: i64::from(recv_window),
+            recv_window_full: recv_window,
             queue,
             ..Self::vacant()
         };

@@ -235,6 +235,38 @@ fn a_window_opens_only_as_the_caller_releases() {
 }
 
 #[test]
+fn a_window_is_widened_for_who_keeps_up() {
+    let config = Config {
+        initial_stream_window: 1000,
+        ..Config::server()
+    };
+    let mut server = Probe::server_with(config);
+    let stream = server.request(1, false);
+    server.feed(&data(1, &[0; 600], false)).expect("allowed");
+    assert!(!server.connection.release(stream, 400));
+    assert!(server.connection.release(stream, 200));
+    assert_eq!(server.connection.widen(stream, 5000), 1000, "twice as wide");
+    assert_eq!(
+        server.connection.widen(stream, 300),
+        300,
+        "not more than asked"
+    );
+    server.output();
+    server.feed(&data(1, &[0; 2300], false)).expect("allowed");
+    assert!(
+        !server.connection.release(stream, 1149),
+        "half of 2300 is due"
+    );
+    assert!(server.connection.release(stream, 1));
+    server.feed(&data(1, b"", true)).expect("allowed");
+    assert_eq!(
+        server.connection.widen(stream, 300),
+        0,
+        "nothing comes any more"
+    );
+}
+
+#[test]
 fn after_the_end_no_window_is_given() {
     let mut server = Probe::server();
     let stream = server.request(1, false);

@@ -56,6 +56,15 @@ fn malformed_requests() {
         replaced(":path", "a"),
         replaced(":path", "*"),
         replaced(":method", "CONNECT"),
+        replaced(":method", "POST /other"),
+        replaced(":path", "/a b"),
+        replaced(":path", "/a#b"),
+        replaced(":path", "/\u{e9}"),
+        replaced(":scheme", "java script"),
+        replaced(":authority", "user@host"),
+        replaced(":authority", "back end"),
+        replaced(":authority", "host/path"),
+        with(&[("host", "a"), ("host", "b")]),
     ];
     let mut server = Probe::server();
     for (number, list) in lists.iter().enumerate() {

@@ -96,6 +96,8 @@ pub(crate) struct Call {
     /// The end of the request was sent on `up`.
     pub up_ended: bool,
     pub response_owed: u32,
+    /// By how much the window of `up` was widened.
+    pub response_widened: u32,
     /// Response headers that wait for the first bytes or the trailers, and the end of the wait.
     pub held: Option<(HeaderList, TimerId)>,
 

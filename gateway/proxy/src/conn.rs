@@ -9,6 +9,7 @@ use std::io;
 
 use gateway_h2::{Connection, Events, StreamRef};
 
+use crate::abuse::StreamFaults;
 use crate::call::CallId;
 use crate::timers::TimerId;
 use crate::transport::Transport;
@@ -86,6 +87,11 @@ pub(crate) struct Conn {
     /// Used up its share of this turn and has more to read.
     pub again: bool,
     pub dead: Option<Death>,
+    /// Receive windows of endpoints' streams beyond the first, for the calls of this client.
+    pub widened_bytes: u32,
+    /// A header block was seen unfinished first then.
+    pub amid_headers_since_ms: Option<u64>,
+    pub counted_faults: StreamFaults,
     /// The poll said that the peer has ended: a short read does not mean that nothing follows.
     pub read_closed: bool,
     /// A client that was not heard yet: HTTP/2 says nothing, since it may be answered in HTTP/1.
@@ -216,6 +222,9 @@ impl Conn {
             dirty: false,
             again: false,
             dead: None,
+            widened_bytes: 0,
+            amid_headers_since_ms: None,
+            counted_faults: StreamFaults::default(),
             read_closed: false,
             held,
             write_blocked: false,
@@ -283,6 +292,14 @@ impl Conn {
             Err(error) if not_yet(&error) => Read::Blocked,
             Err(error) => Read::Ended(error),
         }
+    }
+
+    /// The peer has begun a header block, or one frame of it, and not ended it.
+    pub fn is_amid_headers(&self) -> bool {
+        const HEADERS: u8 = 1;
+        const CONTINUATION: u8 = 9;
+        let is_frame_of_block = matches!(self.rest.get(3), Some(&HEADERS | &CONTINUATION));
+        is_frame_of_block || self.h2.is_amid_headers()
     }
 
     /// Keeps the bytes of an unfinished frame for the next read.

@@ -12,6 +12,7 @@ use rustls::{ClientConfig, ClientConnection};
 use crate::conn::{Conn, ConnId, ConnectFault, Side, Up, UpPhase};
 use crate::descriptors;
 use crate::liveness::watch_by_kernel;
+use crate::relay::RESPONSE_WINDOW;
 use crate::transport::Transport;
 use crate::worker::{Deferred, Timer, Worker, conn_token};
 
@@ -110,7 +111,7 @@ impl Worker {
             last_call_ms: self.now_ms,
         };
         let h2 = Connection::new(Config {
-            initial_stream_window: self.settings.stream_window,
+            initial_stream_window: RESPONSE_WINDOW.min(self.settings.stream_window),
             stream_queue_max: self.settings.stream_window as usize + KEPT_BYTES_MAX,
             ..Config::client()
         });

@@ -173,6 +173,7 @@ impl Worker {
             up_index: 0,
             up_ended: false,
             response_owed: 0,
+            response_widened: 0,
             held: None,
             timeout_at_ms: deadlines.timeout_at_ms,
             deadline: deadlines.first,

@@ -95,7 +95,10 @@ impl Worker {
                     conn: key,
                     stream: *stream,
                 };
-                self.on_request(down, events.fields(*headers), *end_stream);
+                // Taken back in the same breath: no endpoint is bothered with it.
+                if self.conns[key].h2.is_live(*stream) {
+                    self.on_request(down, events.fields(*headers), *end_stream);
+                }
             }
             Event::Data {
                 stream,
@@ -107,7 +110,9 @@ impl Worker {
                 let data = input.get(range.clone()).unwrap_or_default();
                 match self.call_of_down(key, *stream) {
                     Some(id) => self.on_request_data(id, data, *flow_len, *end_stream),
-                    None => self.conns[key].h2.release(*stream, *flow_len),
+                    None => {
+                        self.conns[key].h2.release(*stream, *flow_len);
+                    }
                 }
             }
             // gRPC has no request trailers; what a client sends as such only ends the request.

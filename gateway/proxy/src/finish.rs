@@ -89,6 +89,7 @@ impl Worker {
             && conn.calls.get(call.down_index) == Some(&id)
         {
             conn.calls.swap_remove(call.down_index);
+            conn.widened_bytes -= call.response_widened;
             if let Some(moved) = conn.calls.get(call.down_index).copied() {
                 self.calls[moved.key as usize].down_index = call.down_index;
             }

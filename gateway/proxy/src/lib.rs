@@ -15,6 +15,7 @@
 //! queue and list states its bound. So unread streams can hold at most `max_connections` times `max_concurrent_streams`
 //! times one window: choose them by the memory that there is.
 
+mod abuse;
 mod accept;
 mod answers;
 mod bind;

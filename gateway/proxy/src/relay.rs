@@ -9,10 +9,16 @@ use gateway_core::{Code, Outcome, status};
 use gateway_h2::Fields;
 
 use crate::call::{CallId, Phase};
+use crate::conn::StreamAt;
 use crate::reply::{REASON_HEADER, Reason, Reply, says_unprocessed};
 use crate::rewrite::response_headers;
 use crate::tries::over_budget;
 use crate::worker::{Timer, Worker};
+
+/// Window of an endpoint's stream at first: what one response can hold here that its client does not read.
+pub(crate) const RESPONSE_WINDOW: u32 = 32 * 1024;
+/// Bytes that the windows of one client's responses may be widened by, what waits for it counted in.
+const WIDENED_MAX: usize = 8 * 1024 * 1024;
 
 /// Longest wait of response headers for the message behind them.
 const HELD_MS_MAX: u64 = 20;
@@ -91,7 +97,7 @@ impl Worker {
         self.settle_request(id);
     }
 
-    fn send_up(&mut self, id: CallId, up: crate::conn::StreamAt, data: &[u8], end: bool) {
+    fn send_up(&mut self, id: CallId, up: StreamAt, data: &[u8], end: bool) {
         let sent = self.conns[up.conn].h2.send_data(up.stream, data, end);
         if sent.is_ok() {
             self.calls[id.key as usize].up_ended |= end;
@@ -276,10 +282,27 @@ impl Worker {
         }
         call.response_owed -= bytes;
         let conn = &mut self.conns[up.conn];
-        conn.h2.release(up.stream, bytes);
-        if conn.wants_flush() {
+        let told = conn.h2.release(up.stream, bytes);
+        if told && queued == 0 {
+            self.widen_response(id, up);
+        }
+        if self.conns[up.conn].wants_flush() {
             self.mark_dirty(up.conn);
         }
+    }
+
+    /// More may be under way of a response that the client takes as it comes; not of all at a time, for a client
+    /// that stops taking them holds all of it here.
+    fn widen_response(&mut self, id: CallId, up: StreamAt) {
+        let call = &self.calls[id.key as usize];
+        let down = &self.conns[call.down.conn];
+        let held = down.widened_bytes as usize + down.h2.queued_in_all();
+        let room = WIDENED_MAX.saturating_sub(held) as u32;
+        let most = self.settings.stream_window - RESPONSE_WINDOW - call.response_widened;
+        let down = call.down.conn;
+        let by = self.conns[up.conn].h2.widen(up.stream, most.min(room));
+        self.calls[id.key as usize].response_widened += by;
+        self.conns[down].widened_bytes += by;
     }
 
     /// The end of a response with a body.

@@ -12,7 +12,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// Streams that one downstream connection may have open. Default: 256.
     pub max_concurrent_streams: u32,
-    /// Receive window of each stream in bytes: the memory that one unread stream can hold. Default: 256 KiB.
+    /// Receive window of each stream in bytes: the memory that one unread stream can hold. That of a response begins
+    /// with 32 KiB and grows up to this while the client takes what comes. Default: 256 KiB.
     pub stream_window: u32,
     /// A removed listener's connections may finish their streams for this long. Default: 600 000.
     pub listener_drain_ms: u64,

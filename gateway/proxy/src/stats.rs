@@ -61,6 +61,30 @@ numbers! {
     http1_refused,
     /// Connections ended because the peer broke the protocol or a limit.
     protocol_errors,
+    /// Of these: too many streams were reset, or brought to be.
+    abuse_resets,
+    /// Of these: too many CONTINUATION frames, or too much in them.
+    abuse_continuations,
+    /// Of these: too many PINGs.
+    abuse_pings,
+    /// Of these: too many SETTINGS.
+    abuse_settings,
+    /// Of these: too many empty DATA frames.
+    abuse_empty_data,
+    /// Of these: too many WINDOW_UPDATEs.
+    abuse_window_updates,
+    /// Of these: too many PRIORITY or unknown frames.
+    abuse_ignored,
+    /// Of these: answers that the peer does not read.
+    abuse_unread_answers,
+    /// Downstream connections ended because a header block did not end in time.
+    slow_headers_ended,
+    /// Streams of clients refused: over the limit, or after the last GOAWAY.
+    streams_refused,
+    /// Streams of clients reset because they broke a rule: malformed requests among them.
+    stream_errors,
+    /// Header lists of clients over the limit.
+    header_lists_too_large,
     /// Calls open now.
     calls_open,
     /// Calls answered by the gateway itself.

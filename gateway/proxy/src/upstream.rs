@@ -42,7 +42,9 @@ impl Worker {
                 let data = input.get(range.clone()).unwrap_or_default();
                 match self.call_of_up(key, *stream, *token) {
                     Some(id) => self.on_response_data(id, data, *flow_len, *end_stream),
-                    None => self.conns[key].h2.release(*stream, *flow_len),
+                    None => {
+                        self.conns[key].h2.release(*stream, *flow_len);
+                    }
                 }
             }
             Event::Trailers {

@@ -24,6 +24,7 @@ use gateway_h2::{Events, StreamRef};
 use mio::{Poll, Token};
 use slab::Slab;
 
+use crate::abuse::count_stream_faults;
 use crate::call::{Call, CallId};
 use crate::clock::Clock;
 use crate::conn::{Conn, ConnId, ConnectFault, Death, READ_BUFFER_BYTES, Side};
@@ -333,6 +334,7 @@ impl Worker {
         for (_, conn) in &mut self.conns {
             conn.h2.tick();
         }
+        self.look_for_abuse();
         self.spare_descriptors.fill();
         self.give_up_after_panics();
     }
@@ -424,7 +426,10 @@ impl Worker {
         let death = conn.dead.clone().unwrap_or(Death::Closed);
         let calls = std::mem::take(&mut conn.calls);
         match &conn.side {
-            Side::Down(_) => self.on_down_gone(key, &calls),
+            Side::Down(_) => {
+                count_stream_faults(conn, &self.stats.numbers);
+                self.on_down_gone(key, &calls);
+            }
             Side::Up(_) => self.on_up_gone(key, death, &calls),
         }
         self.conns.remove(key);

@@ -89,6 +89,7 @@ impl Connection {
         for slot in 0..self.streams.slot_count() {
             if let Some((_, state)) = self.streams.at(slot) {
                 state.recv_window += change;
+                state.recv_window_full = self.config.initial_stream_window;
             }
         }
         self.decoder

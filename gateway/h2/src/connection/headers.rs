@@ -6,7 +6,7 @@
 
 use super::{AwaySent, Connection};
 use crate::config::{Config, Role};
-use crate::error::{ConnectionError, ErrorCode};
+use crate::error::{Abuse, ConnectionError, ErrorCode};
 use crate::event::{Event, Events, StreamRef};
 use crate::header::{self, ListKind};
 use crate::hpack::Decoded;
@@ -54,12 +54,18 @@ impl Partial {
     pub(super) fn push(&mut self, fragment: &[u8], config: &Config) -> Outcome {
         self.continuations += 1;
         if self.continuations > config.limits.continuations {
-            return Err(ConnectionError::calm("too many CONTINUATION frames"));
+            return Err(ConnectionError::calm(
+                Abuse::Continuations,
+                "too many CONTINUATION frames",
+            ));
         }
         // Encoded, a list is hardly ever larger than decoded; twice is far over any limit.
         let limit = 2 * config.max_header_list_size.max(config.max_frame_size) as usize;
         if self.bytes.len() + fragment.len() > limit {
-            return Err(ConnectionError::calm("header block too large"));
+            return Err(ConnectionError::calm(
+                Abuse::Continuations,
+                "header block too large",
+            ));
         }
         self.bytes.extend_from_slice(fragment);
         Ok(())

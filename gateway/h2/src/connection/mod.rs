@@ -221,6 +221,24 @@ impl Connection {
         self.write_go_away(last_stream_id, code, debug);
     }
 
+    /// The stream has not ended. A request and its reset may come in one batch of events: then it has already.
+    #[must_use]
+    pub fn is_live(&self, stream: StreamRef) -> bool {
+        self.streams.get(stream).is_some()
+    }
+
+    /// Body bytes that wait in all streams.
+    #[must_use]
+    pub fn queued_in_all(&self) -> usize {
+        self.streams.queued()
+    }
+
+    /// A header block of the peer has begun and not ended.
+    #[must_use]
+    pub fn is_amid_headers(&self) -> bool {
+        self.partial.is_open()
+    }
+
     /// A second has passed: refills the budgets of [`crate::AbuseLimits`].
     pub fn tick(&mut self) {
         self.budgets.tick();

@@ -7,7 +7,7 @@
 use super::{Connection, Phase, headers::BlockHead};
 use crate::PREFACE;
 use crate::config::Role;
-use crate::error::{ConnectionError, ErrorCode};
+use crate::error::{Abuse, ConnectionError, ErrorCode};
 use crate::event::{Event, Events, StreamRef};
 use crate::frame::{self, FrameHeader, HEADER_LEN, Kind, WINDOW_MAX};
 use crate::store::Past;
@@ -63,7 +63,10 @@ impl Connection {
         self.flush(events);
         self.announce_room(events);
         if self.output.unread_answers() > self.config.limits.unread_answers {
-            return Err(ConnectionError::calm("answers pile up unread"));
+            return Err(ConnectionError::calm(
+                Abuse::UnreadAnswers,
+                "answers pile up unread",
+            ));
         }
         Ok(at)
     }

@@ -7,7 +7,7 @@ use super::{Connection, SEND_FRAME_MAX};
 use crate::config::Role;
 use crate::error::{ErrorCode, SendError};
 use crate::event::{Event, Events, Field, StreamRef};
-use crate::frame::{self, FrameHeader, HEADER_LEN, Kind};
+use crate::frame::{self, FrameHeader, HEADER_LEN, Kind, WINDOW_MAX};
 use crate::hpack::Encoder;
 use crate::output::Output;
 use crate::store::Past;
@@ -140,22 +140,47 @@ impl Connection {
     }
 
     /// Gives back `bytes` of the stream's receive window. Does nothing when the stream is gone or the
-    /// peer has ended its side; more than was received counts as all.
-    pub fn release(&mut self, stream: StreamRef, bytes: u32) {
-        let half_window = (self.stream_window() / 2).max(1);
+    /// peer has ended its side; more than was received counts as all. Returns whether this told the peer: it
+    /// sends more than fits half a window.
+    pub fn release(&mut self, stream: StreamRef, bytes: u32) -> bool {
         let Some(state) = self.streams.get_mut(stream) else {
-            return;
+            return false;
         };
+        let half_window = (state.recv_window_full / 2).max(1);
         let bytes = bytes.min(state.unreleased);
         state.unreleased -= bytes;
         state.owed += bytes;
-        if state.recv != Half::Done && state.owed >= half_window {
+        let is_due = state.recv != Half::Done && state.owed >= half_window;
+        if is_due {
             let increment = std::mem::take(&mut state.owed);
-            state.recv_window += i64::from(increment);
-            self.output
-                .answer(Kind::WindowUpdate, 0, stream.id, &increment.to_be_bytes());
-            self.stats.window_updates_sent += 1;
+            self.open_window(stream, increment);
         }
+        is_due
+    }
+
+    /// Doubles the stream's receive window, by `most` bytes at the utmost. Returns by how many: 0 when the
+    /// stream is gone or the peer has ended its side. For a stream whose bytes are taken as they come.
+    pub fn widen(&mut self, stream: StreamRef, most: u32) -> u32 {
+        let Some(state) = self.streams.get_mut(stream) else {
+            return 0;
+        };
+        let room = WINDOW_MAX - state.recv_window_full;
+        let by = state.recv_window_full.min(most).min(room);
+        if by == 0 || state.recv == Half::Done {
+            return 0;
+        }
+        state.recv_window_full += by;
+        self.open_window(stream, by);
+        by
+    }
+
+    fn open_window(&mut self, stream: StreamRef, increment: u32) {
+        if let Some(state) = self.streams.get_mut(stream) {
+            state.recv_window += i64::from(increment);
+        }
+        self.output
+            .answer(Kind::WindowUpdate, 0, stream.id, &increment.to_be_bytes());
+        self.stats.window_updates_sent += 1;
     }
 
     /// Writes as much of `data` as may go now; returns the rest.

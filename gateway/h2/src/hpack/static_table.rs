@@ -218,6 +218,7 @@ const fn kind_of(index: u32) -> NameKind {
         6 | 7 => NameKind::Scheme,
         8..=14 => NameKind::Status,
         28 => NameKind::ContentLength,
+        38 => NameKind::Host,
         57 => NameKind::ConnectionSpecific,
         _ => NameKind::Regular,
     }

@@ -100,8 +100,8 @@ impl Worker {
             self.on_down_established(key);
         }
         self.on_events(key, events, input);
-        if outcome.is_err() {
-            self.stats.numbers.protocol_errors.add(1);
+        if let Err(error) = outcome {
+            self.count_violation(error);
             self.kill(key, Death::Protocol);
         }
     }
