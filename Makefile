@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 LAB_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab lab-down test test-rust test-unit test-integration test-e2e lint format check bench conformance lock clean
+.PHONY: help build lab lab-down test test-rust test-unit test-integration test-e2e lint format check bench conformance abuse lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ bench: build ## Side-by-side figures against nghttpx and Envoy, and propagation 
 
 conformance: build ## h2spec, gRPC interop and everyday clients through the gateway; renews docs/conformance.md (wants Go)
 	$(BIN)/python -m tests.conformance
+
+abuse: build ## Attacks on a gateway while another client measures its calls; renews docs/abuse.md
+	$(BIN)/python -m tests.abuse
 
 lock: ## Renew constraints.txt and Cargo.lock from what is installed now
 	@(echo "# Exact versions for \`make build\`: the runtime, the lab and the development tools. Renew with \`make lock\`."; \

@@ -55,7 +55,7 @@ def text(results: Sequence[Result], left_out: Sequence[str]) -> str:
 
 def _circumstances() -> Iterator[str]:
     yield f"- date: {dt.datetime.now(dt.UTC):%Y-%m-%d}"
-    yield f"- machine: {_processor()}, {os.cpu_count()} cores, {platform.system()}"
+    yield f"- machine: {processor()}, {os.cpu_count()} cores, {platform.system()}"
     yield f"- versions: {', '.join(f'{name} {number}' for name, number in _versions())}"
     yield "- command: `make conformance`"
     yield ""
@@ -74,7 +74,8 @@ def _versions() -> Iterator[tuple[str, str]]:
             yield name, numbers[0]
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text().splitlines() if cpus.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -51,27 +51,29 @@ def running_rig(backend: BackendCommand) -> Iterator[Rig]:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         directory = Path(name)
         rig = Rig(free_port(), free_port(), free_port(), directory / "ca.pem")
-        manifests = directory / "manifests"
-        manifests.mkdir()
-        (manifests / "all.yaml").write_text(_manifests(rig))
+        folder = directory / "manifests"
+        folder.mkdir()
+        (folder / "all.yaml").write_text(manifests(rig))
         log = directory / "backend.log"
         stack.enter_context(running(backend(rig.backend_port), (rig.backend_port,), log))
         gateway = [sys.executable, "-m", "federation.cli", "standalone"]
-        gateway += [f"--manifests={manifests}", "--port-offset=0"]
+        gateway += [f"--manifests={folder}", "--port-offset=0"]
         log = directory / "gateway.log"
         stack.enter_context(running(gateway, (rig.plain_port, rig.tls_port), log))
         yield rig
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], ports: Sequence[int], log: Path) -> Iterator[None]:
+def running(
+    command: Sequence[str], ports: Sequence[int], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is ready once it accepts on its ports."""
     with log.open("wb") as output:
         child = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     try:
         for port in ports:
             _await_accepting(port, child, log)
-        yield
+        yield child
     finally:
         child.terminate()
         try:
@@ -97,7 +99,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _manifests(rig: Rig) -> str:
+def manifests(rig: Rig) -> str:
+    """The objects that make the gateway listen and route."""
     authority = Authority("conformance")
     pair = authority.issue(SERVER_NAME, dns=(SERVER_NAME,))
     rig.authority.write_bytes(authority.certificate_pem)

@@ -1,0 +1,1 @@
+"""Attacks on a standalone gateway while a well-behaved client measures its calls."""
