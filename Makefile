@@ -37,7 +37,7 @@ lab-down: build ## Stop the lab
 
 test: build ## Everything: Rust, unit, property, integration and end-to-end tests
 	cargo test --locked --workspace --exclude gateway-binding -q
-	$(PYTEST) -q
+	$(PYTEST) -q --ignore=tests/abuse
 
 test-rust: ## Tests of the native crates
 	cargo test --locked --workspace --exclude gateway-binding -q
