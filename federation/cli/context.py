@@ -32,6 +32,12 @@ DEFAULT_ETCD = "http://127.0.0.1:2379"
 DEFAULT_PREFIX = "/federation/v1/"
 """Keys of the federation stand below this."""
 
+IF_LAB_AWAY = "This is the lab's; start it: fedctl lab start-etcd"
+IF_GUESS_AWAY = (
+    "No lab is up and no etcd is named; start a lab (fedctl lab up), or name etcd with --etcd or "
+    "FEDERATION_ETCD"
+)
+
 
 class CommandError(Exception):
     """A command cannot go on: the sentence for people and the code for scripts."""
@@ -43,28 +49,43 @@ class CommandError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where commands act. ``etcd`` holds one or more addresses, ``prefix`` ends with a slash."""
+    """Where commands act. ``etcd`` holds one or more addresses, ``prefix`` ends with a slash.
+
+    ``if_away`` says what to do when nothing answers there, which depends on who named the place.
+    """
 
     etcd: tuple[str, ...]
     prefix: str
+    if_away: str = "Is it up, and is --etcd (FEDERATION_ETCD) right?"
 
     @asynccontextmanager
     async def open_store(self) -> AsyncIterator[Store]:
-        """The store, closed on leaving; it dials on first use."""
+        """The store, closed on leaving; it dials on first use.
+
+        ``StoreUnavailable`` leaves with the note ``if_away``.
+        """
         from federation.adapters.etcd import EtcdSettings, EtcdStore
+        from federation.ports import StoreUnavailable
 
         store = EtcdStore(EtcdSettings(endpoints=self.etcd))
         try:
             yield store
+        except StoreUnavailable as error:
+            error.add_note(self.if_away)
+            raise
         finally:
             await store.close()
 
 
 def make_context(etcd: str | None, prefix: str) -> Context:
     """The context for the global options; ``etcd`` is addresses with commas between, if given."""
-    chosen = etcd or etcd_of_lab(os.environ) or DEFAULT_ETCD
+    lab = None if etcd else etcd_of_lab(os.environ)
+    chosen = etcd or lab or DEFAULT_ETCD
     addresses = tuple(part.strip() for part in chosen.split(",") if part.strip())
-    return Context(addresses, f"/{prefix.strip('/')}/")
+    whole_prefix = f"/{prefix.strip('/')}/"
+    if etcd:
+        return Context(addresses, whole_prefix)
+    return Context(addresses, whole_prefix, IF_LAB_AWAY if lab else IF_GUESS_AWAY)
 
 
 def current(ctx: typer.Context) -> Context:
@@ -100,7 +121,8 @@ def run(work: Coroutine[Any, Any, ExitCode | None]) -> None:
     except CommandError as error:
         fail(str(error), error.code)
     except StoreUnavailable as error:
-        fail(f"etcd is away: {error}; traffic goes on as it is", ExitCode.STORE_AWAY)
+        todo = "".join(f". {note}" for note in getattr(error, "__notes__", ()))
+        fail(f"etcd is away: {error}; traffic goes on as it is{todo}", ExitCode.STORE_AWAY)
     except PortError as error:
         fail(str(error), ExitCode.FAILED)
     except KeyboardInterrupt:

@@ -41,11 +41,9 @@ def parse_patch(text: str, kind: PatchType) -> Any:
     try:
         patch = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        first = str(error).splitlines()[0]
-        raise CommandError(
-            f"the patch is not valid JSON or YAML: {first}", ExitCode.USAGE
-        ) from error
-    if kind is PatchType.JSON and not isinstance(patch, list):
+        why = " ".join(str(error).split())
+        raise CommandError(f"the patch is not valid JSON or YAML: {why}", ExitCode.USAGE) from error
+    if kind is PatchType.JSON and not _is_operations(patch):
         raise CommandError(
             'a json patch is a list, such as [{"op":"replace","path":"/spec/...","value":1}]; '
             "for a map of fields use --type=merge",
@@ -59,15 +57,14 @@ def parse_patch(text: str, kind: PatchType) -> Any:
     return patch
 
 
+def _is_operations(patch: Any) -> bool:
+    return isinstance(patch, list) and all(isinstance(operation, dict) for operation in patch)
+
+
 def patched(entry: ApiObject, patch: Any, kind: PatchType) -> ApiObject:
     """``entry`` after the patch. Raises ``CommandError`` with the reason."""
     before = entry.to_document()
-    try:
-        after = (
-            jsonpatch.apply_patch(before, patch) if kind is PatchType.JSON else merge(before, patch)
-        )
-    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError) as error:
-        raise CommandError(f"{entry.key}: the patch does not apply: {error}") from error
+    after = _operated(entry, before, patch) if kind is PatchType.JSON else merge(before, patch)
     if not isinstance(after, dict):
         raise CommandError(f"{entry.key}: the patch leaves no object")
     outcome = decode_value(json.loads(json.dumps(after)), origin="patch")
@@ -76,6 +73,20 @@ def patched(entry: ApiObject, patch: Any, kind: PatchType) -> ApiObject:
     if isinstance(outcome, Skipped) or outcome.key != entry.key:
         raise CommandError(f"{entry.key}: a patch cannot change kind, namespace or name")
     return outcome
+
+
+def _operated(entry: ApiObject, document: Any, operations: Sequence[Mapping[str, Any]]) -> Any:
+    """``document`` after the operations; one that does not apply is named with its path."""
+    for operation in operations:
+        try:
+            document = jsonpatch.apply_patch(document, [operation])
+        except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError) as error:
+            words = f"{operation.get('op', 'no op')} {operation.get('path', '(no path)')}"
+            raise CommandError(
+                f"{entry.key}: the patch does not apply: {words}: {error}; "
+                "`fedctl get KIND NAME -o yaml` shows what is there"
+            ) from error
+    return document
 
 
 def merge(value: Any, patch: Any) -> Any:

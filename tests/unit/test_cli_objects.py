@@ -384,7 +384,8 @@ class TestPatch:
                 '[{"op":"replace","path":"/spec/rules/9/name","value":"a"}]',
                 (
                     "GRPCRoute app/user-service-multi-cluster: the patch does not apply: "
-                    "index '9' is out of bounds"
+                    "replace /spec/rules/9/name: index '9' is out of bounds; "
+                    "`fedctl get KIND NAME -o yaml` shows what is there"
                 ),
             ),
             (

@@ -70,7 +70,20 @@ def test_etcd_away_is_said_clearly() -> None:
     assert result.exit_code == 3
     assert result.stderr.startswith("error: etcd is away: ")
     assert endpoint in result.stderr
-    assert result.stderr.endswith("; traffic goes on as it is\n")
+    assert result.stderr.endswith(
+        "; traffic goes on as it is. Is it up, and is --etcd (FEDERATION_ETCD) right?\n"
+    )
+
+
+def test_etcd_away_says_what_to_do_by_who_named_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDERATION_LAB_DIR", str(tmp_path))
+    assert "start a lab (fedctl lab up)" in make_context(None, "/p").if_away
+    (tmp_path / "lab.json").write_text(f'{{"etcd": "127.0.0.1:{free_port()}"}}')
+    result = CliRunner().invoke(app, ["get", "svc"])
+    assert result.exit_code == 3
+    assert result.stderr.endswith("This is the lab's; start it: fedctl lab start-etcd\n")
 
 
 INSTALLED = [
