@@ -71,7 +71,7 @@ numbers! {
     abuse_settings,
     /// Of these: too many empty DATA frames.
     abuse_empty_data,
-    /// Of these: too many WINDOW_UPDATEs.
+    /// Of these: too many `WINDOW_UPDATE`s.
     abuse_window_updates,
     /// Of these: too many PRIORITY or unknown frames.
     abuse_ignored,
