@@ -122,7 +122,7 @@ def nghttpx(directory: Path, backend_port: int, tls: TlsFiles | None) -> Iterato
     """nghttpx with one worker."""
     port = free_port()
     frontend = f"--frontend={HOST},{port}" + ("" if tls else ";no-tls")
-    command = ["nghttpx", frontend, "--workers=1"]
+    command = ["nghttpx", frontend, "--workers=1", "--no-ocsp"]
     command += [str(tls.key), str(tls.certificate)] if tls else []
     command += [f"--backend={HOST},{backend_port};;proto=h2", "--no-location-rewrite"]
     command += ["--accesslog-file=/dev/null", f"--errorlog-file={directory / 'nghttpx-error.log'}"]
