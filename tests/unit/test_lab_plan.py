@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
+from federation.cli.lab.app import end_like_ctrl_c
 from federation.cli.lab.authority import Authority, gateway_identity
 from federation.cli.lab.commands import with_processes
 from federation.cli.lab.plan import LISTENER_PORTS, SERVICES, LabPlan, Role, lay_out
@@ -98,3 +101,15 @@ def test_a_gateway_certificate_names_its_cluster_and_is_signed_by_the_authority(
 def test_a_region_that_no_cluster_could_be_called_is_refused_at_once(region: str) -> None:
     with pytest.raises(ValueError, match="is no region; write lower-case letters"):
         plan_of("us-west-1", region)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_closed_terminal_ends_the_lab_like_ctrl_c(number: signal.Signals) -> None:
+    before = {known: signal.getsignal(known) for known in (signal.SIGHUP, signal.SIGTERM)}
+    try:
+        end_like_ctrl_c()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    finally:
+        for known, handler in before.items():
+            signal.signal(known, handler)

@@ -7,6 +7,7 @@ Leaves to others: everything they do (``lifecycle``, ``faults``, ``report``, ``v
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +92,7 @@ def up(
             calls_per_second=rate,
         )
         plan = with_processes(layout)
+        end_like_ctrl_c()
         bring_up(plan, lambda step: _console.print(f"lab: {step}"))
         for cluster in plan.clusters:
             for gateway in cluster.gateways:
@@ -110,6 +112,12 @@ def up(
         finally:
             _console.print("lab: stopping")
             take_down(plan)
+
+
+def end_like_ctrl_c() -> None:
+    """Let a closed terminal or a kill end the lab as Ctrl-C does, not leave it behind."""
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 @app.command()
