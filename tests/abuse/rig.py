@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.abuse.attack import Target
-from tests.conformance.rig import HOST, Rig, free_port, manifests, running
+from tests.conformance.rig import HOST, Rig, manifests, running
+from tests.testkit.ports import free_port
 
 
 @dataclass(frozen=True, slots=True)

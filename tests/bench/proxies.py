@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from federation.cli.lab.authority import Authority, write_private
+from tests.testkit.ports import free_port
 
 HOST = "127.0.0.1"
 AUTHORITY = "bench.example.com"
@@ -38,12 +39,6 @@ class Proxy:
         """User and system time of the process and its children so far."""
         times = [p.cpu_times() for p in (self.process, *self.process.children(recursive=True))]
         return sum(each.user + each.system for each in times)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.conformance.programs import Programs
-from tests.conformance.rig import HOST, BackendCommand, free_port, running
+from tests.conformance.rig import HOST, BackendCommand, running
+from tests.testkit.ports import free_port
 
 SERVICE = "grpc.testing.TestService"
 EMPTY_CALL = f"/{SERVICE}/EmptyCall"

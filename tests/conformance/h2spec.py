@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tests.conformance.programs import Programs
 from tests.conformance.results import Case, Result, Transport
-from tests.conformance.rig import HOST, Rig, free_port, running
+from tests.conformance.rig import HOST, Rig, running
+from tests.testkit.ports import free_port
 
 CASES = 145
 TIMEOUT_S = 300

@@ -20,6 +20,7 @@ from typing import Any
 
 from federation.cli.lab.authority import Authority
 from tests.conformance.results import Transport
+from tests.testkit.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.1"
@@ -90,13 +91,6 @@ def _await_accepting(port: int, child: subprocess.Popen[bytes], log: Path) -> No
             return
         time.sleep(0.02)
     raise RuntimeError(f"{child.args!r} does not listen on {port}:\n{log.read_text()[-2000:]}")
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def manifests(rig: Rig) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from google.protobuf import json_format
 from federation.derive.compile import CompileSettings
 from federation.wire.xds import NodeView, to_resources
 from tests.contract.test_envoy_accepts import bootstrap
+from tests.testkit.ports import free_port
 from tests.testkit.routing import compiled, parse, service
 
 GATEWAY_PORT = 80
@@ -75,13 +75,6 @@ async def backend(name: str) -> AsyncIterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         await server.stop(None)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

@@ -13,7 +13,8 @@ from aetcd import rpc
 from federation.adapters.etcd import EtcdSettings, EtcdStore
 from federation.adapters.memory import MemoryCluster, MemoryStore
 from federation.ports import Listing, Put, StoreUnavailable
-from tests.testkit.etcd import EtcdServer, free_port, running_etcd
+from tests.testkit.etcd import EtcdServer, running_etcd
+from tests.testkit.ports import free_port
 
 
 @pytest.fixture

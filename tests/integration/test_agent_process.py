@@ -24,7 +24,8 @@ from federation.model.view import FederationView
 from federation.wire.etcd import view_from
 from federation.wire.etcd_keys import Keys
 from gateway.xds_client import METHOD
-from tests.testkit.etcd import EtcdServer, free_port, running_etcd
+from tests.testkit.etcd import EtcdServer, running_etcd
+from tests.testkit.ports import free_port
 
 KEYS = Keys()
 LISTENERS = ResourceType.LISTENERS

@@ -17,8 +17,9 @@ from typer.testing import CliRunner, Result
 
 from federation.cli.main import app
 from tests.native.support import backends, call, channel
-from tests.testkit.etcd import EtcdServer, free_port
+from tests.testkit.etcd import EtcdServer
 from tests.testkit.federation import FEDCTL, process
+from tests.testkit.ports import free_port
 
 IN_USE = f"{os.strerror(errno.EADDRINUSE)} (os error {errno.EADDRINUSE})"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from federation.discovery import DiscoveryServer, DiscoverySettings
 from federation.model.snapshot import Snapshot
 from federation.wire.xds import to_resources
 from tests.integration.discovery_support import eventually, snapshot
+from tests.testkit.ports import free_port
 
 ENVOY = shutil.which("envoy", path=str(Path(sys.executable).parent))
 
@@ -140,12 +140,6 @@ async def echo_server(name: str) -> AsyncIterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         await server.stop(0)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def say(channel: grpc.aio.Channel) -> str | None:

@@ -20,7 +20,8 @@ from federation.discovery import DiscoveryServer, DiscoverySettings
 from federation.model.snapshot import Snapshot
 from federation.wire.xds import to_resources
 from tests.integration.discovery_support import eventually, snapshot
-from tests.integration.test_discovery_envoy import echo_server, free_port, say
+from tests.integration.test_discovery_envoy import echo_server, say
+from tests.testkit.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,8 +14,9 @@ import grpc
 
 from federation.cli.lab.authority import Authority
 from tests.integration.discovery_support import eventually
-from tests.integration.test_discovery_envoy import echo_server, free_port
+from tests.integration.test_discovery_envoy import echo_server
 from tests.integration.test_gateway_process import ROOT
+from tests.testkit.ports import free_port
 
 MANIFESTS = """
 apiVersion: gateway.networking.k8s.io/v1

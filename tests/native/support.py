@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -217,10 +216,3 @@ def serve(driver: Driver, configuration: dict[str, Any]) -> str:
 
 def numbers(driver: Driver) -> dict[str, int]:
     return driver.stats()["numbers"]  # type: ignore[return-value]
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

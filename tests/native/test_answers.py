@@ -16,7 +16,6 @@ from tests.native.support import (
     cluster,
     core,
     failure,
-    free_port,
     listener,
     numbers,
     route,
@@ -26,6 +25,7 @@ from tests.native.support import (
     unary,
     wait_until,
 )
+from tests.testkit.ports import free_port
 
 
 def test_no_route_for_the_path() -> None:

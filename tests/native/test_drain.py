@@ -20,7 +20,6 @@ from tests.native.support import (
     core,
     endpoints,
     failure,
-    free_port,
     listener,
     locality,
     numbers,
@@ -30,6 +29,7 @@ from tests.native.support import (
     table,
     wait_until,
 )
+from tests.testkit.ports import free_port
 
 
 class OpenStream:

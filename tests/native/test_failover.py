@@ -16,7 +16,6 @@ from tests.native.support import (
     core,
     endpoints,
     failure,
-    free_port,
     listener,
     locality,
     numbers,
@@ -27,6 +26,7 @@ from tests.native.support import (
     update,
     wait_until,
 )
+from tests.testkit.ports import free_port
 
 RETRY = {
     "on": ["unavailable", "connect-failure", "reset"],

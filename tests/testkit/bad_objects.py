@@ -15,8 +15,9 @@ import grpc
 
 from federation.cli.lab.authority import Authority
 from tests.native.support import Backend, backends, channel
-from tests.testkit.etcd import EtcdServer, free_port
+from tests.testkit.etcd import EtcdServer
 from tests.testkit.federation import CLUSTER, REGION, Federation, running_federation, until
+from tests.testkit.ports import free_port
 
 GATEWAY = """
 apiVersion: gateway.networking.k8s.io/v1

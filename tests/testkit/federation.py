@@ -23,7 +23,8 @@ from uuid import uuid4
 from typer.testing import CliRunner, Result
 
 from federation.cli.main import app
-from tests.testkit.etcd import EtcdServer, free_port
+from tests.testkit.etcd import EtcdServer
+from tests.testkit.ports import free_port
 
 CLUSTER, REGION = "west-a", "us-west-1"
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,8 @@ from typer.testing import CliRunner, Result
 from federation.cli.context import etcd_of_lab, make_context
 from federation.cli.main import COMMANDS, app, split_short
 from federation.cli.objects_names import complete_kind
-from tests.testkit.etcd import EtcdServer, free_port
+from tests.testkit.etcd import EtcdServer
+from tests.testkit.ports import free_port
 
 MANIFESTS = Path(__file__).parent.parent / "manifests"
 
