@@ -9,7 +9,7 @@ from tests.abuse import report
 from tests.abuse.catalog import ATTACKS
 from tests.abuse.measure import Bystander, measure
 from tests.abuse.rig import running_abuse_rig
-from tests.conformance.rig import ROOT
+from tests.testkit.processes import ROOT
 
 PAGE = ROOT / "docs" / "abuse.md"
 

@@ -17,7 +17,7 @@ import psutil
 
 from tests.abuse.attack import Attack, Fate
 from tests.abuse.rig import AbuseRig
-from tests.conformance.rig import HOST, ROOT
+from tests.testkit.processes import HOST, ROOT
 
 GROWTH_MAX_BYTES = 64 << 20
 P99_MAX_FACTOR = 10.0

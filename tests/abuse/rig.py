@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.abuse.attack import Target
-from tests.conformance.rig import HOST, Rig, manifests, running
+from tests.conformance.rig import Rig, manifests
 from tests.testkit.ports import free_port
+from tests.testkit.processes import HOST, running
 
 
 @dataclass(frozen=True, slots=True)

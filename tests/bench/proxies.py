@@ -6,11 +6,7 @@ import base64
 import contextlib
 import json
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +15,11 @@ import psutil
 
 from federation.cli.lab.authority import Authority, write_private
 from tests.testkit.ports import free_port
+from tests.testkit.processes import HOST, running
 
-HOST = "127.0.0.1"
 AUTHORITY = "bench.example.com"
 METHOD = "/com.example.api.UserService/GetUser"
 GRPC_BODY = b"\x00\x00\x00\x00\x08" + b"\x0a\x06user-1"
-READY_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +37,6 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def running(command: list[str], *, port: int, log: Path) -> Iterator[psutil.Process]:
-    """A process that is ready once it accepts on ``port``; ended with the block."""
-    with log.open("wb") as output:
-        child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        _await_accepting(port, child, log)
-        yield psutil.Process(child.pid)
-    finally:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def _await_accepting(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < deadline and child.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
-            return
-        time.sleep(0.05)
-    raise RuntimeError(f"{child.args!r} did not listen on {port}:\n{log.read_text()[-2000:]}")
-
-
-@contextlib.contextmanager
 def backend(directory: Path) -> Iterator[int]:
     """nghttpd answering the method's path with a gRPC message and a status trailer."""
     root = directory / "htdocs"
@@ -77,7 +46,7 @@ def backend(directory: Path) -> Iterator[int]:
     port = free_port()
     command = ["nghttpd", "--no-tls", f"--address={HOST}", f"--htdocs={root}"]
     command += ["--trailer=grpc-status: 0", "--no-content-length", str(port)]
-    with running(command, port=port, log=directory / "nghttpd.log"):
+    with running(command, (port,), directory / "nghttpd.log"):
         yield port
 
 
@@ -108,8 +77,8 @@ def gateway(directory: Path, backend_port: int, tls: TlsFiles | None) -> Iterato
     command = [str(Path(sys.executable).with_name("fedctl")), "standalone"]
     command += [f"--manifests={manifests}", f"--address={HOST}", "--workers=1"]
     command += ["--port-offset=0", f"--admin={HOST}:{free_port()}", "--cluster=bench"]
-    with running(command, port=port, log=directory / "gateway.log") as process:
-        yield Proxy("gateway", port, process)
+    with running(command, (port,), directory / "gateway.log") as child:
+        yield Proxy("gateway", port, psutil.Process(child.pid))
 
 
 @contextlib.contextmanager
@@ -121,8 +90,8 @@ def nghttpx(directory: Path, backend_port: int, tls: TlsFiles | None) -> Iterato
     command += [str(tls.key), str(tls.certificate)] if tls else []
     command += [f"--backend={HOST},{backend_port};;proto=h2", "--no-location-rewrite"]
     command += ["--accesslog-file=/dev/null", f"--errorlog-file={directory / 'nghttpx-error.log'}"]
-    with running(command, port=port, log=directory / "nghttpx.log") as process:
-        yield Proxy("nghttpx", port, process)
+    with running(command, (port,), directory / "nghttpx.log") as child:
+        yield Proxy("nghttpx", port, psutil.Process(child.pid))
 
 
 @contextlib.contextmanager
@@ -133,8 +102,8 @@ def envoy(directory: Path, backend_port: int, tls: TlsFiles | None) -> Iterator[
     config.write_text(json.dumps(_envoy_config(port, backend_port, tls)))
     command = [str(Path(sys.executable).with_name("envoy")), "-c", str(config)]
     command += ["--concurrency", "1", "--log-level", "error", "--disable-hot-restart"]
-    with running(command, port=port, log=directory / "envoy.log") as process:
-        yield Proxy("envoy", port, process)
+    with running(command, (port,), directory / "envoy.log") as child:
+        yield Proxy("envoy", port, psutil.Process(child.pid))
 
 
 PEERS = {"nghttpx": nghttpx, "envoy": envoy}

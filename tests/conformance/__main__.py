@@ -19,7 +19,8 @@ from tests.conformance import (
 )
 from tests.conformance.programs import Programs
 from tests.conformance.results import Result, Transport
-from tests.conformance.rig import ROOT, Rig, running_rig
+from tests.conformance.rig import Rig, running_rig
+from tests.testkit.processes import ROOT
 
 PAGE = ROOT / "docs" / "conformance.md"
 

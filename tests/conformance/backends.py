@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.conformance.programs import Programs
-from tests.conformance.rig import HOST, BackendCommand, running
+from tests.conformance.rig import BackendCommand
 from tests.testkit.ports import free_port
+from tests.testkit.processes import HOST, running
 
 SERVICE = "grpc.testing.TestService"
 EMPTY_CALL = f"/{SERVICE}/EmptyCall"

@@ -18,7 +18,8 @@ from typing import Any
 from tests.conformance.backends import EMPTY_CALL, SERVICE
 from tests.conformance.programs import Programs
 from tests.conformance.results import Case, Result, Transport
-from tests.conformance.rig import HOST, SERVER_NAME, Rig
+from tests.conformance.rig import SERVER_NAME, Rig
+from tests.testkit.processes import HOST
 
 TIMEOUT_S = 30
 EMPTY_MESSAGE = bytes(5)

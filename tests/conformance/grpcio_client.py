@@ -13,7 +13,8 @@ import grpc
 from tests.conformance import protos
 from tests.conformance.backends import SERVICE
 from tests.conformance.results import Case, Result, Transport
-from tests.conformance.rig import HOST, SERVER_NAME, Rig
+from tests.conformance.rig import SERVER_NAME, Rig
+from tests.testkit.processes import HOST
 
 CASE_TIMEOUT_S = 30
 REQUEST_SIZES = (27182, 8, 1828, 45904)

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from tests.conformance.programs import Programs
 from tests.conformance.results import Case, Result, Transport
-from tests.conformance.rig import HOST, Rig, running
+from tests.conformance.rig import Rig
 from tests.testkit.ports import free_port
+from tests.testkit.processes import HOST, running
 
 CASES = 145
 TIMEOUT_S = 300

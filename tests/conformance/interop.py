@@ -11,7 +11,8 @@ import subprocess
 
 from tests.conformance.programs import Programs
 from tests.conformance.results import Case, Result, Transport
-from tests.conformance.rig import HOST, SERVER_NAME, Rig
+from tests.conformance.rig import SERVER_NAME, Rig
+from tests.testkit.processes import HOST
 
 CASES = (
     "empty_unary",

@@ -8,11 +8,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +18,9 @@ from typing import Any
 from federation.cli.lab.authority import Authority
 from tests.conformance.results import Transport
 from tests.testkit.ports import free_port
+from tests.testkit.processes import HOST, running
 
-ROOT = Path(__file__).parents[2]
-HOST = "127.0.0.1"
 SERVER_NAME = "localhost"
-READY_TIMEOUT_S = 30.0
 
 BackendCommand = Callable[[int], Sequence[str]]
 """The command that starts the backend on a port."""
@@ -62,35 +57,6 @@ def running_rig(backend: BackendCommand) -> Iterator[Rig]:
         log = directory / "gateway.log"
         stack.enter_context(running(gateway, (rig.plain_port, rig.tls_port), log))
         yield rig
-
-
-@contextlib.contextmanager
-def running(
-    command: Sequence[str], ports: Sequence[int], log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ready once it accepts on its ports."""
-    with log.open("wb") as output:
-        child = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        for port in ports:
-            _await_accepting(port, child, log)
-        yield child
-    finally:
-        child.terminate()
-        try:
-            child.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def _await_accepting(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < deadline and child.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
-            return
-        time.sleep(0.02)
-    raise RuntimeError(f"{child.args!r} does not listen on {port}:\n{log.read_text()[-2000:]}")
 
 
 def manifests(rig: Rig) -> str:

@@ -19,7 +19,8 @@ from tests.conformance import backends
 from tests.conformance.backends import EMPTY_CALL
 from tests.conformance.programs import Programs
 from tests.conformance.results import Case, Result, Transport
-from tests.conformance.rig import HOST, BackendCommand, running_rig
+from tests.conformance.rig import BackendCommand, running_rig
+from tests.testkit.processes import HOST
 
 EMPTY_MESSAGE = bytes(5)
 UPLOAD_BYTES = 4 << 20

@@ -10,7 +10,8 @@ import pytest
 from tests.conformance import h2spec
 from tests.conformance.programs import Programs
 from tests.conformance.results import Transport
-from tests.conformance.rig import HOST, Rig
+from tests.conformance.rig import Rig
+from tests.testkit.processes import HOST
 
 
 @pytest.mark.parametrize("transport", Transport)
