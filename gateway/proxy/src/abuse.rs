@@ -60,7 +60,7 @@ impl Worker {
 
 /// Adds what is new since the last time.
 pub(crate) fn count_stream_faults(conn: &mut Conn, numbers: &Numbers) {
-    let stats = conn.h2.stats();
+    let stats = conn.codec.stats();
     let now = StreamFaults {
         refused: stats.streams_refused,
         errors: stats.stream_errors,

@@ -146,9 +146,14 @@ impl Worker {
             idle_timer: None,
             last_call_ms: self.now_ms,
         };
-        let h2 = Connection::new(self.server_config());
-        self.conns
-            .insert(Conn::new(id, transport, h2, Side::Down(down), self.now_ms));
+        let codec = Connection::new(self.server_config());
+        self.conns.insert(Conn::new(
+            id,
+            transport,
+            codec,
+            Side::Down(down),
+            self.now_ms,
+        ));
         Ok(())
     }
 

@@ -18,8 +18,8 @@ impl Worker {
         let text =
             b"content-type must begin with `application/grpc`: this listener serves gRPC only\n";
         let conn = &mut self.conns[down.conn];
-        let _gone = conn.h2.send_headers(down.stream, list.iter(), false);
-        let _gone = conn.h2.send_data(down.stream, text, true);
+        let _gone = conn.codec.send_headers(down.stream, list.iter(), false);
+        let _gone = conn.codec.send_data(down.stream, text, true);
         list.clear();
         self.work_list = list;
         self.stats.numbers.local_replies.add(1);
@@ -53,10 +53,10 @@ impl Worker {
             Field::new(b":status", b"200"),
             Field::new(b"content-type", b"application/grpc"),
         ];
-        let _gone = conn.h2.send_headers(down.stream, head, false);
-        let _gone = conn.h2.send_data(down.stream, body, false);
+        let _gone = conn.codec.send_headers(down.stream, head, false);
+        let _gone = conn.codec.send_data(down.stream, body, false);
         let trailers = [Field::new(b"grpc-status", b"0")];
-        let _gone = conn.h2.send_headers(down.stream, trailers, true);
+        let _gone = conn.codec.send_headers(down.stream, trailers, true);
         self.end_answered_stream(down, ended);
     }
 
@@ -66,7 +66,7 @@ impl Worker {
         let list = &mut self.work_list;
         reply.trailers_only(marked, list);
         let conn = &mut self.conns[down.conn];
-        let _gone = conn.h2.send_headers(down.stream, list.iter(), true);
+        let _gone = conn.codec.send_headers(down.stream, list.iter(), true);
         list.clear();
         self.stats.numbers.local_replies.add(1);
         self.end_answered_stream(down, ended);
@@ -76,8 +76,8 @@ impl Worker {
     /// have to wait, the client ends the stream itself.
     fn end_answered_stream(&mut self, down: StreamAt, ended: bool) {
         let conn = &mut self.conns[down.conn];
-        if !ended && conn.h2.queued(down.stream) == 0 {
-            conn.h2.reset(down.stream, ErrorCode::NoError);
+        if !ended && conn.codec.queued(down.stream) == 0 {
+            conn.codec.reset(down.stream, ErrorCode::NoError);
         }
         self.mark_dirty(down.conn);
     }

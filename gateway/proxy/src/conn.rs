@@ -69,7 +69,7 @@ pub(crate) enum ConnectFault {
 pub(crate) struct Conn {
     pub id: ConnId,
     pub transport: Transport,
-    pub h2: Connection,
+    pub codec: Connection,
     pub side: Side,
     /// Calls with a stream here; each call knows its index.
     pub calls: Vec<CallId>,
@@ -205,12 +205,18 @@ impl From<&io::Error> for ConnectFault {
 // === impl Conn ===
 
 impl Conn {
-    pub fn new(id: ConnId, transport: Transport, h2: Connection, side: Side, now_ms: u64) -> Self {
+    pub fn new(
+        id: ConnId,
+        transport: Transport,
+        codec: Connection,
+        side: Side,
+        now_ms: u64,
+    ) -> Self {
         let held = matches!(side, Side::Down(_));
         Self {
             id,
             transport,
-            h2,
+            codec,
             side,
             calls: Vec::new(),
             by_slot: Vec::new(),
@@ -236,13 +242,13 @@ impl Conn {
     pub fn connecting(
         id: ConnId,
         transport: Transport,
-        h2: Connection,
+        codec: Connection,
         side: Side,
         now_ms: u64,
     ) -> Self {
         Self {
             write_blocked: true,
-            ..Self::new(id, transport, h2, side, now_ms)
+            ..Self::new(id, transport, codec, side, now_ms)
         }
     }
 
@@ -299,7 +305,7 @@ impl Conn {
         const HEADERS: u8 = 1;
         const CONTINUATION: u8 = 9;
         let is_frame_of_block = matches!(self.rest.get(3), Some(&HEADERS | &CONTINUATION));
-        is_frame_of_block || self.h2.is_amid_headers()
+        is_frame_of_block || self.codec.is_amid_headers()
     }
 
     /// Keeps the bytes of an unfinished frame for the next read.
@@ -317,18 +323,18 @@ impl Conn {
 
     /// True when a flush could do something.
     pub fn wants_flush(&self) -> bool {
-        let speaks = self.h2.wants_write() && !self.held;
+        let speaks = self.codec.wants_write() && !self.held;
         !self.write_blocked && (speaks || self.transport.wants_flush())
     }
 
     /// Writes what the socket takes; events are bodies that moved up behind what was written.
     pub fn flush(&mut self, now_ms: u64, events: &mut Events) -> io::Result<()> {
-        while !self.held && !self.write_blocked && self.h2.wants_write() {
-            match self.transport.write(self.h2.output()) {
+        while !self.held && !self.write_blocked && self.codec.wants_write() {
+            match self.transport.write(self.codec.output()) {
                 Ok(count) => {
                     self.last_write_ms = now_ms;
-                    let all = count == self.h2.output().len();
-                    self.h2.advance_output(count, events);
+                    let all = count == self.codec.output().len();
+                    self.codec.advance_output(count, events);
                     self.write_blocked = !all && self.transport.short_read_means_empty();
                 }
                 Err(error) if not_yet(&error) => self.write_blocked = true,

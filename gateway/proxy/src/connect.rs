@@ -110,12 +110,12 @@ impl Worker {
             idle_timer: None,
             last_call_ms: self.now_ms,
         };
-        let h2 = Connection::new(Config {
+        let codec = Connection::new(Config {
             initial_stream_window: RESPONSE_WINDOW.min(self.settings.stream_window),
             stream_queue_max: self.settings.stream_window as usize + KEPT_BYTES_MAX,
             ..Config::client()
         });
-        let conn = Conn::connecting(id, transport, h2, Side::Up(up), self.now_ms);
+        let conn = Conn::connecting(id, transport, codec, Side::Up(up), self.now_ms);
         self.conns.insert(conn);
         self.pools[pool].conns.push(key);
         self.stats.numbers.upstream_connections.add(1);

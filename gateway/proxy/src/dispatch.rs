@@ -272,7 +272,7 @@ impl Worker {
         let bare = call.request_ended && call.body.is_empty();
         let list = &mut self.work_list;
         upstream_headers(call, &self.routes.get(call.route).route, self.now_ms, list);
-        let sent = conn.h2.send_headers(up.stream, list.iter(), bare);
+        let sent = conn.codec.send_headers(up.stream, list.iter(), bare);
         call.up_ended = bare;
         list.clear();
         self.mark_dirty(up.conn);

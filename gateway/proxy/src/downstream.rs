@@ -96,7 +96,7 @@ impl Worker {
                     stream: *stream,
                 };
                 // Taken back in the same breath: no endpoint is bothered with it.
-                if self.conns[key].h2.is_live(*stream) {
+                if self.conns[key].codec.is_live(*stream) {
                     self.on_request(down, events.fields(*headers), *end_stream);
                 }
             }
@@ -111,7 +111,7 @@ impl Worker {
                 match self.call_of_down(key, *stream) {
                     Some(id) => self.on_request_data(id, data, *flow_len, *end_stream),
                     None => {
-                        self.conns[key].h2.release(*stream, *flow_len);
+                        self.conns[key].codec.release(*stream, *flow_len);
                     }
                 }
             }
@@ -223,7 +223,7 @@ impl Worker {
         match down.phase {
             DownPhase::Http2 => {
                 down.phase = DownPhase::Leaving;
-                conn.h2.go_away(ErrorCode::NoError, true, why);
+                conn.codec.go_away(ErrorCode::NoError, true, why);
                 self.mark_dirty(key);
             }
             // One that is being set up is asked when it stands.
@@ -240,7 +240,7 @@ impl Worker {
         match down.phase {
             DownPhase::Http2 | DownPhase::Leaving => {
                 down.phase = DownPhase::Final;
-                conn.h2.go_away(ErrorCode::NoError, false, b"draining");
+                conn.codec.go_away(ErrorCode::NoError, false, b"draining");
                 self.mark_dirty(key);
             }
             DownPhase::Preface => return self.kill(key, Death::Finished),
@@ -255,8 +255,8 @@ impl Worker {
             return;
         };
         let quiet = conn.calls.is_empty()
-            && conn.h2.stream_count() == 0
-            && !conn.h2.wants_write()
+            && conn.codec.stream_count() == 0
+            && !conn.codec.wants_write()
             && !conn.transport.wants_flush();
         if quiet
             && conn
@@ -279,11 +279,11 @@ impl Worker {
         if ended {
             return true;
         }
-        if conn.h2.queued(down.stream) > 0 {
+        if conn.codec.queued(down.stream) > 0 {
             self.calls[id.key as usize].phase = Phase::Closing;
             return false;
         }
-        conn.h2.reset(down.stream, ErrorCode::NoError);
+        conn.codec.reset(down.stream, ErrorCode::NoError);
         self.mark_dirty(down.conn);
         true
     }

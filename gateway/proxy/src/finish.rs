@@ -19,7 +19,7 @@ impl Worker {
         if let Some(conn) = self.conns.get_mut(down.conn)
             && conn.dead.is_none()
         {
-            conn.h2.reset(down.stream, ErrorCode::Cancel);
+            conn.codec.reset(down.stream, ErrorCode::Cancel);
             self.mark_dirty(down.conn);
         }
         if !counted {
@@ -47,7 +47,7 @@ impl Worker {
         let down = call.down;
         let _gone_is_seen_as_reset =
             self.conns[down.conn]
-                .h2
+                .codec
                 .send_headers(down.stream, list.iter(), true);
         list.clear();
         self.mark_dirty(down.conn);

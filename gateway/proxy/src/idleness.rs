@@ -94,7 +94,7 @@ impl Worker {
             self.look_for_idleness_at(id.key, now_ms + GOODBYE_MS);
         } else {
             self.conns[id.key]
-                .h2
+                .codec
                 .go_away(ErrorCode::NoError, false, b"idle");
             self.kill(id.key, Death::Finished);
         }

@@ -99,7 +99,7 @@ impl Worker {
             Look::Again(at_ms) => at_ms,
             Look::Ping(at_ms) => {
                 let conn = &mut self.conns[id.key];
-                conn.h2.ping(now_ms.to_be_bytes());
+                conn.codec.ping(now_ms.to_be_bytes());
                 conn.ping_sent_ms = Some(now_ms);
                 conn.pings_in_vain += 1;
                 self.mark_dirty(id.key);

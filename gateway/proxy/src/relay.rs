@@ -98,7 +98,7 @@ impl Worker {
     }
 
     fn send_up(&mut self, id: CallId, up: StreamAt, data: &[u8], end: bool) {
-        let sent = self.conns[up.conn].h2.send_data(up.stream, data, end);
+        let sent = self.conns[up.conn].codec.send_data(up.stream, data, end);
         if sent.is_ok() {
             self.calls[id.key as usize].up_ended |= end;
             self.mark_dirty(up.conn);
@@ -109,7 +109,7 @@ impl Worker {
     pub fn settle_request(&mut self, id: CallId) {
         let Some(call) = self.call(id) else { return };
         let queued = match call.up {
-            Some(up) => self.conns[up.conn].h2.queued(up.stream) as u32,
+            Some(up) => self.conns[up.conn].codec.queued(up.stream) as u32,
             None => return,
         };
         self.give_back_request(id, queued);
@@ -124,7 +124,7 @@ impl Worker {
         call.request_owed -= bytes;
         let down = call.down;
         let conn = &mut self.conns[down.conn];
-        conn.h2.release(down.stream, bytes);
+        conn.codec.release(down.stream, bytes);
         if conn.wants_flush() {
             self.mark_dirty(down.conn);
         }
@@ -180,7 +180,7 @@ impl Worker {
         self.begin_response(id);
         let _gone_is_seen_as_reset =
             self.conns[down.conn]
-                .h2
+                .codec
                 .send_headers(down.stream, list.iter(), false);
         self.mark_dirty(down.conn);
         self.recycle(list, Vec::new());
@@ -228,7 +228,7 @@ impl Worker {
         response_headers(call, &self.routes.get(call.route).route, fields, list);
         let _gone_is_seen_as_reset =
             self.conns[down.conn]
-                .h2
+                .codec
                 .send_headers(down.stream, list.iter(), end);
         list.clear();
         self.mark_dirty(down.conn);
@@ -245,7 +245,9 @@ impl Worker {
         }
         let call = &self.calls[id.key as usize];
         let down = call.down;
-        let sent = self.conns[down.conn].h2.send_data(down.stream, data, end);
+        let sent = self.conns[down.conn]
+            .codec
+            .send_data(down.stream, data, end);
         self.mark_dirty(down.conn);
         if sent.is_err() {
             return self.on_cancelled(id);
@@ -275,14 +277,14 @@ impl Worker {
     fn settle_response(&mut self, id: CallId) {
         let call = &mut self.calls[id.key as usize];
         let Some(up) = call.up else { return };
-        let queued = self.conns[call.down.conn].h2.queued(call.down.stream) as u32;
+        let queued = self.conns[call.down.conn].codec.queued(call.down.stream) as u32;
         let bytes = call.response_owed.saturating_sub(queued);
         if bytes == 0 {
             return;
         }
         call.response_owed -= bytes;
         let conn = &mut self.conns[up.conn];
-        let told = conn.h2.release(up.stream, bytes);
+        let told = conn.codec.release(up.stream, bytes);
         if told && queued == 0 {
             self.widen_response(id, up);
         }
@@ -296,11 +298,11 @@ impl Worker {
     fn widen_response(&mut self, id: CallId, up: StreamAt) {
         let call = &self.calls[id.key as usize];
         let down = &self.conns[call.down.conn];
-        let held = down.widened_bytes as usize + down.h2.queued_in_all();
+        let held = down.widened_bytes as usize + down.codec.queued_in_all();
         let room = WIDENED_MAX.saturating_sub(held) as u32;
         let most = self.settings.stream_window - RESPONSE_WINDOW - call.response_widened;
         let down = call.down.conn;
-        let by = self.conns[up.conn].h2.widen(up.stream, most.min(room));
+        let by = self.conns[up.conn].codec.widen(up.stream, most.min(room));
         self.calls[id.key as usize].response_widened += by;
         self.conns[down].widened_bytes += by;
     }

@@ -43,7 +43,7 @@ impl Worker {
                 match self.call_of_up(key, *stream, *token) {
                     Some(id) => self.on_response_data(id, data, *flow_len, *end_stream),
                     None => {
-                        self.conns[key].h2.release(*stream, *flow_len);
+                        self.conns[key].codec.release(*stream, *flow_len);
                     }
                 }
             }
@@ -288,7 +288,7 @@ impl Worker {
 
     /// Asks an endpoint to end a stream that nobody waits for.
     pub fn cancel_up(&mut self, up: StreamAt, code: ErrorCode) {
-        self.conns[up.conn].h2.reset(up.stream, code);
+        self.conns[up.conn].codec.reset(up.stream, code);
         self.mark_dirty(up.conn);
     }
 }

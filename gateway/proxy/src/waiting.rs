@@ -13,7 +13,7 @@ impl Worker {
         let ready = |key: &&usize| {
             let conn = &self.conns[**key];
             let open = matches!(&conn.side, Side::Up(up) if up.phase == UpPhase::Ready);
-            open && conn.dead.is_none() && conn.h2.can_open()
+            open && conn.dead.is_none() && conn.codec.can_open()
         };
         let conns = self.pools[pool].conns.iter().filter(ready);
         conns
@@ -50,8 +50,8 @@ impl Worker {
         for key in &self.pools[pool].conns {
             let conn = &mut self.conns[*key];
             let ready = matches!(&conn.side, Side::Up(up) if up.phase == UpPhase::Ready);
-            if ready && conn.dead.is_none() && !conn.h2.can_open() {
-                let _at_limit = conn.h2.open(0);
+            if ready && conn.dead.is_none() && !conn.codec.can_open() {
+                let _at_limit = conn.codec.open(0);
             }
         }
     }
@@ -86,7 +86,7 @@ impl Worker {
     /// Opens the stream of a try.
     pub fn open_stream(&mut self, id: CallId, key: usize) {
         let conn = &mut self.conns[key];
-        match conn.h2.open(id.token()) {
+        match conn.codec.open(id.token()) {
             Ok(stream) => self.send_request(id, StreamAt { conn: key, stream }),
             Err(OpenError::AtLimit | OpenError::GoingAway | OpenError::IdsExhausted) => {
                 // `usable_connection` asked before; a connection that changed its mind is not asked again.

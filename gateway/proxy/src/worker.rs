@@ -332,7 +332,7 @@ impl Worker {
     fn on_tick(&mut self) {
         self.timers.set(self.now_ms + TICK_MS, Timer::Tick);
         for (_, conn) in &mut self.conns {
-            conn.h2.tick();
+            conn.codec.tick();
         }
         self.look_for_abuse();
         self.spare_descriptors.fill();

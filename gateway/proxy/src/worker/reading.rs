@@ -92,11 +92,11 @@ impl Worker {
             return;
         };
         events.clear();
-        let outcome = conn.h2.receive(input, events);
+        let outcome = conn.codec.receive(input, events);
         if let Ok(used) = outcome {
             conn.keep(&input[used..]);
         }
-        if conn.is_setting_up() && conn.h2.is_established() {
+        if conn.is_setting_up() && conn.codec.is_established() {
             self.on_down_established(key);
         }
         self.on_events(key, events, input);
