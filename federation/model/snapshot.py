@@ -66,10 +66,33 @@ class FilterChain:
 
 
 @dataclass(frozen=True, slots=True)
+class PingLimit:
+    """PINGs of clients: the least time between two, whether also without calls, and how many early
+    ones are forgiven."""
+
+    min_interval_ms: int
+    without_calls: bool
+    strikes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLife:
+    """How long clients' connections live; ``None`` sets no bound (``model.keepalive``)."""
+
+    max_idle_ms: int | None = None
+    max_age_ms: int | None = None
+    max_age_grace_ms: int | None = None
+    ping_after_ms: int | None = None
+    ping_timeout_ms: int | None = None
+    ping_limit: PingLimit | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Listener:
     """A port that gateways open. All chains share one route table, named ``route_table``.
 
-    ``sections`` are the names of the Gateway's listeners that it serves.
+    ``sections`` are the names of the Gateway's listeners that it serves; ``life`` bounds clients'
+    connections.
     """
 
     name: str
@@ -78,6 +101,7 @@ class Listener:
     chains: tuple[FilterChain, ...]
     route_table: str
     sections: tuple[str, ...] = ()
+    life: ConnectionLife | None = None
 
 
 @dataclass(frozen=True, slots=True)

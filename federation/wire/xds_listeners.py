@@ -9,6 +9,7 @@ no idle or duration limit here, routes set theirs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from envoy.config.core.v3 import address_pb2, base_pb2, protocol_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
@@ -20,7 +21,13 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from google.protobuf import wrappers_pb2
 
-from federation.model.snapshot import FilterChain, Listener, PeerTls, TlsTermination
+from federation.model.snapshot import (
+    ConnectionLife,
+    FilterChain,
+    Listener,
+    PeerTls,
+    TlsTermination,
+)
 from federation.wire.xds_values import ads, duration, metadata, packed, peer_tls_context
 
 MAX_CONCURRENT_STREAMS = 1000
@@ -32,6 +39,10 @@ messages over long paths need the upper end."""
 
 CONNECTION_WINDOW_BYTES = 4 << 20
 """Receive window per connection: a few busy streams at full window."""
+
+
+PING_TIMEOUT_MS = 20_000
+"""Where none is given; gRPC's default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +59,7 @@ def listener(source: Listener, node: NodeView) -> listener_pb2.Listener:
         name=source.name,
         address=_address(node, source.port),
         filter_chains=[_chain(chain, source) for chain in source.chains],
-        metadata=metadata({"kind": source.kind.value}),
+        metadata=metadata({"kind": source.kind.value, **_own_life(source.life)}),
         enable_reuse_port=wrappers_pb2.BoolValue(value=True),
     )
     if any(chain.tls is not None for chain in source.chains):
@@ -57,6 +68,23 @@ def listener(source: Listener, node: NodeView) -> listener_pb2.Listener:
             typed_config=packed(tls_inspector_pb2.TlsInspector()),
         )
     return message
+
+
+def _own_life(life: ConnectionLife | None) -> dict[str, Any]:
+    """What Envoy has no field for: the grace of old connections, and a limit of clients' PINGs."""
+    if life is None:
+        return {}
+    limit = life.ping_limit
+    own: dict[str, Any] = {}
+    if life.max_age_grace_ms is not None:
+        own["max_age_grace_ms"] = life.max_age_grace_ms
+    if limit is not None:
+        own["ping_limit"] = {
+            "min_interval_ms": limit.min_interval_ms,
+            "without_calls": limit.without_calls,
+            "strikes": limit.strikes,
+        }
+    return {"connection": own} if own else {}
 
 
 def _address(node: NodeView, port: int) -> address_pb2.Address:
@@ -98,17 +126,38 @@ def _connection_manager(
                 name="envoy.filters.http.router", typed_config=packed(router_pb2.Router())
             )
         ],
-        http2_protocol_options=protocol_pb2.Http2ProtocolOptions(
-            max_concurrent_streams=wrappers_pb2.UInt32Value(value=MAX_CONCURRENT_STREAMS),
-            initial_stream_window_size=wrappers_pb2.UInt32Value(value=STREAM_WINDOW_BYTES),
-            initial_connection_window_size=wrappers_pb2.UInt32Value(value=CONNECTION_WINDOW_BYTES),
-        ),
+        http2_protocol_options=_http2(source.life),
+        common_http_protocol_options=_common(source.life),
         stream_idle_timeout=duration(0),
         strip_any_host_port=True,
         # A method's path is compared as sent: gRPC knows no dot segments, no escapes.
         normalize_path=wrappers_pb2.BoolValue(value=False),
         use_remote_address=wrappers_pb2.BoolValue(value=True),
     )
+
+
+def _http2(life: ConnectionLife | None) -> protocol_pb2.Http2ProtocolOptions:
+    options = protocol_pb2.Http2ProtocolOptions(
+        max_concurrent_streams=wrappers_pb2.UInt32Value(value=MAX_CONCURRENT_STREAMS),
+        initial_stream_window_size=wrappers_pb2.UInt32Value(value=STREAM_WINDOW_BYTES),
+        initial_connection_window_size=wrappers_pb2.UInt32Value(value=CONNECTION_WINDOW_BYTES),
+    )
+    if life is not None and life.ping_after_ms is not None:
+        timeout_ms = PING_TIMEOUT_MS if life.ping_timeout_ms is None else life.ping_timeout_ms
+        options.connection_keepalive.interval.CopyFrom(duration(life.ping_after_ms))
+        options.connection_keepalive.timeout.CopyFrom(duration(timeout_ms))
+    return options
+
+
+def _common(life: ConnectionLife | None) -> protocol_pb2.HttpProtocolOptions | None:
+    if life is None or (life.max_idle_ms is None and life.max_age_ms is None):
+        return None
+    options = protocol_pb2.HttpProtocolOptions()
+    if life.max_idle_ms is not None:
+        options.idle_timeout.CopyFrom(duration(life.max_idle_ms))
+    if life.max_age_ms is not None:
+        options.max_connection_duration.CopyFrom(duration(life.max_age_ms))
+    return options
 
 
 def _transport_socket(tls: TlsTermination | PeerTls) -> base_pb2.TransportSocket:

@@ -7,6 +7,7 @@ Leaves to others: routes (``routes``), TLS (``tls``), opening the port (the core
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
@@ -15,6 +16,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
+from gateway.xds_translate.connections import connection_of, with_own
 from gateway.xds_translate.endpoints import ip_port
 from gateway.xds_translate.fields import (
     UnsupportedFieldError,
@@ -52,8 +54,9 @@ def translate_listener(listener: listener_pb2.Listener) -> Piece:
         _chain(chain, f"filter_chains[{index}]")
         for index, chain in enumerate(listener.filter_chains)
     ]
-    table = _same([name for name, _ in chains], "filter_chains", "route table")
-    tls = _tls([context for _, context in chains])
+    table = _same([chain.table for chain in chains], "filter_chains", "route table")
+    bounds = _same([chain.connection for chain in chains], "filter_chains", "connection settings")
+    tls = _tls([chain.tls for chain in chains])
     host, port = ip_port(listener.address, "address")
     kind = own_metadata(listener).get("kind", _KINDS[0])
     if kind not in _KINDS:
@@ -66,14 +69,21 @@ def translate_listener(listener: listener_pb2.Listener) -> Piece:
             "port": port,
             "kind": kind,
             "tls": tls,
+            "connection": with_own(bounds, listener),
             "route_table": table,
         },
         needs=frozenset({PieceId(Kind.ROUTE_TABLES, table), *_secrets(tls)}),
     )
 
 
-def _chain(chain: listener_components_pb2.FilterChain, path: str) -> tuple[str, TlsNames | None]:
-    """Route table and TLS of one chain."""
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    table: str
+    tls: TlsNames | None
+    connection: dict[str, Any]
+
+
+def _chain(chain: listener_components_pb2.FilterChain, path: str) -> _Chain:
     only(
         chain,
         path,
@@ -93,26 +103,31 @@ def _chain(chain: listener_components_pb2.FilterChain, path: str) -> tuple[str, 
         http_connection_manager_pb2.HttpConnectionManager,
         f"{path}.filters[0].typed_config",
     )
-    table = _route_table(manager, f"{path}.filters[0].typed_config")
+    where = f"{path}.filters[0].typed_config"
+    table, connection = _route_table(manager, where), connection_of(manager, where)
     if not chain.HasField("transport_socket"):
-        return table, None
+        return _Chain(table, None, connection)
     where = join(path, "transport_socket.typed_config")
     context = unpack(chain.transport_socket.typed_config, tls_pb2.DownstreamTlsContext, where)
-    return table, _downstream(context, where)
+    return _Chain(table, _downstream(context, where), connection)
 
 
 def _route_table(manager: http_connection_manager_pb2.HttpConnectionManager, path: str) -> str:
     only(
         manager,
         path,
-        reads=("codec_type", "rds", "http_filters"),
+        reads=(
+            "codec_type",
+            "rds",
+            "http_filters",
+            "common_http_protocol_options",
+            "http2_protocol_options",
+        ),
         # Limits of streams and windows are the gateway's own settings; the rest concerns HTTP/1 and
         # headers that this gateway does not touch.
         ignores=(
             "stat_prefix",
-            "http2_protocol_options",
             "stream_idle_timeout",
-            "common_http_protocol_options",
             "strip_any_host_port",
             "normalize_path",
             "use_remote_address",

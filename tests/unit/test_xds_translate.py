@@ -14,6 +14,7 @@ from google.protobuf import any_pb2
 
 from federation.model.base import ClusterId, Region
 from federation.model.snapshot import (
+    ConnectionLife,
     ConnectionLimits,
     Endpoint,
     EndpointSet,
@@ -29,6 +30,7 @@ from federation.model.snapshot import (
     OutlierDetection,
     PathMatch,
     PeerTls,
+    PingLimit,
     Refuse,
     Retry,
     Route,
@@ -95,12 +97,29 @@ def test_a_tls_listener_names_its_certificates_and_table() -> None:
             "client_ca": None,
             "allowed_spiffe": [],
         },
+        "connection": {},
         "route_table": "infra/gw/443",
     }
     assert piece.needs == {
         PieceId(Kind.ROUTE_TABLES, "infra/gw/443"),
         PieceId(Kind.SECRETS, "infra/a"),
         PieceId(Kind.SECRETS, "infra/b"),
+    }
+
+
+def test_the_life_of_connections_travels_whole() -> None:
+    limit = PingLimit(min_interval_ms=10_000, without_calls=True, strikes=1)
+    life = ConnectionLife(300_000, 1_800_000, 30_000, 60_000, 20_000, limit)
+    listener = Listener(
+        "n", ListenerKind.INGRESS, 80, (FilterChain("a"),), "n", sections=("a",), life=life
+    )
+    assert only_piece(listeners=(listener,)).body["connection"] == {
+        "max_idle_ms": 300_000,
+        "max_age_ms": 1_800_000,
+        "max_age_grace_ms": 30_000,
+        "ping_after_ms": 60_000,
+        "ping_timeout_ms": 20_000,
+        "ping_limit": {"min_interval_ms": 10_000, "without_calls": True, "strikes": 1},
     }
 
 

@@ -11,7 +11,7 @@ for the others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeVar
 
 from federation.derive.compile.eastwest import build_east_west, exported_upstreams
@@ -27,6 +27,11 @@ from federation.derive.compile.gateways import (
 from federation.derive.compile.imports import import_status
 from federation.derive.compile.index import Index, index
 from federation.derive.compile.inputs import Compiled, CompileInputs
+from federation.derive.compile.keepalive import (
+    GatewayKeepalive,
+    keepalive_of,
+    keepalive_statuses,
+)
 from federation.derive.compile.listeners import ListenersByGateway, judge_listeners
 from federation.derive.compile.multicluster import multicluster_status
 from federation.derive.compile.policies import (
@@ -60,14 +65,16 @@ def compile_cluster(inputs: CompileInputs) -> Compiled:
     """Compile ``inputs``."""
     look_up = index(inputs)
     gateways = served_gateways(look_up)
-    listeners = judge_listeners(look_up, gateways)
+    keepalives = {gateway.key: keepalive_of(look_up, gateway) for gateway in gateways}
+    listeners = judge_listeners(look_up, gateways, keepalives)
     policies = assign_policies(look_up)
     routes = [
         compile_route(look_up, listeners, source, policies.by_route.get(source.key))
         for source in look_up.objects.of(GRPCRoute)
     ]
     statuses = {
-        **_gateway_statuses(look_up, gateways, listeners, routes),
+        **_gateway_statuses(look_up, gateways, listeners, keepalives, routes),
+        **keepalive_statuses(look_up, keepalives),
         **{route.source.key: route_status(look_up, route) for route in routes},
         **_policy_statuses(look_up, policies),
         **_multicluster_statuses(look_up),
@@ -128,6 +135,7 @@ def _gateway_statuses(
     look_up: Index,
     gateways: Iterable[Gateway],
     listeners: ListenersByGateway,
+    keepalives: Mapping[ObjectKey, GatewayKeepalive],
     routes: Iterable[CompiledRoute],
 ) -> Statuses:
     statuses: Statuses = {}
@@ -138,7 +146,9 @@ def _gateway_statuses(
     attached = _attached_routes(routes)
     for gateway in gateways:
         counts = {name: count for (key, name), count in attached.items() if key == gateway.key}
-        statuses[gateway.key] = gateway_status(gateway, listeners[gateway.key], counts)
+        statuses[gateway.key] = gateway_status(
+            gateway, listeners[gateway.key], counts, keepalives[gateway.key].problem
+        )
     return statuses
 
 

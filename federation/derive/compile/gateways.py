@@ -51,24 +51,30 @@ def class_status(index: Index, source: GatewayClass) -> ObjectStatus | None:
 
 
 def gateway_status(
-    source: Gateway, states: tuple[ListenerState, ...], attached: Mapping[str, int]
+    source: Gateway,
+    states: tuple[ListenerState, ...],
+    attached: Mapping[str, int],
+    parameters: Problem | None,
 ) -> ObjectStatus:
-    """The status of a Gateway; ``attached`` counts routes by listener name."""
+    """The status of a Gateway; ``attached`` counts routes by listener name.
+
+    ``parameters`` is what is wrong with its parameters.
+    """
     return ObjectStatus(
         observed_generation=source.metadata.generation,
-        conditions=_gateway_conditions(source, states),
+        conditions=_gateway_conditions(source, states, parameters),
         listeners=tuple(_listener_status(state, states, attached) for state in states),
     )
 
 
 def _gateway_conditions(
-    source: Gateway, states: tuple[ListenerState, ...]
+    source: Gateway, states: tuple[ListenerState, ...], parameters: Problem | None
 ) -> tuple[Condition, ...]:
     faulty = [state.spec.name for state in states if not state.usable]
     any_usable = len(faulty) < len(states)
     unresolved = [state.spec.name for state in states if state.unresolved is not None]
     return (
-        _accepted(source, faulty, any_usable=any_usable),
+        _accepted(source, faulty, parameters, any_usable=any_usable),
         condition(source, "Programmed", False, PENDING, PENDING_MESSAGE)
         if any_usable
         else condition(source, "Programmed", False, "Invalid", "no listener can be opened"),
@@ -82,7 +88,11 @@ def _gateway_conditions(
     )
 
 
-def _accepted(source: Gateway, faulty: list[str], *, any_usable: bool) -> Condition:
+def _accepted(
+    source: Gateway, faulty: list[str], parameters: Problem | None, *, any_usable: bool
+) -> Condition:
+    if parameters is not None:
+        return condition(source, "Accepted", False, parameters.reason, parameters.message)
     if faulty:
         message = f"not all listeners can be opened, see listener {', '.join(faulty)}"
         return condition(source, "Accepted", any_usable, "ListenersNotValid", message)

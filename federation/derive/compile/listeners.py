@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from federation.derive.compile.certificates import resolve_certificate
 from federation.derive.compile.index import Index
+from federation.derive.compile.keepalive import GatewayKeepalive
 from federation.derive.compile.problem import Problem
 from federation.model.objects import (
     Gateway,
@@ -24,7 +25,7 @@ from federation.model.objects import (
     ObjectKey,
     TlsMode,
 )
-from federation.model.snapshot import TlsSecret
+from federation.model.snapshot import ConnectionLife, TlsSecret
 
 _SERVED = (ListenerProtocol.HTTP, ListenerProtocol.HTTPS)
 
@@ -46,6 +47,7 @@ class ListenerState:
     unresolved: Problem | None = None
     takes_routes: bool = True
     certificates: tuple[TlsSecret, ...] = ()
+    life: ConnectionLife | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -77,14 +79,19 @@ class ListenerState:
 ListenersByGateway = Mapping[ObjectKey, tuple[ListenerState, ...]]
 
 
-def judge_listeners(index: Index, gateways: Iterable[Gateway]) -> ListenersByGateway:
+def judge_listeners(
+    index: Index, gateways: Iterable[Gateway], keepalives: Mapping[ObjectKey, GatewayKeepalive]
+) -> ListenersByGateway:
     """The state of every listener of ``gateways``, which stand oldest first."""
     holders: dict[int, ObjectKey] = {}
     states: dict[ObjectKey, tuple[ListenerState, ...]] = {}
     for gateway in gateways:
         judged = _with_conflicts(
             [
-                _judge(index, gateway, spec, position)
+                replace(
+                    _judge(index, gateway, spec, position),
+                    life=keepalives[gateway.key].life(spec.port),
+                )
                 for position, spec in enumerate(gateway.spec.listeners)
             ]
         )

@@ -87,6 +87,7 @@ def _port(
         chains=tuple(_chain(state) for state in states) if first.encrypted else (_plain(first),),
         route_table=name,
         sections=tuple(state.spec.name for state in states),
+        life=first.life,
     )
     return listener, RouteTable(name=name, virtual_hosts=_virtual_hosts(states, claims))
 

@@ -145,6 +145,7 @@ impl Worker {
             setup_timer: Some(self.timers.set(timeout_ms, Timer::Setup(id))),
             idle_timer: None,
             last_call_ms: self.now_ms,
+            life: None,
         };
         let codec = Connection::new(self.server_config());
         self.conns.insert(Conn::new(

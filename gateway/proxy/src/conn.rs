@@ -10,6 +10,7 @@ use std::io;
 use gateway_h2::{Connection, Events, StreamRef};
 
 use crate::abuse::StreamFaults;
+use crate::age::Life;
 use crate::call::CallId;
 use crate::timers::TimerId;
 use crate::transport::Transport;
@@ -115,6 +116,8 @@ pub(crate) struct Down {
     pub idle_timer: Option<TimerId>,
     /// When the last call began or ended.
     pub last_call_ms: u64,
+    /// What its listener's settings ask for; `None`: nothing.
+    pub life: Option<Box<Life>>,
 }
 
 /// `Preface → Http2 → Leaving → Final`, or `Preface → Refused`.

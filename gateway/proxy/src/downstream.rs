@@ -77,6 +77,7 @@ impl Worker {
         };
         let closed = self.listeners[down.listener].socket.is_none();
         self.timers.cancel(timer);
+        self.watch_age(key);
         self.watch_idleness(key);
         if closed {
             self.ask_to_leave(key, b"draining");
@@ -177,7 +178,8 @@ impl Worker {
             return;
         };
         let listener = down.listener;
-        let timers = [down.setup_timer.take(), down.idle_timer.take()];
+        let age_timer = down.life.take().and_then(|life| life.timer());
+        let timers = [down.setup_timer.take(), down.idle_timer.take(), age_timer];
         for timer in timers.into_iter().flatten() {
             self.timers.cancel(timer);
         }

@@ -52,7 +52,10 @@ impl Worker {
     /// Starts looking for idleness of a client's connection, when that ends connections at all.
     pub fn watch_idleness(&mut self, key: usize) {
         let idle_ms = self.settings.downstream_idle_ms;
-        if idle_ms > 0 {
+        let down = self.conns.get_mut(key).and_then(Conn::down);
+        let is_own =
+            down.is_some_and(|down| down.life.as_ref().is_some_and(|it| it.ends_idleness()));
+        if idle_ms > 0 && !is_own {
             self.look_for_idleness_at(key, self.now_ms + idle_ms);
         }
     }

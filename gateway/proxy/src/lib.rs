@@ -17,6 +17,7 @@
 
 mod abuse;
 mod accept;
+mod age;
 mod answers;
 mod bind;
 mod bounds;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gateway_core::config::{Listener, ListenerKind};
+use gateway_core::config::{ConnectionPolicy, Listener, ListenerKind};
 use gateway_core::{Name, RouteTable};
 use mio::net::TcpListener;
 use rustls::ServerConfig;
@@ -23,6 +23,8 @@ pub(crate) struct WorkerListener {
     pub kind: ListenerKind,
     pub table: Arc<RouteTable>,
     pub tls: Option<Arc<ServerConfig>>,
+    /// How long new connections live.
+    pub connection: ConnectionPolicy,
     /// `None`: closed, the connections drain.
     pub socket: Option<TcpListener>,
     /// The system gave no connection: a timer will ask again.
@@ -43,6 +45,7 @@ impl WorkerListener {
             kind: listener.config.kind,
             table: Arc::clone(&listener.table),
             tls: listener.tls.clone(),
+            connection: listener.config.connection.clone(),
             socket: Some(socket),
             paused: false,
             told_pause: false,
@@ -56,6 +59,7 @@ impl WorkerListener {
         self.kind = listener.config.kind;
         self.table = Arc::clone(&listener.table);
         self.tls.clone_from(&listener.tls);
+        self.connection.clone_from(&listener.config.connection);
     }
 
     /// Answers made here carry their reason for the peer gateway that asked.

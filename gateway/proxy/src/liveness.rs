@@ -64,7 +64,10 @@ impl Worker {
                 let cluster = self.pools[up.pool].cluster;
                 self.clusters[cluster].handle.config.keepalive.clone()
             }
-            Side::Down(_) => {
+            Side::Down(down) => {
+                if down.life.as_ref().is_some_and(|it| it.ends_silence()) {
+                    return None;
+                }
                 let silence_ms = self.settings.downstream_keepalive_ms;
                 (silence_ms > 0).then_some(Keepalive {
                     interval_ms: silence_ms,

@@ -46,6 +46,7 @@ pub(crate) enum Reason {
     Idle,
     Drained,
     Shutdown,
+    ConnectionAge,
     BadRequest,
 }
 
@@ -77,6 +78,7 @@ impl Reason {
             Self::Idle => "idle",
             Self::Drained => "drained",
             Self::Shutdown => "shutdown",
+            Self::ConnectionAge => "connection_age",
             Self::BadRequest => "bad_request",
         }
     }

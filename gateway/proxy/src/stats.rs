@@ -57,6 +57,12 @@ numbers! {
     downstream_handshake_failures,
     /// Downstream connections asked to leave because they had no call for long.
     downstream_idle_closed,
+    /// Downstream connections asked to leave because of their listener's maximum age.
+    downstream_aged,
+    /// Calls ended because the grace of their old connection was over.
+    downstream_cut_calls,
+    /// Downstream connections ended because their PINGs came more often than their listener allows.
+    downstream_ping_limit_ended,
     /// HTTP/1.x requests that got the refusal.
     http1_refused,
     /// Connections ended because the peer broke the protocol or a limit.

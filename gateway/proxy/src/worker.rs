@@ -69,6 +69,8 @@ pub(crate) enum Timer {
     UpIdle(ConnId),
     /// A client's connection may be idle.
     DownIdle(ConnId),
+    /// A client's connection may be old, idle or silent, as its listener's settings have it.
+    Age(ConnId),
     /// A refused request had its time to end.
     Linger(ConnId, StreamRef),
     Liveness(ConnId),
@@ -318,6 +320,7 @@ impl Worker {
             Timer::Accept(listener) => self.on_pause_over(listener),
             Timer::UpIdle(conn) => self.on_up_idle(conn),
             Timer::DownIdle(conn) => self.on_down_idle(conn),
+            Timer::Age(conn) => self.on_age(conn),
             Timer::Linger(conn, stream) => self.on_linger_over(conn, stream),
             Timer::Liveness(conn) => self.on_liveness(conn),
             Timer::Reconnect(pool) => self.on_reconnect(pool),

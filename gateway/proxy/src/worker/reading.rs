@@ -103,6 +103,8 @@ impl Worker {
         if let Err(error) = outcome {
             self.count_violation(error);
             self.kill(key, Death::Protocol);
+        } else {
+            self.judge_pings(key);
         }
     }
 

@@ -1,0 +1,226 @@
+"""How long clients' connections live: age, grace, idleness, PING, and PINGs that are too many."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any, Self
+
+import grpc
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import pytest
+
+from gateway.driver import Driver
+from tests.native.support import (
+    DEADLINE_S,
+    backends,
+    call,
+    channel,
+    core,
+    failure,
+    listener,
+    numbers,
+    serve,
+    simple,
+    unary,
+    wait_until,
+)
+
+
+class Client:
+    """One HTTP/2 connection by the `h2` library, read on demand."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=DEADLINE_S)
+        self.h2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
+        )
+        self.h2.initiate_connection()
+        self.send()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_failure: object) -> None:
+        self.socket.close()
+
+    def send(self) -> None:
+        self.socket.sendall(self.h2.data_to_send())
+
+    def ping(self) -> None:
+        self.h2.ping(b"whatever")
+        self.send()
+
+    def events(self, *, answer: bool = True) -> Iterator[h2.events.Event]:
+        """What comes until the gateway closes; ``answer``: as HTTP/2 asks for."""
+        while data := self.socket.recv(65536):
+            yield from self.h2.receive_data(data)
+            if answer:
+                self.send()
+
+    def last_words(self, *, answer: bool = True) -> list[tuple[int, bytes]]:
+        """Code and debug data of the GOAWAYs until the gateway closes."""
+        return [
+            (int(event.error_code or 0), event.additional_data or b"")
+            for event in self.events(answer=answer)
+            if isinstance(event, h2.events.ConnectionTerminated)
+        ]
+
+
+@pytest.fixture
+def driver() -> Iterator[Driver]:
+    with core() as driver:
+        yield driver
+
+
+def living(address: str, **connection: Any) -> dict[str, Any]:
+    return simple(address, listeners=[listener(connection=connection)])
+
+
+def test_no_call_is_lost_while_connections_age(driver: Driver) -> None:
+    with backends("a") as [backend]:
+        address = serve(driver, living(backend.address, max_age_ms=400, max_age_grace_ms=10_000))
+        stop = threading.Event()
+        failures: list[Exception] = []
+        done = [0, 0, 0]
+
+        def load(number: int) -> None:
+            with channel(address) as client:
+                while not stop.is_set():
+                    try:
+                        assert unary(client)(b"x", timeout=DEADLINE_S) == b"x"
+                    except grpc.RpcError as failure:
+                        failures.append(failure)
+                        return
+                    done[number] += 1
+
+        threads = [threading.Thread(target=load, args=(number,)) for number in range(len(done))]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: failures or numbers(driver)["downstream_aged"] >= 15, "aging")
+        stop.set()
+        for thread in threads:
+            thread.join(DEADLINE_S)
+        assert failures == []
+        assert all(count > 100 for count in done)
+        assert numbers(driver)["downstream_cut_calls"] == 0
+
+
+def test_a_long_call_outlives_the_age_of_its_connection(driver: Driver) -> None:
+    with backends("a") as [backend]:
+        address = serve(driver, living(backend.address, max_age_ms=100))
+        with channel(address) as client:
+            go_on = threading.Event()
+
+            def requests() -> Iterator[bytes]:
+                yield b"1"
+                go_on.wait(DEADLINE_S)
+                yield b"2"
+
+            bidi: grpc.StreamStreamMultiCallable[Any, Any] = client.stream_stream("/test.Echo/Bidi")
+            stream = bidi(requests(), timeout=DEADLINE_S)
+            assert next(stream) == b"1"
+            wait_until(lambda: numbers(driver)["downstream_aged"] == 1, "the connection is old")
+            # Calls after that go to another connection; that of the stream stands.
+            call(client)
+            wait_until(lambda: numbers(driver)["downstream_accepted"] >= 2, "a new connection")
+            go_on.set()
+            assert list(stream) == [b"2"]
+
+
+def test_calls_that_outlive_the_grace_end_as_unavailable(driver: Driver) -> None:
+    with backends("a") as [backend]:
+        address = serve(driver, living(backend.address, max_age_ms=100, max_age_grace_ms=200))
+        with channel(address) as client:
+            error = failure(client, "Hang")
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert "maximum age" in (error.details() or "")
+        assert numbers(driver)["downstream_cut_calls"] == 1
+
+
+def test_a_connection_without_calls_is_asked_to_leave(driver: Driver) -> None:
+    with backends("a") as [backend]:
+        address = serve(driver, living(backend.address, max_idle_ms=200))
+        with Client(address) as client:
+            assert client.last_words()[0] == (0, b"max_idle")
+        with channel(address) as caller:
+            call(caller)
+            wait_until(lambda: numbers(driver)["downstream_idle_closed"] == 2, "idle after a call")
+            call(caller)
+
+
+def test_idleness_does_not_begin_before_the_last_call_ends(driver: Driver) -> None:
+    with backends("a") as [backend]:
+        address = serve(driver, living(backend.address, max_idle_ms=100))
+        with channel(address) as client:
+            assert failure(client, "Hang", timeout=1).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert numbers(driver)["downstream_accepted"] == 1
+        assert numbers(driver)["downstream_idle_closed"] == 0
+
+
+def test_a_client_that_answers_no_ping_is_dead(driver: Driver) -> None:
+    with backends("a") as [backend]:
+        address = serve(driver, living(backend.address, ping_after_ms=100, ping_timeout_ms=200))
+        with Client(address) as silent:
+            said = list(silent.events(answer=False))
+        assert sum(isinstance(event, h2.events.PingReceived) for event in said) == 1
+        assert numbers(driver)["liveness_deaths"] == 1
+
+
+def test_a_client_that_answers_pings_stays(driver: Driver) -> None:
+    with backends("a") as [backend]:
+        address = serve(driver, living(backend.address, ping_after_ms=50, ping_timeout_ms=2_000))
+        with Client(address) as alive:
+            pings = (e for e in alive.events() if isinstance(e, h2.events.PingReceived))
+            assert len(list(itertools.islice(pings, 5))) == 5
+        assert numbers(driver)["liveness_deaths"] == 0
+
+
+def limited(**limit: Any) -> dict[str, Any]:
+    return {"ping_limit": limit}
+
+
+def test_pings_above_the_limit_end_the_connection(driver: Driver) -> None:
+    with backends("a") as [backend]:
+        limit = limited(min_interval_ms=60_000, without_calls=True, strikes=1)
+        address = serve(driver, living(backend.address, **limit))
+        with Client(address) as client:
+            for _ in range(3):
+                client.ping()
+            calm = int(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+            assert client.last_words()[-1] == (calm, b"too_many_pings")
+        assert numbers(driver)["downstream_ping_limit_ended"] == 1
+
+
+def test_pings_within_the_limit_are_answered(driver: Driver) -> None:
+    with backends("a") as [backend]:
+        limit = limited(min_interval_ms=60_000, without_calls=True, strikes=4)
+        address = serve(driver, living(backend.address, **limit))
+        with Client(address) as client:
+            for _ in range(5):
+                client.ping()
+            answers = (e for e in client.events() if isinstance(e, h2.events.PingAckReceived))
+            assert len(list(itertools.islice(answers, 5))) == 5
+        assert numbers(driver)["downstream_ping_limit_ended"] == 0
+
+
+def test_a_grpc_client_that_pings_too_often_is_calmed_down(driver: Driver) -> None:
+    with backends("a") as [backend]:
+        limit = limited(min_interval_ms=60_000, strikes=1)
+        address = serve(driver, living(backend.address, **limit))
+        options = (
+            ("grpc.keepalive_time_ms", 50),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.keepalive_permit_without_calls", 1),
+        )
+        with channel(address, options=options) as client:
+            error = failure(client, "Hang")
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert "too_many_pings" in (error.details() or "").lower().replace(" ", "_")
+        assert numbers(driver)["downstream_ping_limit_ended"] >= 1
