@@ -21,7 +21,7 @@ from gateway import _native
 from gateway.errors import GatewayError
 from gateway.settings import CoreSettings
 
-_CRATES: Final = ("binding", "core", "h2", "proxy")
+_CRATES: Final = ("binding", "core", "h1", "h2", "proxy")
 
 PACKAGE: Final = Path(__file__).parent
 """In development the Rust sources stand beside this package; a wheel brings none."""

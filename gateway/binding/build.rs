@@ -8,7 +8,7 @@ use std::{env, fs, io};
 
 use sha2::{Digest, Sha256};
 
-const CRATES: [&str; 4] = ["binding", "core", "h2", "proxy"];
+const CRATES: [&str; 5] = ["binding", "core", "h1", "h2", "proxy"];
 
 fn main() -> io::Result<()> {
     let manifest_dir = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");

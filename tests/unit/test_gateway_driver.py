@@ -14,7 +14,7 @@ from gateway.settings import CoreSettings
 
 def sources(root: Path, text: str) -> Path:
     """The four crates with one file each."""
-    for crate in ("binding", "core", "h2", "proxy"):
+    for crate in ("binding", "core", "h1", "h2", "proxy"):
         (root / crate / "src").mkdir(parents=True, exist_ok=True)
         (root / crate / "Cargo.toml").write_text("[package]\n")
         (root / crate / "src" / "lib.rs").write_text(text)

@@ -162,6 +162,12 @@ pub struct Fields<'a> {
 // === impl StreamRef ===
 
 impl StreamRef {
+    /// A handle made by another codec that tells its caller the same events; `slot` is the stream's place in its table.
+    #[must_use]
+    pub const fn new(id: u32, slot: u32) -> Self {
+        Self { id, slot }
+    }
+
     /// The stream id on the wire.
     #[must_use]
     pub fn id(self) -> u32 {
@@ -274,8 +280,31 @@ impl Events {
             .unwrap_or_default()
     }
 
-    pub(crate) fn push(&mut self, event: Event) {
+    /// Appends an event: for codecs, this one and those of other versions of HTTP.
+    pub fn push(&mut self, event: Event) {
         self.list.push(event);
+    }
+
+    /// An empty block at the end of the arena, to be filled by [`Events::add_field`] before anything else is added.
+    #[must_use]
+    pub fn start_block(&self) -> HeaderBlock {
+        HeaderBlock {
+            first: self.fields.len() as u32,
+            count: 0,
+        }
+    }
+
+    /// Appends a field to the last block; the name is put into lower case. Checking both is the codec's duty.
+    pub fn add_field(&mut self, block: &mut HeaderBlock, name: &[u8], value: &[u8]) {
+        let name_at = self.push_bytes(name);
+        self.bytes[name_at.start as usize..].make_ascii_lowercase();
+        let value_at = self.push_bytes(value);
+        self.fields.push(FieldSpan {
+            value_start: value_at.start,
+            value_len: value_at.len,
+            ..FieldSpan::named(name_at.start, name_at.len, NameKind::Regular)
+        });
+        block.count += 1;
     }
 
     pub(crate) fn push_bytes(&mut self, bytes: &[u8]) -> ByteSpan {

@@ -81,7 +81,8 @@ pub(crate) fn classify(name: &[u8]) -> NameKind {
 }
 
 /// No control characters but tab, no white space at either end (section 8.2.1; RFC 9110 section 5.5).
-pub(crate) fn value_ok(value: &[u8]) -> bool {
+#[must_use]
+pub fn value_ok(value: &[u8]) -> bool {
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     // Without early exit, so that the compiler can look at many bytes at a time.
     let bad = value.iter().fold(0, |bad, &byte| {
@@ -117,7 +118,7 @@ pub(crate) fn check(
             NameKind::Te if value.eq_ignore_ascii_case(b"trailers") => regular_seen = true,
             NameKind::ContentLength => {
                 regular_seen = true;
-                let length = Some(parse_length(value)?);
+                let length = Some(parse_length(value).ok_or(Malformed)?);
                 if content_length.is_some_and(|_| content_length != length) {
                     return Err(Malformed);
                 }
@@ -173,8 +174,7 @@ impl<'a> Pseudo<'a> {
         }
         let scheme_ok = self.scheme.is_some_and(is_scheme);
         let path_ok = match self.path {
-            Some(b"*") => method == b"OPTIONS",
-            Some(path) => path.first() == Some(&b'/') && is_visible(path, b"#"),
+            Some(path) => is_path(method, path),
             None => false,
         };
         if scheme_ok && path_ok {
@@ -217,7 +217,8 @@ impl<'a> Pseudo<'a> {
 }
 
 /// A method (RFC 9110 section 9.1).
-fn is_token(value: &[u8]) -> bool {
+#[must_use]
+pub fn is_token(value: &[u8]) -> bool {
     let is_in_token = |byte: &u8| byte.is_ascii_uppercase() || NAME_BYTES[usize::from(*byte)];
     !value.is_empty() && value.iter().all(is_in_token)
 }
@@ -230,8 +231,18 @@ fn is_scheme(value: &[u8]) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte))
 }
 
+/// A path with its query, or `*` of OPTIONS (section 8.3.1).
+#[must_use]
+pub fn is_path(method: &[u8], path: &[u8]) -> bool {
+    match path {
+        b"*" => method == b"OPTIONS",
+        _ => path.first() == Some(&b'/') && is_visible(path, b"#"),
+    }
+}
+
 /// Host and port: no user info (section 8.3.1), nothing that begins another part of a URI.
-fn is_authority(value: &[u8]) -> bool {
+#[must_use]
+pub fn is_authority(value: &[u8]) -> bool {
     is_visible(value, b"@/?#\\\"<>^`{|}")
 }
 
@@ -242,17 +253,15 @@ fn is_visible(value: &[u8], except: &[u8]) -> bool {
         .all(|byte| byte.is_ascii_graphic() && !except.contains(byte))
 }
 
-fn parse_length(value: &[u8]) -> Result<u64, Malformed> {
-    // 18 digits always fit.
+/// What a `content-length` says; 18 digits are read, which always fit.
+#[must_use]
+pub fn parse_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 18 {
-        return Err(Malformed);
+        return None;
     }
     value.iter().try_fold(0, |length, &byte| {
-        if byte.is_ascii_digit() {
-            Ok(length * 10 + u64::from(byte - b'0'))
-        } else {
-            Err(Malformed)
-        }
+        byte.is_ascii_digit()
+            .then(|| length * 10 + u64::from(byte - b'0'))
     })
 }
 

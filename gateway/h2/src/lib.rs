@@ -28,5 +28,10 @@ pub use error::{Abuse, ConnectionError, ErrorCode, OpenError, SendError};
 pub use event::{ByteSpan, Event, Events, Field, Fields, HeaderBlock, StreamRef};
 pub use stats::Stats;
 
+/// What parts of a message may consist of, the same in every version of HTTP.
+pub mod syntax {
+    pub use crate::header::{is_authority, is_path, is_token, parse_length, value_ok};
+}
+
 /// What a client sends first (RFC 9113 section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
