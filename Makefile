@@ -8,9 +8,10 @@ PIP_FLAGS := --disable-pip-version-check -q
 RUST_SOURCES := $(shell find gateway -name '*.rs' -not -path '*/fuzz/*' -not -path '*/tests/*' -not -path '*/benches/*' 2>/dev/null) Cargo.toml Cargo.lock $(wildcard gateway/*/Cargo.toml)
 PYTEST := $(BIN)/python -m pytest
 LAB_FLAGS ?=
+FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab lab-down test test-rust test-unit test-integration test-e2e lint format check bench conformance abuse lock clean
+.PHONY: help build lab lab-down test test-rust test-unit test-integration test-e2e lint format check bench conformance abuse fuzz lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +76,9 @@ conformance: build ## h2spec, gRPC interop and everyday clients through the gate
 
 abuse: build ## Attacks on a gateway while another client measures its calls; renews docs/abuse.md
 	$(BIN)/python -m tests.abuse
+
+fuzz: build ## Every fuzz target for FUZZ_SECONDS (60); an input that breaks one is written below target/fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 lock: ## Renew constraints.txt and Cargo.lock from what is installed now
 	@(echo "# Exact versions for \`make build\`: the runtime, the lab and the development tools. Renew with \`make lock\`."; \

@@ -18,6 +18,7 @@ from google.protobuf import struct_pb2
 from gateway.xds_translate.fields import (
     UnsupportedFieldError,
     join,
+    members,
     only,
     optional_ms,
     optional_value,
@@ -280,7 +281,7 @@ def _peer_tls(cluster: cluster_pb2.Cluster) -> dict[str, Any] | None:
         socket = entry.transport_socket
         config_path = join(path, "transport_socket.typed_config")
         if socket.typed_config.Is(tls_pb2.UpstreamTlsContext.DESCRIPTOR):
-            if dict(entry.match.items()) != {"peer": True}:
+            if members(entry.match, join(path, "match")) != {"peer": True}:
                 raise UnsupportedFieldError(join(path, "match"), "TLS is for {peer: true} only")
             context = unpack(socket.typed_config, tls_pb2.UpstreamTlsContext, config_path)
             peer_tls = _peer(context, config_path)

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from google.protobuf import any_pb2, duration_pb2
+from google.protobuf import any_pb2, duration_pb2, struct_pb2
 from google.protobuf.message import DecodeError, Message
 
 METADATA = "federation.gateway"
 """Namespace of the metadata that our own control plane adds."""
 
 M = TypeVar("M", bound=Message)
+
+_NESTED = struct_pb2.Struct | struct_pb2.ListValue
 
 
 class UnsupportedFieldError(Exception):
@@ -73,7 +75,21 @@ def optional_value(message: Message, name: str) -> Any:
 def own_metadata(message: Any) -> dict[str, Any]:
     """Our control plane's metadata on ``message``; numbers are floats as in any ``Struct``."""
     namespaces = message.metadata.filter_metadata
-    return dict(namespaces[METADATA].items()) if METADATA in namespaces else {}
+    return members(namespaces[METADATA], f"metadata.{METADATA}") if METADATA in namespaces else {}
+
+
+def members(struct: struct_pb2.Struct, path: str) -> dict[str, Any]:
+    """The members of a ``Struct``; one that holds nothing, not even null, is refused."""
+    try:
+        found = dict(struct.items())
+        inner = [it for it in found.values() if isinstance(it, _NESTED)]
+        while inner:
+            held = inner.pop()
+            values = held.values() if isinstance(held, struct_pb2.Struct) else held
+            inner += [it for it in values if isinstance(it, _NESTED)]
+    except ValueError as failure:  # what reading an unset value raises
+        raise UnsupportedFieldError(path, "has a value that is not set") from failure
+    return found
 
 
 def whole(value: object, path: str) -> int:

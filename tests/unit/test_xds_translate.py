@@ -522,6 +522,21 @@ def test_what_is_not_done_is_refused_with_its_path(
     assert str(refusal.value) == text
 
 
+@pytest.mark.parametrize("depth", ["top", "struct", "list"])
+def test_metadata_with_a_value_that_holds_nothing_is_refused(depth: str) -> None:
+    message = good_table()
+    own = route_of(message).metadata.filter_metadata["federation.gateway"]
+    if depth == "struct":
+        own = own.get_or_create_struct("inner")
+    if depth == "list":
+        own.get_or_create_list("inner").values.add()
+    else:
+        own.fields["unset"].SetInParent()
+    with pytest.raises(UnsupportedFieldError) as refusal:
+        translate_message(Kind.ROUTE_TABLES, message)
+    assert str(refusal.value) == "metadata.federation.gateway: has a value that is not set"
+
+
 def test_a_resource_of_another_type_or_name_is_refused() -> None:
     body = any_pb2.Any()
     body.Pack(good_table())

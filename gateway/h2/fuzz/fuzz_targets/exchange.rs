@@ -109,7 +109,7 @@ fn operate(client: &mut End, server: &mut End, operation: [u8; 3]) {
                     end.connection
                         .send_data(stream, &vec![amount; len], is_last),
                 ),
-                5 => end.connection.release(stream, len as u32),
+                5 => drop(end.connection.release(stream, len as u32)),
                 6 => end.connection.reset(stream, ErrorCode::Cancel),
                 _ => end.connection.ping([amount; 8]),
             }
