@@ -11,7 +11,7 @@ LAB_FLAGS ?=
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab lab-down test test-rust test-unit test-integration test-e2e lint format check bench conformance abuse fuzz lock clean
+.PHONY: help build lab lab-down test test-rust test-unit test-integration test-e2e test-kubernetes lint format check bench conformance abuse fuzz lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ test-integration: build ## Tests with the real parts, one or two at a time
 
 test-e2e: build ## Tests against the whole lab
 	$(PYTEST) -q tests/e2e
+
+test-kubernetes: build ## Tests with real Kubernetes API servers, built once from Go modules (minutes)
+	$(PYTEST) -q tests/kubernetes
 
 lint: build ## ruff, mypy, import-linter, stubtest, cargo fmt, clippy
 	$(BIN)/ruff format --check .

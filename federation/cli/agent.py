@@ -20,14 +20,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from federation.cli.agent_objects import SourceOptions, opened, source_options
 from federation.cli.context import CommandError, Context, current, run
-from federation.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from federation.discovery import TlsFiles
-    from federation.model.base import ClusterId
-    from federation.ports import ObjectSource, Store
-    from federation.wire.etcd_keys import Keys
+    from federation.ports import Store
 
 app = typer.Typer()
 
@@ -51,7 +49,7 @@ class AgentOptions:
 
     cluster: str
     region: str
-    source: str
+    source: SourceOptions
     xds: str
     dns: str | None
     state_dir: Path
@@ -66,8 +64,18 @@ def agent(
     cluster: Annotated[str, typer.Option(help="Name of this cluster, unique in the clusterset.")],
     region: Annotated[str, typer.Option(help="Failure domain that the cluster stands in.")],
     source: Annotated[
-        str, typer.Option(help="Where objects come from: `universal` (etcd) or `folder:DIR`.")
+        str,
+        typer.Option(
+            help="Where objects come from: `universal` (etcd), `kubernetes` or `folder:DIR`."
+        ),
     ] = "universal",
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(help="Kubeconfig for `--source kubernetes`; without it: the Pod's account."),
+    ] = None,
+    kube_context: Annotated[
+        str | None, typer.Option(help="Context of the kubeconfig; default: its current one.")
+    ] = None,
     xds: Annotated[
         str, typer.Option(help="HOST:PORT to serve xDS on, for this cluster's gateways.")
     ] = "127.0.0.1:15010",
@@ -107,7 +115,7 @@ def agent(
     options = AgentOptions(
         cluster=_checked_name("--cluster", cluster),
         region=_checked_name("--region", region),
-        source=source,
+        source=source_options(source, kubeconfig=kubeconfig, context=kube_context),
         xds=_checked_address("--xds", xds),
         dns=_checked_address("--dns", dns) if dns is not None else None,
         state_dir=state_dir or Path.home() / ".local/state/federation/agent" / cluster,
@@ -156,7 +164,6 @@ async def until_told_to_stop(work: Awaitable[None]) -> None:
 async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     """Wire the agent to its adapters and run it until cancelled."""
     from federation.adapters.clock import SystemClock
-    from federation.adapters.universal import UniversalStatusSink
     from federation.agent import Agent, AgentSettings
     from federation.cli.agent_names import answer_names
     from federation.derive.compile import CompileSettings, spiffe_id
@@ -176,29 +183,38 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         ),
         render=Renderer(),
     )
-    subject = Agent(
-        AgentSettings(
-            cluster=cluster,
-            region=Region(options.region),
-            state_dir=options.state_dir,
-            version=_version(),
-            peer_dial=options.peer_dial,
-            compile=compiling,
-        ),
+    objects = opened(
+        options.source,
         store=store,
         keys=keys,
-        source=_source(store, keys, cluster, options.source),
-        statuses=UniversalStatusSink(store, keys, cluster, clock),
-        snapshots=discovery,
-        acks=discovery.acks,
+        cluster=cluster,
         clock=clock,
+        controller=compiling.controller_name,
     )
-    await discovery.start()
-    try:
-        async with answer_names(subject.routing, options.dns):
-            await subject.run()
-    finally:
-        await discovery.stop()
+    async with objects as ports:
+        subject = Agent(
+            AgentSettings(
+                cluster=cluster,
+                region=Region(options.region),
+                state_dir=options.state_dir,
+                version=_version(),
+                peer_dial=options.peer_dial,
+                compile=compiling,
+            ),
+            store=store,
+            keys=keys,
+            source=ports.source,
+            statuses=ports.statuses,
+            snapshots=discovery,
+            acks=discovery.acks,
+            clock=clock,
+        )
+        await discovery.start()
+        try:
+            async with answer_names(subject.routing, options.dns):
+                await subject.run()
+        finally:
+            await discovery.stop()
 
 
 def _tls_files(tls: XdsTls | None, *, own: str) -> TlsFiles | None:
@@ -209,22 +225,6 @@ def _tls_files(tls: XdsTls | None, *, own: str) -> TlsFiles | None:
     # The clusterset's authority signs the gateways of all clusters: only our own may ask here.
     allowed = tls.client_ids or frozenset({own})
     return TlsFiles(tls.certificate, tls.private_key, tls.client_ca, allowed)
-
-
-def _source(store: Store, keys: Keys, cluster: ClusterId, text: str) -> ObjectSource:
-    from federation.adapters.folder import FolderSettings, FolderSource
-    from federation.adapters.universal import UniversalSource
-
-    if text == "universal":
-        return UniversalSource(store, keys, cluster)
-    kind, _, path = text.partition(":")
-    if kind == "folder" and path:
-        if not Path(path).exists():
-            raise CommandError(f"--source: {path} does not exist", ExitCode.USAGE)
-        return FolderSource(FolderSettings(Path(path)))
-    raise CommandError(
-        f'--source: "{text}" is not known; use universal or folder:DIR', ExitCode.USAGE
-    )
 
 
 def _xds_tls(

@@ -19,6 +19,7 @@ from federation.cli.columns import NONE, Row, age, columns_of, parent_text
 from federation.model.conditions import Condition
 from federation.model.objects import ApiObject, Secret, resource
 from federation.model.status import ObjectStatus
+from federation.wire.statuses import status_document
 
 CLUSTER_ANNOTATION = "federation.dev/cluster"
 """In lists over several clusters: whose object an item is."""
@@ -79,7 +80,7 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 def document(found: Found) -> dict[str, Any]:
     """The object's JSON form with its status."""
     written = found.object.to_document()
-    status = _status_document(found.status)
+    status = status_document(found.status)
     return {**written, "status": status} if status else written
 
 
@@ -182,16 +183,3 @@ def _conditions(conditions: Iterable[Condition], now: datetime) -> str:
         for condition in conditions
     ]
     return _indented(aligned(lines))
-
-
-def _status_document(status: ObjectStatus) -> dict[str, Any]:
-    written = {
-        name: value
-        for name, value in status.model_dump(mode="json", by_alias=True, exclude_none=True).items()
-        if value not in ([], 0)
-    }
-    if "clusters" in written:
-        written["clusters"] = [{"cluster": name} for name in written["clusters"]]
-    # It repeats what each condition carries; Kubernetes' kinds have it nowhere else.
-    written.pop("observedGeneration", None)
-    return written

@@ -14,7 +14,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -35,6 +35,9 @@ __all__ = [
     "decode_value",
     "parse_documents",
 ]
+
+UnknownFields = Literal["forbid", "ignore"]
+"""What becomes of an object with fields that its kind does not have here."""
 
 DEFAULT_NAMESPACE = "default"
 """Where a namespaced object without namespace goes, as in Kubernetes."""
@@ -86,7 +89,10 @@ class Decoded:
 
 
 def decode(
-    document: Document, *, default_namespace: str = DEFAULT_NAMESPACE
+    document: Document,
+    *,
+    default_namespace: str = DEFAULT_NAMESPACE,
+    unknown_fields: UnknownFields = "forbid",
 ) -> ApiObject | Skipped | Rejected:
     """The object that ``document`` is, or why it is none."""
     raw = document.raw
@@ -108,13 +114,19 @@ def decode(
             f"known versions: {', '.join(_api_versions(cls))}",
         )
         return _rejected(document, header, [finding])
-    return _validate(document, header, cls)
+    return _validate(document, header, cls, unknown_fields)
 
 
-def decode_value(raw: Mapping[str, Any], *, origin: str) -> ApiObject | Skipped | Rejected:
-    """The object that a JSON value is (from a store or an API server, which know no lines)."""
+def decode_value(
+    raw: Mapping[str, Any], *, origin: str, unknown_fields: UnknownFields = "forbid"
+) -> ApiObject | Skipped | Rejected:
+    """The object that a JSON value is (from a store or an API server, which know no lines).
+
+    ``ignore`` unknown fields of what an API server has already checked against its own, perhaps
+    newer, schema: there they are no typing errors.
+    """
     present = {name: _without_nulls(part) for name, part in raw.items() if part is not None}
-    return decode(Document(origin, 0, present))
+    return decode(Document(origin, 0, present), unknown_fields=unknown_fields)
 
 
 def _without_nulls(value: object) -> object:
@@ -186,7 +198,9 @@ def _text(raw: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _validate(document: Document, header: _Header, cls: type[ApiObject]) -> ApiObject | Rejected:
+def _validate(
+    document: Document, header: _Header, cls: type[ApiObject], unknown_fields: UnknownFields
+) -> ApiObject | Rejected:
     assert not isinstance(document.raw, ManifestProblem)
     findings = _scope_findings(document.raw, cls)
     try:
@@ -196,6 +210,7 @@ def _validate(document: Document, header: _Header, cls: type[ApiObject]) -> ApiO
             strict=True,
             by_alias=True,
             by_name=False,
+            extra=unknown_fields,
         )
     except ValidationError as problem:
         findings += [

@@ -1,0 +1,20 @@
+"""Objects of a Kubernetes cluster: read by list and watch, their statuses by server-side apply."""
+
+from federation.adapters.kubernetes.connection import (
+    Connection,
+    ConnectionSettings,
+    KubeconfigError,
+    connected,
+)
+from federation.adapters.kubernetes.source import KubernetesSource, KubernetesSourceSettings
+from federation.adapters.kubernetes.statuses import KubernetesStatusSink
+
+__all__ = [
+    "Connection",
+    "ConnectionSettings",
+    "KubeconfigError",
+    "KubernetesSource",
+    "KubernetesSourceSettings",
+    "KubernetesStatusSink",
+    "connected",
+]

@@ -1,0 +1,279 @@
+"""One API server, by the official client's asyncio side, with its failures in our words.
+
+Decides: which of the server's answers are temporary, how long a request may take, that a watch
+which says nothing for too long is dead.
+Leaves to others: what is asked (``resources``, ``reflector``, ``statuses``).
+Invariants: no foreign exception leaves this file; every request has a time-out; a token that is
+renewed on disk is read again by the client itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from kubernetes.aio import client, config
+from kubernetes.aio.client.exceptions import ApiException, OpenApiException
+from kubernetes.aio.config.config_exception import ConfigException
+
+from federation.ports import PortError, TemporaryError
+
+REQUEST_TIMEOUT_S = 30.0
+"""For one page of a list or one write; an API server ends requests of its own after 60 s."""
+
+MESSAGE_MAX = 500
+"""Characters kept of what a server says about an error."""
+
+APPLY = "application/apply-patch+yaml"
+"""Content type of a server-side apply."""
+
+Query = Sequence[tuple[str, str]]
+Json = dict[str, Any]
+
+
+class ApiServerAway(TemporaryError):  # noqa: N818 - reads as a fact where it is caught
+    """The API server cannot be reached, is too slow or overloaded."""
+
+
+class ResourceExpired(TemporaryError):  # noqa: N818
+    """The resource version asked for is no longer kept (410): list again."""
+
+
+class ChangedMeanwhile(TemporaryError):  # noqa: N818
+    """The object is no longer at the version that the write rests on (409)."""
+
+
+class ResourceAbsent(PortError):  # noqa: N818
+    """There is no such object, or its kind is not served (404)."""
+
+
+class ApiServerRefused(PortError):  # noqa: N818
+    """The server answered and said no: credentials, rights or the object itself."""
+
+
+class KubeconfigError(PortError):
+    """The credentials cannot be read, so that there is nobody to ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSettings:
+    """How the API server is found.
+
+    ``kubeconfig`` is a file, ``context`` one of its contexts (default: the current one). Without a
+    file it is the Pod's own service account.
+    """
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+
+class Connection:
+    """Requests to one API server. Close it when done (``connected``)."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = api
+
+    def __repr__(self) -> str:
+        return f"Connection({self.server})"
+
+    @property
+    def server(self) -> str:
+        """The server's URL, for messages."""
+        return str(self._api.configuration.host)
+
+    async def get(self, path: str, query: Query = ()) -> Json:
+        """The JSON at ``path``. Raises ``PortError``."""
+        return await self._json("GET", path, query)
+
+    async def post(self, path: str, body: Json) -> Json:
+        """Create an object. Raises ``PortError``; ``ChangedMeanwhile`` when it exists."""
+        return await self._json("POST", path, body=body)
+
+    async def put(self, path: str, body: Json) -> Json:
+        """Replace an object at its ``metadata.resourceVersion``. Raises ``PortError``."""
+        return await self._json("PUT", path, body=body)
+
+    async def delete(self, path: str) -> None:
+        """Delete an object; one that is not there is no error. Raises ``PortError``."""
+        try:
+            await self._json("DELETE", path)
+        except ResourceAbsent:
+            return
+
+    async def apply(self, path: str, body: Json, *, manager: str) -> Json:
+        """Server-side apply as ``manager``, which takes over fields that others hold.
+
+        Raises ``PortError``; ``ChangedMeanwhile`` when ``body`` names an older resource version.
+        """
+        query = [("fieldManager", manager), ("force", "true")]
+        return await self._json("PATCH", path, query, body=body, content_type=APPLY)
+
+    async def watch(
+        self, path: str, query: Query, *, silence_s: float
+    ) -> AsyncGenerator[Json, None]:
+        """Events of a watch until the server ends it.
+
+        Raises ``ApiServerAway`` when nothing, not even a bookmark or the end, comes for
+        ``silence_s``; ``ResourceExpired`` when the version to start at is gone.
+        """
+        what = f"watching {path}"
+        response = await self._send("GET", path, [("watch", "true"), *query], what=what)
+        try:
+            while line := await _line(response, silence_s, what):
+                event = _parsed(line, what)
+                if event.get("type") == "ERROR":
+                    raise _of_status(what, event.get("object", {}))
+                yield event
+        finally:
+            response.close()
+
+    async def close(self) -> None:
+        """Release connections."""
+        await self._api.close()  # type: ignore[no-untyped-call]
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        query: Query = (),
+        *,
+        body: Json | None = None,
+        content_type: str = "application/json",
+    ) -> Json:
+        what = f"{method} {path}"
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                response = await self._send(
+                    method, path, query, body=body, content_type=content_type, what=what
+                )
+                return _parsed(await response.read(), what)
+        except TimeoutError as error:
+            raise ApiServerAway(f"{what}: no answer in {REQUEST_TIMEOUT_S:g} s") from error
+        except aiohttp.ClientError as error:
+            raise ApiServerAway(f"{what}: {_said(error)}") from error
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        *,
+        what: str,
+        body: Json | None = None,
+        content_type: str = "application/json",
+    ) -> aiohttp.ClientResponse:
+        try:
+            request = await self._api.param_serialize(
+                method,
+                path,
+                query_params=list(query),
+                header_params={"Accept": "application/json", "Content-Type": content_type},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            sent = await self._api.call_api(*request, _request_timeout=_without_limit())
+        except ApiException as error:
+            raise _of_code(what, error.status or 0, str(error.reason or error)) from error
+        except (aiohttp.ClientError, OSError, OpenApiException) as error:
+            raise ApiServerAway(f"{what}: {_said(error)}") from error
+        response: aiohttp.ClientResponse = sent.response
+        if response.status >= 400:
+            raise await _refusal(response, what)
+        return response
+
+
+def _without_limit() -> aiohttp.ClientTimeout:
+    """The caller bounds the time: a watch is long, and its silence is bounded instead."""
+    return aiohttp.ClientTimeout(total=None, sock_connect=10)
+
+
+async def _line(response: aiohttp.ClientResponse, silence_s: float, what: str) -> bytes:
+    try:
+        async with asyncio.timeout(silence_s):
+            return await response.content.readline()
+    except TimeoutError as error:
+        raise ApiServerAway(f"{what}: silent for {silence_s:g} s") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise ApiServerAway(f"{what}: {_said(error)}") from error
+
+
+def _said(error: BaseException) -> str:
+    """What an error says, or its name: some of aiohttp's say nothing."""
+    return str(error) or type(error).__name__
+
+
+def _parsed(data: bytes, what: str) -> Json:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise ApiServerAway(f"{what}: the answer is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ApiServerAway(f"{what}: the answer is no JSON object")
+    return value
+
+
+async def _refusal(response: aiohttp.ClientResponse, what: str) -> PortError:
+    try:
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            text = await response.text()
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        text = response.reason or ""
+    finally:
+        response.close()
+    try:
+        status = json.loads(text)
+    except ValueError:
+        status = None
+    if isinstance(status, dict):
+        return _of_status(what, {"code": response.status, **status})
+    return _of_code(what, response.status, text)
+
+
+def _of_status(what: str, status: Mapping[str, Any]) -> PortError:
+    return _of_code(what, int(status.get("code") or 0), str(status.get("message") or "no message"))
+
+
+def _of_code(what: str, code: int, message: str) -> PortError:
+    text = f"{what}: {code}: {message[:MESSAGE_MAX].strip()}"
+    if code == 404:
+        return ResourceAbsent(text)
+    if code == 409:
+        return ChangedMeanwhile(text)
+    if code == 410:
+        return ResourceExpired(text)
+    if code == 429 or code >= 500 or code == 0:
+        return ApiServerAway(text)
+    return ApiServerRefused(text)
+
+
+@asynccontextmanager
+async def connected(settings: ConnectionSettings) -> AsyncGenerator[Connection, None]:
+    """A connection by ``settings``. Raises ``KubeconfigError``; nothing is asked yet."""
+    configuration = client.Configuration()
+    try:
+        if settings.kubeconfig is not None:
+            await config.load_kube_config(  # type: ignore[no-untyped-call]
+                config_file=str(settings.kubeconfig),
+                context=settings.context,
+                client_configuration=configuration,
+            )
+        else:
+            config.load_incluster_config(  # type: ignore[no-untyped-call]
+                client_configuration=configuration
+            )
+    except (ConfigException, OSError, ValueError) as error:
+        raise KubeconfigError(
+            f"reading credentials for Kubernetes: {error}; name a kubeconfig, or run as a Pod with "
+            "a service account"
+        ) from error
+    connection = Connection(client.ApiClient(configuration))
+    try:
+        yield connection
+    finally:
+        await connection.close()

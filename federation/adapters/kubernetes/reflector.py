@@ -1,0 +1,231 @@
+"""All objects of one kind, kept current by list and watch.
+
+Decides: when to list and when to go on watching, how long to wait after a failure, what a kind that
+is not served (any more) means, what becomes of an object that cannot be read.
+Leaves to others: requests (``connection``), putting kinds together (``source``).
+Invariants: what is known stays until the server says otherwise: a server that is away, slow or
+refuses takes nothing; a watch goes on from the last version seen and is never trusted to be alive
+without a sign (the server is asked to end it every ``watch_s`` seconds, and silence beyond that is
+a failure); an object that cannot be read keeps its last good version.
+
+    absent ──served──▶ listing ──listed──▶ watching ──ended──▶ watching
+       ▲                  ▲                   │
+       └──── not found ───┴──── 410, failed ──┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from federation.adapters.kubernetes.connection import (
+    Connection,
+    Json,
+    ResourceAbsent,
+    ResourceExpired,
+)
+from federation.adapters.kubernetes.resources import Resource, find_resource
+from federation.model.objects import ApiObject, ObjectKey, RejectedObject
+from federation.ports import PortError
+from federation.wire.manifests import Rejected, Skipped, decode_value
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReflectorSettings:
+    """Times of one kind's list and watch, in seconds, and the size of a page.
+
+    ``watch_s``: the server ends a watch after so long, and it is taken up again where it ended;
+    ``silence_s``: more than ``watch_s``, a watch that has said nothing for so long is dead;
+    ``absent_s``: how often a kind that is not served is looked for; ``backoff_s_max``: the longest
+    wait after a failure.
+    """
+
+    page_size: int = 500
+    watch_s: int = 30
+    silence_s: float = 40.0
+    absent_s: float = 3.0
+    backoff_s_first: float = 0.2
+    backoff_s_max: float = 10.0
+
+
+@dataclass(slots=True)
+class _Stored:
+    """One object: its last good version, and why the newest one is not good."""
+
+    version: str
+    good: ApiObject | None = None
+    rejected: RejectedObject | None = None
+
+
+@dataclass(slots=True)
+class Reflection:
+    """What is known of one kind. ``problem`` is why it may be out of date; empty: it is current."""
+
+    objects: dict[ObjectKey, _Stored] = field(default_factory=dict)
+    synced: bool = False
+    served: bool = False
+    problem: str = ""
+
+
+class Reflector:
+    """Keeps ``state`` current; ``changed`` is called after each change of it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        kind: type[ApiObject],
+        settings: ReflectorSettings,
+        changed: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._kind = kind
+        self._settings = settings
+        self._changed = changed
+        self.state = Reflection()
+
+    def __repr__(self) -> str:
+        state = self.state
+        how = state.problem or ("current" if state.served else "not served")
+        return f"Reflector({self._kind.KIND}, objects={len(state.objects)}, {how})"
+
+    async def run(self) -> None:
+        """List and watch for ever."""
+        failures = 0
+        while True:
+            try:
+                resource = await find_resource(self._connection, self._kind)
+                if resource is None:
+                    self._absent()
+                    failures = 0
+                    await asyncio.sleep(self._settings.absent_s)
+                    continue
+                version = await self._list(resource)
+                failures = 0
+                while True:
+                    version = await self._watch(resource, version)
+            except ResourceExpired as error:
+                log.info("listing anew", extra={"kind": self._kind.KIND, "reason": str(error)})
+            except ResourceAbsent:
+                continue
+            except PortError as error:
+                self._failed(error)
+                failures += 1
+                await asyncio.sleep(self._wait_s(failures))
+
+    def _wait_s(self, failures: int) -> float:
+        settings = self._settings
+        longest = min(settings.backoff_s_first * 2.0 ** min(failures, 16), settings.backoff_s_max)
+        return random.uniform(longest / 2, longest)  # noqa: S311 - spreads load, guards nothing
+
+    def _absent(self) -> None:
+        state = self.state
+        if state.served or not state.synced:
+            log.info("kind is not served", extra={"kind": self._kind.KIND})
+            self.state = Reflection(synced=True)
+            self._changed()
+
+    def _failed(self, error: PortError) -> None:
+        if not self.state.problem:
+            log.warning(
+                "objects may be out of date",
+                extra={"kind": self._kind.KIND, "reason": str(error)},
+            )
+        if self.state.problem != str(error):
+            self.state.problem = str(error)
+            self._changed()
+
+    async def _list(self, resource: Resource) -> str:
+        """List everything; returns the version to watch from."""
+        found: dict[ObjectKey, _Stored] = {}
+        more = ""
+        while True:
+            query = [*resource.query, ("limit", str(self._settings.page_size))]
+            page = await self._connection.get(
+                resource.path, [*query, ("continue", more)] if more else query
+            )
+            for raw in page.get("items", []):
+                # Items of a list do not repeat what they are.
+                whole = {"apiVersion": resource.api_version, "kind": self._kind.KIND, **raw}
+                key = _key(self._kind, whole)
+                found[key] = self._read(whole, self.state.objects.get(key))
+            metadata = page.get("metadata", {})
+            more = metadata.get("continue", "")
+            if not more:
+                break
+        self.state = Reflection(found, synced=True, served=True)
+        self._changed()
+        return str(metadata.get("resourceVersion", ""))
+
+    async def _watch(self, resource: Resource, version: str) -> str:
+        """Follow changes after ``version`` until the server ends it; returns where to go on."""
+        settings = self._settings
+        query = [
+            *resource.query,
+            ("resourceVersion", version),
+            ("allowWatchBookmarks", "true"),
+            ("timeoutSeconds", str(settings.watch_s)),
+        ]
+        events = self._connection.watch(resource.path, query, silence_s=settings.silence_s)
+        async with aclosing(events):
+            async for event in events:
+                version = self._take(event) or version
+        if self.state.problem:
+            self.state.problem = ""
+            self._changed()
+        return version
+
+    def _take(self, event: Json) -> str:
+        """Act on one event; returns the version that it brings us to."""
+        raw = event.get("object", {})
+        version = str(raw.get("metadata", {}).get("resourceVersion", ""))
+        kind = event.get("type")
+        if kind == "BOOKMARK":
+            return version
+        key = _key(self._kind, raw)
+        known = self.state.objects.get(key)
+        if kind == "DELETED":
+            self.state.objects.pop(key, None)
+        else:
+            self.state.objects[key] = self._read(raw, known)
+        self.state.problem = ""
+        self._changed()
+        return version
+
+    def _read(self, raw: Json, known: _Stored | None) -> _Stored:
+        version = str(raw.get("metadata", {}).get("resourceVersion", ""))
+        if known is not None and known.version == version:
+            return known
+        origin = self._connection.server
+        decoded = decode_value(raw, origin=origin, unknown_fields="ignore")
+        if isinstance(decoded, ApiObject):
+            created = decoded.metadata.creation_timestamp
+            return _Stored(version, decoded.with_creation_order(_created_s(created)))
+        good = known.good if known is not None else None
+        if isinstance(decoded, Skipped):
+            return _Stored(version)
+        return _Stored(version, good, _rejected(decoded, origin, kept=good is not None))
+
+
+def _rejected(decoded: Rejected, origin: str, *, kept: bool) -> RejectedObject:
+    stays = "; its last good version stays" if kept else ""
+    return RejectedObject(origin, f"{decoded.message}{stays}")
+
+
+def _key(kind: type[ApiObject], raw: Json) -> ObjectKey:
+    metadata = raw.get("metadata", {})
+    namespace = str(metadata.get("namespace", "")) if kind.NAMESPACED else ""
+    return ObjectKey(kind.GROUP, kind.KIND, namespace, str(metadata.get("name", "")))
+
+
+def _created_s(timestamp: str | None) -> int:
+    """Age as the Gateway API counts it: whole seconds; equal ones go by namespace and name."""
+    if not timestamp:
+        return 0
+    return int(datetime.fromisoformat(timestamp).timestamp())

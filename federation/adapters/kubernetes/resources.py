@@ -1,0 +1,93 @@
+"""Where the API server keeps objects of our kinds: paths, and the versions that it serves.
+
+Decides: which of the versions that we read is asked for (the first of the kind's own list that the
+server has), and which objects of a kind are asked for at all.
+Leaves to others: requests (``connection``), when to look again (``reflector``).
+Invariants: what is not found is ``None``, never an error: CRDs come and go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from federation.adapters.kubernetes.connection import Connection, Query, ResourceAbsent
+from federation.model.objects import ApiObject, ConfigMap, ObjectKey, Secret
+from federation.model.objects.registry import find_kind, plural
+
+SELECTORS: dict[type[ApiObject], Query] = {
+    Secret: [("fieldSelector", "type=kubernetes.io/tls")],
+    ConfigMap: [("fieldSelector", "metadata.name!=kube-root-ca.crt")],
+}
+"""Which objects of a kind are read, where it is not all: other Secrets are none of our business."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind as one API server serves it."""
+
+    kind: type[ApiObject]
+    version: str
+
+    @property
+    def api_version(self) -> str:
+        """``GROUP/VERSION``, or the version alone for the core group."""
+        return f"{self.kind.GROUP}/{self.version}" if self.kind.GROUP else self.version
+
+    @property
+    def path(self) -> str:
+        """Where all objects of the kind are listed."""
+        return f"{_version_path(self.kind.GROUP, self.version)}/{plural(self.kind)}"
+
+    @property
+    def query(self) -> Query:
+        """The selection of objects."""
+        return SELECTORS.get(self.kind, ())
+
+    def object_path(self, key: ObjectKey) -> str:
+        """Where one object is."""
+        base = _version_path(self.kind.GROUP, self.version)
+        inside = f"/namespaces/{key.namespace}" if self.kind.NAMESPACED else ""
+        return f"{base}{inside}/{plural(self.kind)}/{key.name}"
+
+
+def _version_path(group: str, version: str) -> str:
+    return f"/apis/{group}/{version}" if group else f"/api/{version}"
+
+
+async def find_resource(connection: Connection, kind: type[ApiObject]) -> Resource | None:
+    """The kind as the server has it now. Raises ``PortError`` when the server cannot say."""
+    for version in kind.VERSIONS:
+        try:
+            served = await connection.get(_version_path(kind.GROUP, version))
+        except ResourceAbsent:
+            continue
+        names = {entry.get("name") for entry in served.get("resources", [])}
+        if plural(kind) in names:
+            return Resource(kind, version)
+    return None
+
+
+class Resources:
+    """The resources of a server, asked for once each and forgotten when they fail."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._known: dict[type[ApiObject], Resource] = {}
+
+    async def of(self, key: ObjectKey) -> Resource | None:
+        """Where ``key`` is kept; ``None`` if its kind is not served. Raises ``PortError``."""
+        kind = find_kind(key.group, key.kind)
+        if kind is None:
+            return None
+        if kind not in self._known:
+            found = await find_resource(self._connection, kind)
+            if found is None:
+                return None
+            self._known[kind] = found
+        return self._known[kind]
+
+    def forget(self, key: ObjectKey) -> None:
+        """Ask again next time."""
+        kind = find_kind(key.group, key.kind)
+        if kind is not None:
+            self._known.pop(kind, None)

@@ -1,0 +1,95 @@
+"""The objects of one Kubernetes cluster as an ``ObjectSource``.
+
+Decides: which kinds are read, that the first snapshot waits until each kind was listed or found not
+to be served, how long changes are gathered.
+Leaves to others: single kinds (``reflector``), acting on objects.
+Invariants: a snapshot holds each kind as of its own last event; kinds are not of one moment, as an
+API server offers none; memory is one decoded object for each stored one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass, field
+
+from federation.adapters.kubernetes.connection import Connection
+from federation.adapters.kubernetes.reflector import Reflector, ReflectorSettings
+from federation.model.objects import ApiObject, ObjectKey, ObjectSnapshot, RejectedObject
+from federation.model.objects.registry import KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesSourceSettings:
+    """``kinds`` are read; changes that come within ``settle_s`` of each other go together."""
+
+    kinds: tuple[type[ApiObject], ...] = KINDS
+    reflector: ReflectorSettings = field(default_factory=ReflectorSettings)
+    settle_s: float = 0.02
+
+
+class KubernetesSource:
+    """Implements ``ports.ObjectSource`` on an API server."""
+
+    def __init__(
+        self, connection: Connection, settings: KubernetesSourceSettings | None = None
+    ) -> None:
+        self._settings = settings or KubernetesSourceSettings()
+        self._changed = asyncio.Event()
+        self._reflectors = [
+            Reflector(connection, kind, self._settings.reflector, self._changed.set)
+            for kind in self._settings.kinds
+        ]
+
+    def __repr__(self) -> str:
+        behind = len(self.problems())
+        return f"KubernetesSource(kinds={len(self._reflectors)}, behind={behind})"
+
+    def problems(self) -> dict[str, str]:
+        """The kinds that may be out of date, with the reason; empty: all are current."""
+        return {
+            repr(reflector): reflector.state.problem
+            for reflector in self._reflectors
+            if reflector.state.problem
+        }
+
+    async def snapshots(self) -> AsyncGenerator[ObjectSnapshot, None]:
+        """Complete snapshots, the first once every kind is known."""
+        tasks = [asyncio.create_task(reflector.run()) for reflector in self._reflectors]
+        try:
+            revision = 0
+            while True:
+                await self._change_or_end(tasks)
+                self._changed.clear()
+                if not all(reflector.state.synced for reflector in self._reflectors):
+                    continue
+                revision += 1
+                yield _snapshot(self._reflectors, revision)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _change_or_end(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        """Wait for a change and what comes with it; a reflector that ends is a bug and raises."""
+        change = asyncio.create_task(self._changed.wait())
+        try:
+            await asyncio.wait([change, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+            await asyncio.sleep(self._settings.settle_s)
+        finally:
+            change.cancel()
+
+
+def _snapshot(reflectors: Iterable[Reflector], revision: int) -> ObjectSnapshot:
+    objects: dict[ObjectKey, ApiObject] = {}
+    rejected: dict[ObjectKey | str, RejectedObject] = {}
+    for reflector in reflectors:
+        for key, stored in reflector.state.objects.items():
+            if stored.good is not None:
+                objects[key] = stored.good
+            if stored.rejected is not None:
+                rejected[key] = stored.rejected
+    return ObjectSnapshot(objects, rejected, revision, synced=True)

@@ -1,0 +1,130 @@
+"""The status sink on an API server: server-side apply on the status subresource.
+
+Decides: which statuses are written (those that differ from what is stored, and none besides), that
+what is written rests on the version read, how many writes are under way at once.
+Leaves to others: conditions (``derive``), their spelling (``wire.statuses``).
+Invariants: entries of other controllers stay; one object's failure stops no other; an object that
+has gone is no failure; at most ``WRITES_MAX`` requests are under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from federation.adapters.kubernetes.connection import (
+    ApiServerRefused,
+    ChangedMeanwhile,
+    Connection,
+    Json,
+    ResourceAbsent,
+)
+from federation.adapters.kubernetes.resources import Resource, Resources
+from federation.adapters.transitions import with_times
+from federation.model.objects import ObjectKey
+from federation.model.status import ObjectStatus
+from federation.ports import Clock, PortError, TemporaryError
+from federation.wire.statuses import status_document, stored_status, with_others
+from federation.wire.timestamps import timestamp
+
+log = logging.getLogger(__name__)
+
+MANAGER = "federation-agent"
+"""Our name among the field managers of an object."""
+
+WRITES_MAX = 8
+"""Requests under way at once: an API server's share for one client is bounded too."""
+
+ATTEMPTS_MAX = 5
+"""Tries of one write against others who change the same object."""
+
+
+class KubernetesStatusSink:
+    """Statuses of a cluster's objects; implements ``ports.StatusSink``. One writer."""
+
+    def __init__(self, connection: Connection, clock: Clock, *, controller: str) -> None:
+        self._connection = connection
+        self._resources = Resources(connection)
+        self._clock = clock
+        self._controller = controller
+        self._written: dict[ObjectKey, ObjectStatus] = {}
+
+    def __repr__(self) -> str:
+        return f"KubernetesStatusSink({self._connection.server}, written={len(self._written)})"
+
+    async def write(self, statuses: Mapping[ObjectKey, ObjectStatus]) -> None:
+        """Bring the stored statuses to ``statuses``. Raises ``TemporaryError`` after all tries."""
+        gone = {key: ObjectStatus() for key in self._written if key not in statuses}
+        changed = {
+            key: status for key, status in statuses.items() if self._written.get(key) != status
+        }
+        room = asyncio.Semaphore(WRITES_MAX)
+        failures: list[PortError] = []
+
+        async def one(key: ObjectKey, status: ObjectStatus) -> None:
+            async with room:
+                try:
+                    await self._write(key, status)
+                except PortError as error:
+                    self._resources.forget(key)
+                    failures.append(error)
+                    return
+            if key in statuses:
+                self._written[key] = status
+            else:
+                self._written.pop(key, None)
+
+        async with asyncio.TaskGroup() as group:
+            for key, status in sorted((gone | changed).items()):
+                group.create_task(one(key, status))
+        _raise_first(failures, of=len(gone) + len(changed))
+
+    async def _write(self, key: ObjectKey, status: ObjectStatus) -> None:
+        resource = await self._resources.of(key)
+        if resource is None:
+            return
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            try:
+                current = await self._connection.get(resource.object_path(key))
+            except ResourceAbsent:
+                return
+            stored = current.get("status") or {}
+            old = stored_status(stored, controller=self._controller)
+            timed = with_times(status, old, timestamp(self._clock.now()))
+            wanted = with_others(status_document(timed), stored, controller=self._controller)
+            if all(stored.get(name) == value for name, value in wanted.items()) and wanted:
+                return
+            try:
+                await self._apply(resource, key, current, wanted)
+            except ResourceAbsent:
+                return
+            except ChangedMeanwhile:
+                if attempt == ATTEMPTS_MAX:
+                    raise
+            else:
+                return
+
+    async def _apply(self, resource: Resource, key: ObjectKey, current: Json, wanted: Json) -> None:
+        metadata = {"name": key.name, "resourceVersion": current["metadata"]["resourceVersion"]}
+        if key.namespace:
+            metadata["namespace"] = key.namespace
+        body = {
+            "apiVersion": resource.api_version,
+            "kind": key.kind,
+            "metadata": metadata,
+            "status": wanted,
+        }
+        await self._connection.apply(f"{resource.object_path(key)}/status", body, manager=MANAGER)
+
+
+def _raise_first(failures: list[PortError], *, of: int) -> None:
+    """One failure for all. What was refused fails the same way next time, so it is only told."""
+    for error in failures:
+        if isinstance(error, ApiServerRefused):
+            log.warning("a status was refused", extra={"reason": str(error)})
+    temporary = [error for error in failures if isinstance(error, TemporaryError)]
+    if temporary:
+        raise TemporaryError(
+            f"{len(temporary)} of {of} statuses were not written: {temporary[0]}"
+        ) from temporary[0]

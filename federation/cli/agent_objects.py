@@ -1,0 +1,96 @@
+"""Where an agent's objects come from and where their statuses go: ``--source`` made into adapters.
+
+Decides: what the option's forms mean: ``universal``, ``kubernetes`` or ``folder:DIR``.
+Leaves to others: reading and writing (``adapters``).
+Invariants: a wrong option ends the command before anything is started; what was opened is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from federation.cli.context import CommandError, fail
+from federation.cli.exit_codes import ExitCode
+from federation.model.base import ClusterId
+from federation.ports import Clock, ObjectSource, StatusSink, Store
+from federation.wire.etcd_keys import Keys
+
+
+class SourceKind(StrEnum):
+    """Where objects come from."""
+
+    UNIVERSAL = "universal"
+    KUBERNETES = "kubernetes"
+    FOLDER = "folder"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """``--source``, checked. ``kubeconfig`` leads to an API server (``None``: as a Pod)."""
+
+    kind: SourceKind
+    folder: Path = Path()
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+
+def source_options(text: str, *, kubeconfig: Path | None, context: str | None) -> SourceOptions:
+    """``--source`` as given; ends the command for what is not known or not there."""
+    kind, _, path = text.partition(":")
+    if kind == SourceKind.FOLDER and path:
+        if not Path(path).exists():
+            fail(f"--source: {path} does not exist", ExitCode.USAGE)
+        return SourceOptions(SourceKind.FOLDER, Path(path))
+    if text not in (SourceKind.KUBERNETES, SourceKind.UNIVERSAL):
+        known = "universal, kubernetes or folder:DIR"
+        fail(f'--source: "{text}" is not known; use {known}', ExitCode.USAGE)
+    return SourceOptions(SourceKind(text), kubeconfig=kubeconfig, context=context)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPorts:
+    """The two sides of a cluster's objects."""
+
+    source: ObjectSource
+    statuses: StatusSink
+
+
+@asynccontextmanager
+async def opened(
+    options: SourceOptions,
+    *,
+    store: Store,
+    keys: Keys,
+    cluster: ClusterId,
+    clock: Clock,
+    controller: str,
+) -> AsyncGenerator[ObjectPorts, None]:
+    """The adapters that ``options`` name. Raises ``CommandError`` without credentials."""
+    from federation.adapters.folder import FolderSettings, FolderSource
+    from federation.adapters.kubernetes import (
+        ConnectionSettings,
+        KubeconfigError,
+        KubernetesSource,
+        KubernetesStatusSink,
+        connected,
+    )
+    from federation.adapters.universal import UniversalSource, UniversalStatusSink
+
+    in_store = UniversalStatusSink(store, keys, cluster, clock)
+    match options.kind:
+        case SourceKind.UNIVERSAL:
+            yield ObjectPorts(UniversalSource(store, keys, cluster), in_store)
+        case SourceKind.FOLDER:
+            yield ObjectPorts(FolderSource(FolderSettings(options.folder)), in_store)
+        case SourceKind.KUBERNETES:
+            settings = ConnectionSettings(options.kubeconfig, options.context)
+            try:
+                async with connected(settings) as connection:
+                    sink = KubernetesStatusSink(connection, clock, controller=controller)
+                    yield ObjectPorts(KubernetesSource(connection), sink)
+            except KubeconfigError as error:
+                raise CommandError(str(error), ExitCode.USAGE) from error

@@ -1,0 +1,51 @@
+"""Control planes for the tests of this folder, or the line that says why there are none.
+
+They are built before the first test, since a first build takes minutes and tests have seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.testkit.go_programs import NoProgramsError
+from tests.testkit.kubernetes import PROGRAMS, VERSION, KubernetesServer, running_kubernetes
+
+HERE = Path(__file__).parent
+MISSING = pytest.StashKey[str]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what this folder's tests need, when any of them is to run."""
+    if session.config.option.collectonly:
+        return
+    if not any(HERE in item.path.parents for item in session.items):
+        return
+    if not PROGRAMS.directory.is_dir():
+        print(f"building Kubernetes {VERSION} from its modules, once: minutes", file=sys.stderr)
+    try:
+        PROGRAMS.build()
+    except NoProgramsError as error:
+        session.config.stash[MISSING] = f"no Kubernetes to test with: {error}"
+
+
+@pytest.fixture(scope="session")
+def kubernetes(request: pytest.FixtureRequest) -> Iterator[KubernetesServer]:
+    """An API server that tests share; each keeps to its own namespace or names."""
+    yield from _server(request)
+
+
+@pytest.fixture
+def own_kubernetes(request: pytest.FixtureRequest) -> Iterator[KubernetesServer]:
+    """An API server of one's own, to break."""
+    yield from _server(request)
+
+
+def _server(request: pytest.FixtureRequest) -> Iterator[KubernetesServer]:
+    if missing := request.config.stash.get(MISSING, ""):
+        pytest.skip(missing)
+    with running_kubernetes() as server:
+        yield server
