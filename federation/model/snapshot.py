@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from federation.model.base import ClusterId, Region
+from federation.model.traffic import Fault, Mirror, RetryBudget, Session
 
 MAX_WEIGHT = 1_000_000
 """Largest weight of one weighted destination (the Gateway API's bound of a backendRef's weight)."""
@@ -157,12 +158,16 @@ class RouteMatch:
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """A destination with its weight; weight 0 takes no new request but keeps open streams alive."""
+    """A destination with its weight; weight 0 takes no new request but keeps open streams alive.
+
+    Its ``mirrors`` come to those of the route, for the requests that it gets.
+    """
 
     upstream: str
     weight: int
     request_headers: HeaderChanges = NO_CHANGES
     response_headers: HeaderChanges = NO_CHANGES
+    mirrors: tuple[Mirror, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +186,10 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """When and how often to try again; ``attempts`` counts tries after the first."""
+    """When and how often to try again; ``attempts`` counts tries after the first.
+
+    Without a ``budget`` only ``attempts`` bound retries.
+    """
 
     on: tuple[str, ...]
     attempts: int
@@ -190,6 +198,7 @@ class Retry:
     http_codes: tuple[int, ...] = ()
     grpc_codes: tuple[int, ...] = ()
     per_try_timeout_ms: int | None = None
+    budget: RetryBudget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +226,9 @@ class Route:
     response_headers: HeaderChanges = NO_CHANGES
     timeouts: Timeouts = Timeouts()
     retry: Retry | None = None
+    fault: Fault | None = None
+    mirrors: tuple[Mirror, ...] = ()
+    session: Session | None = None
     reason: str = ""
 
 
@@ -250,12 +262,16 @@ class OutlierDetection:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Bounds towards one upstream; ``None`` leaves the gateway's own bound."""
+    """Bounds towards one upstream; ``None`` leaves the gateway's own bound.
+
+    ``retry_budget`` is for data planes that count retries by upstream; ours has it in ``Retry``.
+    """
 
     max_connections: int | None = None
     max_pending_requests: int | None = None
     max_requests_per_connection: int | None = None
     max_requests: int | None = None
+    retry_budget: RetryBudget | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,8 @@ def _is_duration(constraints: tuple[Any, ...]) -> bool:
 
 
 def _duration(bound: object) -> str:
-    return format_duration(int(str(bound)))
+    """As people write it: what was given may still be text."""
+    return bound if isinstance(bound, str) else format_duration(int(str(bound)))
 
 
 def _length(context: Mapping[str, Any]) -> str:

@@ -90,16 +90,18 @@ def _keepalive(keepalive: Keepalive) -> protocol_pb2.KeepaliveSettings:
 
 
 def _circuit_breakers(limits: ConnectionLimits) -> circuit_breaker_pb2.CircuitBreakers:
-    return circuit_breaker_pb2.CircuitBreakers(
-        thresholds=[
-            circuit_breaker_pb2.CircuitBreakers.Thresholds(
-                max_connections=uint32(limits.max_connections),
-                max_pending_requests=uint32(limits.max_pending_requests),
-                max_requests=uint32(limits.max_requests or MAX_REQUESTS),
-                max_retries=uint32(MAX_RETRIES),
-            )
-        ]
+    thresholds = circuit_breaker_pb2.CircuitBreakers.Thresholds(
+        max_connections=uint32(limits.max_connections),
+        max_pending_requests=uint32(limits.max_pending_requests),
+        max_requests=uint32(limits.max_requests or MAX_REQUESTS),
+        max_retries=uint32(MAX_RETRIES),
     )
+    if limits.retry_budget is not None:
+        # Envoy's budget is of calls at one moment, ours of calls over a time: as near as it comes.
+        budget = thresholds.retry_budget
+        budget.budget_percent.value = limits.retry_budget.percent
+        budget.min_retry_concurrency.value = limits.retry_budget.min_retries
+    return circuit_breaker_pb2.CircuitBreakers(thresholds=[thresholds])
 
 
 def _outlier(outlier: OutlierDetection) -> outlier_detection_pb2.OutlierDetection:

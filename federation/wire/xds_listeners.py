@@ -25,9 +25,11 @@ from federation.model.snapshot import (
     ConnectionLife,
     FilterChain,
     Listener,
+    ListenerKind,
     PeerTls,
     TlsTermination,
 )
+from federation.wire.xds_traffic import traffic_filters
 from federation.wire.xds_values import ads, duration, metadata, packed, peer_tls_context
 
 MAX_CONCURRENT_STREAMS = 1000
@@ -122,9 +124,10 @@ def _connection_manager(
             config_source=ads(), route_config_name=source.route_table
         ),
         http_filters=[
+            *(traffic_filters() if source.kind is ListenerKind.INGRESS else ()),
             http_connection_manager_pb2.HttpFilter(
                 name="envoy.filters.http.router", typed_config=packed(router_pb2.Router())
-            )
+            ),
         ],
         http2_protocol_options=_http2(source.life),
         common_http_protocol_options=_common(source.life),

@@ -31,6 +31,7 @@ from federation.model.snapshot import (
     VirtualHost,
     Weighted,
 )
+from federation.wire.xds_traffic import mirror_policies, notes, per_route, retry_priority
 from federation.wire.xds_values import duration, metadata, packed, uint32
 
 _APPEND = base_pb2.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
@@ -83,16 +84,18 @@ def _route(route: Route) -> route_components_pb2.Route:
     message.request_headers_to_remove.extend(route.request_headers.remove)
     message.response_headers_to_add.extend(_header_options(route.response_headers))
     message.response_headers_to_remove.extend(route.response_headers.remove)
+    for name, settings in per_route(route).items():
+        message.typed_per_filter_config[name].CopyFrom(settings)
     return message
 
 
 def _notes(route: Route) -> dict[str, object]:
-    notes: dict[str, object] = {"rule": route.rule}
+    found: dict[str, object] = {"rule": route.rule}
     if route.reason:
-        notes["reason"] = route.reason
+        found["reason"] = route.reason
     if route.retry is not None and route.retry.grpc_codes:
-        notes["grpc_codes"] = list(route.retry.grpc_codes)
-    return notes
+        found["grpc_codes"] = list(route.retry.grpc_codes)
+    return found | notes(route)
 
 
 def _match(match: RouteMatch) -> route_components_pb2.RouteMatch:
@@ -128,7 +131,8 @@ def _action(destinations: tuple[Weighted, ...], route: Route) -> route_component
     message = route_components_pb2.RouteAction(
         weighted_clusters=route_components_pb2.WeightedCluster(
             clusters=[_weighted(entry) for entry in destinations]
-        )
+        ),
+        request_mirror_policies=mirror_policies(route.mirrors),
     )
     _set_timeouts(message, route.timeouts)
     if route.retry is not None and route.retry.attempts:
@@ -187,6 +191,7 @@ def _retry(retry: Retry) -> route_components_pb2.RetryPolicy:
             )
         ],
         host_selection_retry_max_attempts=HOST_SELECTION_ATTEMPTS,
+        retry_priority=retry_priority(),
     )
     if retry.per_try_timeout_ms is not None:
         message.per_try_timeout.CopyFrom(duration(retry.per_try_timeout_ms))

@@ -179,12 +179,13 @@ def _limits(cluster: cluster_pb2.Cluster) -> tuple[int | None, int]:
     connections, pending = None, PENDING_REQUESTS_MAX
     for index, entry in enumerate(cluster.circuit_breakers.thresholds):
         path = f"circuit_breakers.thresholds[{index}]"
-        # max_requests and max_retries bound what an HTTP/2 gateway bounds by streams and attempts.
+        # max_requests and max_retries bound what an HTTP/2 gateway bounds by streams and attempts;
+        # a retry budget is read from routes, where it counts over time.
         only(
             entry,
             path,
             reads=("max_connections", "max_pending_requests", "priority"),
-            ignores=("max_requests", "max_retries", "track_remaining"),
+            ignores=("max_requests", "max_retries", "retry_budget", "track_remaining"),
         )
         if entry.priority == 0:
             asked = optional_value(entry, "max_connections")

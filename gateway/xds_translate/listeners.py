@@ -28,6 +28,7 @@ from gateway.xds_translate.fields import (
 )
 from gateway.xds_translate.piece import Kind, Piece, PieceId
 from gateway.xds_translate.tls import TlsNames, read_common
+from gateway.xds_translate.traffic import ROUTE_FILTERS
 
 _TLS_INSPECTOR = "envoy.filters.listener.tls_inspector"
 _ROUTER = "envoy.filters.http.router"
@@ -143,11 +144,21 @@ def _route_table(manager: http_connection_manager_pb2.HttpConnectionManager, pat
     ):
         raise UnsupportedFieldError(join(path, "codec_type"), "must be HTTP2")
     for index, entry in enumerate(manager.http_filters):
-        if entry.name != _ROUTER:
-            raise UnsupportedFieldError(f"{path}.http_filters[{index}]", f"must be {_ROUTER}")
+        _check_filter(entry, f"{path}.http_filters[{index}]")
     if not manager.rds.route_config_name:
         raise UnsupportedFieldError(join(path, "rds.route_config_name"), "is empty")
     return str(manager.rds.route_config_name)
+
+
+def _check_filter(entry: http_connection_manager_pb2.HttpFilter, path: str) -> None:
+    """The router, or a filter that routes configure and that does nothing by itself."""
+    if entry.name == _ROUTER:
+        return
+    if entry.name not in ROUTE_FILTERS:
+        known = ", ".join((*ROUTE_FILTERS, _ROUTER))
+        raise UnsupportedFieldError(path, f"must be one of {known}")
+    where = join(path, "typed_config")
+    only(unpack(entry.typed_config, ROUTE_FILTERS[entry.name], where), where, reads=())
 
 
 def _downstream(context: tls_pb2.DownstreamTlsContext, path: str) -> TlsNames:

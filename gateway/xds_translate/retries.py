@@ -3,7 +3,8 @@
 Decides: which conditions and limits this gateway acts on. The list of retried gRPC codes that Envoy
 has no field for comes with our own metadata.
 Leaves to others: when to retry and where to (the core). It never goes back to an endpoint already
-tried while there is another, which is what the previous-hosts predicate asks for.
+tried while there is another, and leaves a member cluster at its second failure, which is what the
+predicates of previous hosts and priorities ask for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from gateway.xds_translate.fields import (
     optional_value,
     whole,
 )
+from gateway.xds_translate.traffic import retry_budget
 
 CONDITIONS = frozenset(
     {
@@ -40,6 +42,7 @@ CONDITIONS = frozenset(
 BASE_MS = 25
 """xDS's default back-off; the longest wait is ten times the base where none is given."""
 
+_PREVIOUS_PRIORITIES = "envoy.retry_priorities.previous_priorities"
 _PREVIOUS_HOSTS = "envoy.retry_host_predicates.previous_hosts"
 
 
@@ -57,6 +60,7 @@ def translate_retry(
             "retriable_status_codes",
             "retry_back_off",
             "retry_host_predicate",
+            "retry_priority",
         ),
         ignores=("host_selection_retry_max_attempts",),
     )
@@ -65,6 +69,8 @@ def translate_retry(
             raise UnsupportedFieldError(
                 f"{path}.retry_host_predicate[{index}]", f"must be {_PREVIOUS_HOSTS}"
             )
+    if policy.retry_priority.name not in ("", _PREVIOUS_PRIORITIES):
+        raise UnsupportedFieldError(join(path, "retry_priority"), f"must be {_PREVIOUS_PRIORITIES}")
     attempts = optional_value(policy, "num_retries")
     base = optional_ms(policy.retry_back_off, "base_interval") or BASE_MS
     longest = optional_ms(policy.retry_back_off, "max_interval") or base * 10
@@ -76,6 +82,7 @@ def translate_retry(
         "base_ms": base,
         "max_ms": max(base, longest),
         "per_try_timeout_ms": optional_ms(policy, "per_try_timeout") or None,
+        **retry_budget(own),
     }
 
 

@@ -1,7 +1,8 @@
 """Route tables: ``envoy.config.route.v3.RouteConfiguration``.
 
 Decides: what of a route this gateway acts on: matches by path and headers, weighted clusters or an
-answer of its own, header changes, time-outs. Retries are in ``retries``.
+answer of its own, header changes, time-outs. Retries are in ``retries``, faults, mirrors and
+sessions in ``traffic``.
 Leaves to others: choosing (the core).
 Invariants: routes keep their order; xDS defaults hold where a field is unset (a request time-out of
 15 s among them).
@@ -24,6 +25,7 @@ from gateway.xds_translate.fields import (
 )
 from gateway.xds_translate.piece import Kind, Piece, PieceId
 from gateway.xds_translate.retries import translate_retry
+from gateway.xds_translate.traffic import filters_of_route, grpc_of_http, mirrors_of_action
 
 DEFAULT_TIMEOUT_MS = 15_000
 """What xDS means by an unset route time-out."""
@@ -34,10 +36,6 @@ _HEADER_FIELDS = (
     "response_headers_to_add",
     "response_headers_to_remove",
 )
-_GRPC_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
-"""gRPC's table of HTTP statuses; others are UNKNOWN."""
-_UNKNOWN = 2
-
 _Option = base_pb2.HeaderValueOption
 
 
@@ -49,16 +47,23 @@ def translate_routes(table: route_pb2.RouteConfiguration) -> Piece:
         for index, host in enumerate(table.virtual_hosts)
     ]
     clusters = {
-        PieceId(Kind.CLUSTERS, entry["cluster"])
+        PieceId(Kind.CLUSTERS, name)
         for host in hosts
         for route in host["routes"]
-        for entry in route["action"].get("weighted", ())
+        for name in _clusters(route)
     }
     return Piece(
         PieceId(Kind.ROUTE_TABLES, table.name),
         {"name": table.name, "virtual_hosts": hosts},
         needs=frozenset(clusters),
     )
+
+
+def _clusters(route: dict[str, Any]) -> Iterable[str]:
+    parts = route["action"].get("weighted", ())
+    for holder in (route, *parts):
+        yield from (mirror["cluster"] for mirror in holder.get("mirrors", ()))
+    yield from (part["cluster"] for part in parts)
 
 
 def _virtual_host(host: route_components_pb2.VirtualHost, path: str) -> dict[str, Any]:
@@ -76,7 +81,15 @@ def _route(route: route_components_pb2.Route, path: str) -> dict[str, Any]:
     only(
         route,
         path,
-        reads=("name", "match", "route", "direct_response", "metadata", *_HEADER_FIELDS),
+        reads=(
+            "name",
+            "match",
+            "route",
+            "direct_response",
+            "metadata",
+            "typed_per_filter_config",
+            *_HEADER_FIELDS,
+        ),
     )
     own = own_metadata(route)
     body: dict[str, Any] = {
@@ -84,6 +97,9 @@ def _route(route: route_components_pb2.Route, path: str) -> dict[str, Any]:
         "name": str(own.get("rule", route.name)),
         "match": _match(route.match, join(path, "match")),
         **_header_changes(route, path),
+        **filters_of_route(
+            route.typed_per_filter_config, own, join(path, "typed_per_filter_config")
+        ),
     }
     if route.HasField("direct_response"):
         return body | {"action": {"reply": _reply(route, join(path, "direct_response"))}}
@@ -97,7 +113,7 @@ def _reply(route: route_components_pb2.Route, path: str) -> dict[str, Any]:
     only(answer, path, reads=("status", "body"))
     only(answer.body, join(path, "body"), reads=("inline_string",))
     return {
-        "grpc_status": _GRPC_OF_HTTP.get(answer.status, _UNKNOWN),
+        "grpc_status": grpc_of_http(answer.status),
         "message": answer.body.inline_string,
     }
 
@@ -115,6 +131,7 @@ def _forward(
             "idle_timeout",
             "max_stream_duration",
             "retry_policy",
+            "request_mirror_policies",
         ),
     )
     limits = action.max_stream_duration
@@ -126,8 +143,13 @@ def _forward(
             "must be 0s: a caller's deadline holds unbounded",
         )
     timeout = optional_ms(action, "timeout")
+    mirrors, part_mirrors = mirrors_of_action(action, own, path)
+    parts = _weighted(action, path)
+    for index, part in enumerate(parts):
+        part.update({"mirrors": part_mirrors[index]} if index in part_mirrors else {})
     return {
-        "action": {"weighted": _weighted(action, path)},
+        "action": {"weighted": parts},
+        **({"mirrors": mirrors} if mirrors else {}),
         "timeout_ms": DEFAULT_TIMEOUT_MS if timeout is None else timeout or None,
         "max_stream_ms": optional_ms(limits, "max_stream_duration") or None,
         "idle_timeout_ms": optional_ms(action, "idle_timeout") or None,

@@ -72,11 +72,29 @@ spec:
         remove: [x-internal]
     - type: ResponseHeaderModifier
       responseHeaderModifier: {add: [{name: x-served, value: "yes"}]}
+    - type: RequestMirror
+      requestMirror: {backendRef: {name: user-service, port: 9090}, percent: 5}
+    - type: RequestMirror
+      requestMirror:
+        backendRef: {group: gateway.networking.k8s.io, kind: ServiceImport,
+                     name: user-service-import, port: 9090}
+        fraction: {numerator: 1, denominator: 3}
+    sessionPersistence:
+      {sessionName: sid, absoluteTimeout: 1h, idleTimeout: 5m,
+       cookieConfig: {lifetimeType: Permanent}}
     backendRefs:
-    - {name: user-service, port: 9090, weight: 3}
+    - name: user-service
+      port: 9090
+      weight: 3
+      filters:
+      - type: RequestMirror
+        requestMirror: {backendRef: {name: user-service, port: 9090}}
     - {group: gateway.networking.k8s.io, kind: ServiceImport, name: user-service-import,
        port: 9090, weight: 7}
     - {name: gone, port: 9090, weight: 1}
+  - matches: [{method: {service: p.Sticky}}]
+    sessionPersistence: {type: Header}
+    backendRefs: [{name: user-service, port: 9090}]
   - backendRefs: [{name: gone, port: 9090}]
 ---
 apiVersion: gateway.networking.k8s.io/v1beta1
@@ -96,6 +114,10 @@ spec:
     attempts: 3
     backoff: {defaultDuration: 100ms, maxDuration: 5s}
     perTryTimeout: 2s
+  retryConstraint: {budget: {percent: 10, interval: 30s}, minRetryRate: {count: 5, interval: 2s}}
+  faultInjection:
+    delay: {fixedDelay: 20ms, percentage: 0.5}
+    abort: {grpcStatus: 14, percentage: 33.3333}
   connectionPool: {maxConnections: 1000, maxPendingRequests: 500, maxRequestsPerConnection: 100,
                    maxParallelRequests: 2000}
   circuitBreaker: {consecutiveFailures: 5, consecutiveGatewayFailures: 3, interval: 30s,

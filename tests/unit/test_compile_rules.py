@@ -171,15 +171,17 @@ def test_a_route_of_bad_rules_is_not_accepted() -> None:
     assert listener.attached_routes == 0
 
 
-MIRROR = "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: v2, port: 9090}}}]"
+UNKNOWN = (
+    "filters: [{type: ExtensionRef, extensionRef: {group: example.com, kind: Filter, name: f}}]"
+)
 
 
 @pytest.mark.parametrize(
     ("rule", "where"),
     [
-        (f"{{backendRefs: [{{name: v1, port: 9090}}], {MIRROR}}}", "spec.rules[0].filters[0]"),
+        (f"{{backendRefs: [{{name: v1, port: 9090}}], {UNKNOWN}}}", "spec.rules[0].filters[0]"),
         (
-            f"{{backendRefs: [{{name: v1, port: 9090, {MIRROR}}}]}}",
+            f"{{backendRefs: [{{name: v1, port: 9090, {UNKNOWN}}}]}}",
             "spec.rules[0].backendRefs[0].filters[0]",
         ),
     ],
@@ -190,10 +192,10 @@ def test_an_unsupported_filter_is_never_skipped(rule: str, where: str) -> None:
     assert (accepted.status, accepted.reason, accepted.message) == (
         "False",
         "UnsupportedValue",
-        f"{where}.type: RequestMirror is not supported yet",
+        f"{where}.type: ExtensionRef is not supported yet",
     )
     assert only_route(result).action == Refuse(
-        f"GRPCRoute app/users rule 0: {where}.type: RequestMirror is not supported yet"
+        f"GRPCRoute app/users rule 0: {where}.type: ExtensionRef is not supported yet"
     )
 
 

@@ -15,7 +15,7 @@ from federation.derive.compile.problem import Problem
 from federation.derive.imports import candidates
 from federation.model.base import ServiceName
 from federation.model.objects import (
-    BackendRef,
+    BackendObjectReference,
     CoreServicePort,
     CoreServiceType,
     FederatedServiceImport,
@@ -43,7 +43,7 @@ class Backend:
 
 
 def resolve_backend(
-    index: Index, route: GRPCRoute, ref: BackendRef, *, where: str
+    index: Index, route: GRPCRoute, ref: BackendObjectReference, *, where: str
 ) -> Backend | Problem:
     """What ``ref`` of ``route`` leads to, or why it leads nowhere."""
     key = ObjectKey(ref.group, ref.kind, ref.namespace or route.metadata.namespace, ref.name)

@@ -1,7 +1,8 @@
-"""Filters of rules and backends: header changes, and what is not served.
+"""Filters of rules and backends: header changes, mirrors, and what is not served.
 
 Decides: how filters become header changes, and which of them cannot be followed.
-Leaves to others: what happens to a rule whose filter cannot be followed (``rules``).
+Leaves to others: what happens to a rule whose filter cannot be followed (``rules``), where mirrors
+lead (``traffic``).
 Invariants: no filter is skipped silently; a header change that a gateway would refuse never reaches
 one.
 """
@@ -12,7 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from federation.model.objects import FilterType, GRPCRouteFilter, HeaderModifier
+from federation.model.objects import FilterType, GRPCRouteFilter, HeaderModifier, RequestMirror
 from federation.model.snapshot import NO_CHANGES, HeaderChanges
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
@@ -22,21 +23,33 @@ _RESERVED = frozenset({"host", "te", "content-type", "grpc-status", "grpc-messag
 
 
 @dataclass(frozen=True, slots=True)
+class MirrorFilter:
+    """A mirror that is asked for at the field path ``where``."""
+
+    where: str
+    spec: RequestMirror
+
+
+@dataclass(frozen=True, slots=True)
 class FilterOutcome:
-    """Header changes of a list of filters, and the faults of those that cannot be followed."""
+    """What a list of filters asks for, and the faults of those that cannot be followed."""
 
     request: HeaderChanges = NO_CHANGES
     response: HeaderChanges = NO_CHANGES
+    mirrors: tuple[MirrorFilter, ...] = ()
     faults: tuple[str, ...] = ()
 
 
 def compile_filters(filters: Iterable[GRPCRouteFilter], *, where: str) -> FilterOutcome:
     """What ``filters`` ask for; ``where`` is their field path."""
     changes: dict[FilterType, HeaderChanges] = {}
+    mirrors: list[MirrorFilter] = []
     faults: list[str] = []
     for position, entry in enumerate(filters):
         modifier = entry.request_header_modifier or entry.response_header_modifier
-        if modifier is None:
+        if entry.request_mirror is not None:
+            mirrors.append(MirrorFilter(f"{where}[{position}]", entry.request_mirror))
+        elif modifier is None:
             faults.append(f"{where}[{position}].type: {entry.type} is not supported yet")
         elif entry.type in changes:
             faults.append(f"{where}[{position}].type: {entry.type} stands twice")
@@ -47,6 +60,7 @@ def compile_filters(filters: Iterable[GRPCRouteFilter], *, where: str) -> Filter
     return FilterOutcome(
         request=changes.get(FilterType.REQUEST_HEADER_MODIFIER, NO_CHANGES),
         response=changes.get(FilterType.RESPONSE_HEADER_MODIFIER, NO_CHANGES),
+        mirrors=tuple(mirrors),
         faults=tuple(faults),
     )
 

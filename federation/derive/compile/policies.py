@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from federation.derive.compile.index import Index
 from federation.derive.compile.problem import Problem
+from federation.derive.compile.traffic import budget_of
 from federation.model.objects import (
     BackendTrafficPolicy,
     CircuitBreaker,
@@ -103,7 +104,7 @@ def retry_of(policy: BackendTrafficPolicy | None) -> Retry:
     """When calls of the policy's route are tried again."""
     spec = policy.spec.retry if policy is not None else None
     if spec is None:
-        return DEFAULT_RETRY
+        return replace(DEFAULT_RETRY, budget=budget_of(policy))
     backoff = spec.backoff
     longest = backoff.max_duration_ms or backoff.default_duration_ms * MAX_BACKOFF_FACTOR
     events = spec.retry_on or _DEFAULT_EVENTS
@@ -112,7 +113,8 @@ def retry_of(policy: BackendTrafficPolicy | None) -> Retry:
         attempts=spec.attempts,
         base_ms=backoff.default_duration_ms,
         max_ms=longest,
-        per_try_timeout_ms=spec.per_try_timeout_ms,
+        per_try_timeout_ms=spec.try_timeout_ms,
+        budget=budget_of(policy),
     )
     return _with_codes(retry, spec)
 
@@ -152,13 +154,15 @@ def connect_timeout_of(policy: BackendTrafficPolicy | None, default_ms: int) -> 
 def limits_of(policy: BackendTrafficPolicy | None) -> ConnectionLimits:
     """Caps on connections and calls towards one upstream."""
     pool = policy.spec.connection_pool if policy is not None else None
+    budget = budget_of(policy)
     if pool is None:
-        return ConnectionLimits()
+        return ConnectionLimits(retry_budget=budget)
     return ConnectionLimits(
         max_connections=pool.max_connections,
         max_pending_requests=pool.max_pending_requests,
         max_requests_per_connection=pool.max_requests_per_connection,
         max_requests=pool.max_parallel_requests,
+        retry_budget=budget,
     )
 
 

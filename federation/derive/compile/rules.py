@@ -16,8 +16,10 @@ from federation.derive.compile.backends import Backend, resolve_backend
 from federation.derive.compile.filters import FilterOutcome, compile_filters
 from federation.derive.compile.index import Index
 from federation.derive.compile.matches import CompiledMatch, compile_match
+from federation.derive.compile.mirrors import NO_MIRRORS, Mirrors, compile_mirrors
 from federation.derive.compile.policies import retry_of, timeouts_of
 from federation.derive.compile.problem import Problem
+from federation.derive.compile.traffic import fault_of, session_of
 from federation.derive.compile.upstreams import (
     UNAVAILABLE,
     UpstreamKind,
@@ -74,6 +76,7 @@ class _Part:
     problem: Problem | None = None
     refused: str = ""
     faults: tuple[str, ...] = ()
+    mirrors: Mirrors = NO_MIRRORS
 
 
 def compile_rule(
@@ -92,6 +95,7 @@ def compile_rule(
         _part(index, route, ref, policy, where=f"{where}.backendRefs[{place}]")
         for place, ref in enumerate(rule.backend_refs)
     ]
+    mirrors = compile_mirrors(index, route, filters.mirrors, policy)
     problems = tuple(part.problem for part in parts if part.problem is not None)
     faults = (*filters.faults, *(fault for part in parts for fault in part.faults))
     template = Route(
@@ -103,14 +107,32 @@ def compile_rule(
         response_headers=filters.response,
         timeouts=timeouts_of(policy),
         retry=retry_of(policy),
+        fault=fault_of(policy),
+        mirrors=mirrors.mirrors,
+        session=session_of(
+            rule.session_persistence,
+            rule=f"{route.key.qualified_name}/{rule.name or position}",
+        ),
     )
     routes, match_faults = _routes(_plain(template, parts), rule, where)
     return CompiledRule(
         position=position,
         routes=routes,
-        upstreams=frozenset(ref for part in parts for ref in part.upstreams),
+        upstreams=frozenset(
+            ref
+            for refs in (
+                mirrors.upstreams,
+                *(part.upstreams for part in parts),
+                *(part.mirrors.upstreams for part in parts),
+            )
+            for ref in refs
+        ),
         faults=(*faults, *match_faults),
-        problems=problems,
+        problems=(
+            *problems,
+            *mirrors.problems,
+            *(problem for part in parts for problem in part.mirrors.problems),
+        ),
     )
 
 
@@ -148,7 +170,7 @@ def _action(label: str, parts: Sequence[_Part], faults: Sequence[str]) -> Forwar
         return _refuse(label, ["the rule has no backendRefs"])
     weights = multiply([(part.weight, [share for _, share in part.destinations]) for part in parts])
     destinations = tuple(
-        replace(weighted, weight=weight)
+        replace(weighted, weight=weight, mirrors=part.mirrors.mirrors)
         for part, numbers in zip(parts, weights, strict=True)
         for (weighted, _), weight in zip(part.destinations, numbers, strict=True)
         if weight or weighted.upstream != UNAVAILABLE
@@ -184,6 +206,7 @@ def _part(
     where: str,
 ) -> _Part:
     filters = compile_filters(ref.filters, where=f"{where}.filters")
+    mirrors = compile_mirrors(index, route, filters.mirrors, policy)
     backend = resolve_backend(index, route, ref, where=where)
     if isinstance(backend, Problem):
         return _Part(
@@ -192,6 +215,7 @@ def _part(
             problem=backend,
             refused=backend.message,
             faults=filters.faults,
+            mirrors=replace(mirrors, mirrors=(), upstreams=()),
         )
     if not backend.imported:
         upstream = upstream_ref(UpstreamKind.SERVICE, backend.service, backend.port, policy=policy)
@@ -200,8 +224,10 @@ def _part(
             ((_weighted(upstream, filters, HeaderChanges()), 1),),
             upstreams=(upstream,),
             faults=filters.faults,
+            mirrors=mirrors,
         )
-    return _import_part(index, backend, ref, policy, filters, where)
+    part = _import_part(index, backend, ref, policy, filters, where)
+    return replace(part, mirrors=mirrors)
 
 
 def _import_part(

@@ -16,6 +16,7 @@ from federation.model.objects.core import (
     Service,
     ServiceSpec,
 )
+from federation.model.objects.fault import FaultAbort, FaultDelay, FaultInjection
 from federation.model.objects.gateway import (
     AllowedRouteKind,
     AllowedRoutes,
@@ -70,7 +71,6 @@ from federation.model.objects.policy import (
     ActiveHealthCheck,
     BackendTrafficPolicy,
     BackendTrafficPolicySpec,
-    Backoff,
     CircuitBreaker,
     ClientSelector,
     ConnectionPool,
@@ -89,8 +89,6 @@ from federation.model.objects.policy import (
     RateLimitUnit,
     RateLimitValue,
     RegionFailover,
-    Retry,
-    RetryOn,
     TcpTimeout,
     Timeout,
 )
@@ -102,6 +100,15 @@ from federation.model.objects.registry import (
     names_of,
     plural,
     resource,
+)
+from federation.model.objects.retry import (
+    Backoff,
+    MinRetryRate,
+    PerRetry,
+    Retry,
+    RetryBudget,
+    RetryConstraint,
+    RetryOn,
 )
 from federation.model.objects.route import (
     MCS_GROUP,
@@ -122,6 +129,12 @@ from federation.model.objects.route import (
     MatchType,
     ParentReference,
     RequestMirror,
+)
+from federation.model.objects.session import (
+    CookieConfig,
+    CookieLifetime,
+    SessionPersistence,
+    SessionPersistenceType,
 )
 from federation.model.objects.snapshot import (
     ObjectSnapshot,
@@ -146,6 +159,8 @@ __all__ = [
     "ClusterBackend",
     "ConfigMap",
     "ConnectionPool",
+    "CookieConfig",
+    "CookieLifetime",
     "CoreServicePort",
     "CoreServiceType",
     "Count",
@@ -155,6 +170,9 @@ __all__ = [
     "EndpointSlice",
     "Failover",
     "FailoverStrategy",
+    "FaultAbort",
+    "FaultDelay",
+    "FaultInjection",
     "FederatedServiceImport",
     "FederatedServiceImportSpec",
     "FilterType",
@@ -192,6 +210,7 @@ __all__ = [
     "McsServiceExport",
     "McsServiceImport",
     "McsServiceImportSpec",
+    "MinRetryRate",
     "MultiClusterService",
     "MultiClusterServiceSpec",
     "Name",
@@ -203,6 +222,7 @@ __all__ = [
     "ParametersReference",
     "ParentReference",
     "Part",
+    "PerRetry",
     "PolicyTargetReference",
     "Port",
     "RateLimit",
@@ -218,6 +238,8 @@ __all__ = [
     "RejectedObject",
     "RequestMirror",
     "Retry",
+    "RetryBudget",
+    "RetryConstraint",
     "RetryOn",
     "RouteNamespaces",
     "Secret",
@@ -228,6 +250,8 @@ __all__ = [
     "ServiceImportReference",
     "ServiceRef",
     "ServiceSpec",
+    "SessionPersistence",
+    "SessionPersistenceType",
     "TcpTimeout",
     "Timeout",
     "TlsMode",

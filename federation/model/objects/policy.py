@@ -3,8 +3,8 @@
 Decides: its fields, bounds and defaults, and what is wrong in one policy by itself.
 Leaves to others: which policy holds a route (``derive.compile``: one per route, the oldest),
 failover order (``derive.resolve``), the data plane's behaviour.
-Invariants: a part that is ``None`` was not asked for; durations are milliseconds; ``attempts``
-counts retries after the first try.
+Retries are in ``retry``, faults on purpose in ``fault``.
+Invariants: a part that is ``None`` was not asked for; durations are milliseconds.
 """
 
 from __future__ import annotations
@@ -12,33 +12,16 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from federation.model.duration import DurationMs
+from federation.model.objects.fault import FaultInjection
 from federation.model.objects.gateway import GATEWAY_GROUP
 from federation.model.objects.metadata import ApiObject, Name, OptionalText, Part
-
-RETRY_ATTEMPTS_MAX = 10
-"""More tries than this turn an outage into a storm; gRPC's own bound is five (gRFC A6)."""
+from federation.model.objects.retry import Retry, RetryConstraint
 
 Count = Annotated[int, Field(ge=1, le=4_294_967_295)]
 """A limit or threshold; Envoy keeps them in 32 bits."""
-
-
-class RetryOn(StrEnum):
-    """Events that are worth another try, by Envoy's names."""
-
-    FIVE_XX = "5xx"
-    GATEWAY_ERROR = "gateway-error"
-    RESET = "reset"
-    CONNECT_FAILURE = "connect-failure"
-    REFUSED_STREAM = "refused-stream"
-    RETRIABLE_STATUS_CODES = "retriable-status-codes"
-    CANCELLED = "cancelled"
-    DEADLINE_EXCEEDED = "deadline-exceeded"
-    INTERNAL = "internal"
-    RESOURCE_EXHAUSTED = "resource-exhausted"
-    UNAVAILABLE = "unavailable"
 
 
 class PolicyTargetReference(Part):
@@ -48,41 +31,6 @@ class PolicyTargetReference(Part):
     kind: str
     name: Name
     section_name: str | None = None
-
-
-class Backoff(Part):
-    """Waits between tries: random up to the base, doubled each time up to the maximum."""
-
-    default_duration_ms: DurationMs = Field(default=25, alias="defaultDuration", ge=1)
-    max_duration_ms: DurationMs | None = Field(default=None, alias="maxDuration", ge=1)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Backoff:
-        if self.max_duration_ms is not None and self.max_duration_ms < self.default_duration_ms:
-            raise ValueError("maxDuration must not be shorter than defaultDuration")
-        return self
-
-
-class Retry(Part):
-    """When and how often a call is tried again; an empty ``retry_on`` takes the default events.
-
-    ``retry_on_status_codes``: from 100 HTTP statuses, 0 to 16 gRPC codes; they count only with
-    ``retriable-status-codes`` in ``retry_on``, or with an empty one.
-    """
-
-    retry_on: tuple[RetryOn, ...] = ()
-    retry_on_status_codes: tuple[int, ...] = Field(default=(), max_length=64)
-    attempts: int = Field(default=2, ge=0, le=RETRY_ATTEMPTS_MAX)
-    backoff: Backoff = Backoff()
-    per_try_timeout_ms: DurationMs | None = Field(default=None, alias="perTryTimeout", ge=1)
-
-    @field_validator("retry_on_status_codes")
-    @classmethod
-    def _codes_exist(cls, codes: tuple[int, ...]) -> tuple[int, ...]:
-        for code in codes:
-            if not (0 <= code <= 16 or 100 <= code <= 599):
-                raise ValueError(f"must be gRPC codes 0 to 16 or HTTP statuses, got {code}")
-        return codes
 
 
 class ConnectionPool(Part):
@@ -238,12 +186,14 @@ class BackendTrafficPolicySpec(Part):
 
     target_ref: PolicyTargetReference
     retry: Retry | None = None
+    retry_constraint: RetryConstraint | None = None
     connection_pool: ConnectionPool | None = None
     circuit_breaker: CircuitBreaker | None = None
     timeout: Timeout | None = None
     failover: Failover | None = None
     health_check: HealthCheck | None = None
     rate_limit: RateLimit | None = None
+    fault_injection: FaultInjection | None = None
 
 
 class BackendTrafficPolicy(ApiObject):

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from federation.model.objects.gateway import GATEWAY_GROUP, Hostname
 from federation.model.objects.metadata import ApiObject, Name, Namespace_, Part, Port
+from federation.model.objects.session import SessionPersistence
 
 WEIGHT_MAX = 1_000_000
 """The Gateway API's bound of one weight."""
@@ -191,6 +192,7 @@ class GRPCRouteRule(Part):
     matches: tuple[GRPCRouteMatch, ...] = Field(default=(), max_length=64)
     filters: tuple[GRPCRouteFilter, ...] = Field(default=(), max_length=16)
     backend_refs: tuple[BackendRef, ...] = Field(default=(), max_length=16)
+    session_persistence: SessionPersistence | None = None
 
     @field_validator("backend_refs")
     @classmethod

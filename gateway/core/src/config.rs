@@ -46,7 +46,8 @@
 //!         "global": true, "first_share_per_million": 500000, "keys_max": 16384}],
 //!       "fault": {"delay": {"ms": 100, "per_million": 10000},
 //!                 "abort": {"reply": {"grpc_status": 14, "message": "drill"}, "per_million": 0}},
-//!       "mirrors": [{"cluster": "users", "numerator": 1, "denominator": 3}], // default 100 of 100
+//!       "mirrors": [{"cluster": "users", "numerator": 1, "denominator": 3, // default 100 of 100
+//!                    "request_headers": null}],
 //!       "session": {"name": "sid", "kind": "cookie",         // or "header"
 //!                   "absolute_ms": 3600000, "idle_ms": null, "permanent": true}
 //!     }]

@@ -99,7 +99,7 @@ mod tests {
         #[test]
         fn a_mirror_takes_its_fraction(numerator in 0..=1_000_u32, more in 0..1_000_u32) {
             let denominator = (numerator + more).max(1);
-            let mirror = Mirror { cluster: "m".into(), numerator, denominator };
+            let mirror = Mirror { cluster: "m".into(), numerator, denominator, request_headers: None };
             let taken = (0..20_000).filter(|random| mirror.takes(*random)).count();
             prop_assert!(within(taken, f64::from(numerator) / f64::from(denominator)));
         }

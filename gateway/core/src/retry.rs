@@ -138,34 +138,25 @@ impl RetryPolicy {
         &self.config
     }
 
-    /// A try without response headers after this long failed.
-    #[must_use]
-    pub const fn per_try_timeout_ms(&self) -> Option<u64> {
-        self.config.per_try_timeout_ms
-    }
-
     /// Request bytes to keep.
     #[must_use]
     pub const fn buffer_bytes(&self) -> usize {
         self.config.buffer_bytes as usize
     }
 
-    /// Share of requests that may be retries: what a [`RetryBudget`] is made with.
+    /// A budget as configured, new, for one of so many workers, each of which counts for itself;
+    /// `None`: retries are not bounded by one.
     #[must_use]
-    pub const fn budget_percent(&self) -> Option<u8> {
-        self.config.budget_percent
-    }
-
-    /// A budget as configured, new, for one worker; `None`: retries are not bounded by one.
-    #[must_use]
-    pub fn new_budget(&self) -> Option<RetryBudget> {
+    pub fn new_budget(&self, workers: u32) -> Option<RetryBudget> {
         let config = &self.config;
         config.budget_percent.map(|percent| {
             RetryBudget::over(
                 percent,
                 config.budget_interval_ms,
                 config.min_retries,
-                config.min_retries_interval_ms,
+                config
+                    .min_retries_interval_ms
+                    .saturating_mul(workers.max(1).into()),
             )
         })
     }

@@ -211,14 +211,10 @@ impl Worker {
         };
         let call = &mut self.calls[id.key as usize];
         call.pool = Some(pool);
-        let per_try_ms = self
-            .routes
-            .get(call.route)
-            .route
-            .retry()
-            .and_then(gateway_core::RetryPolicy::per_try_timeout_ms);
-        if let Some(per_try_ms) = per_try_ms {
-            let at_ms = self.now_ms + per_try_ms;
+        let policy = self.routes.get(call.route).route.retry();
+        if let Some(at_ms) =
+            policy.and_then(|policy| policy.try_ends_ms(self.now_ms, call.timeout_at_ms))
+        {
             call.try_timer = Some(self.timers.set(at_ms, Timer::PerTry(id)));
         }
         self.pools[pool].outstanding += 1;

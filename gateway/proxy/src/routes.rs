@@ -11,12 +11,10 @@ use slab::Slab;
 
 use crate::stats::{CallCounters, WorkerStats};
 
-/// Retries allowed to a route each second whatever its budget's percentage says.
-const RETRIES_MIN_PER_S: u32 = 3;
-
 /// Entries of all routes that calls have used.
-#[derive(Default)]
 pub(crate) struct RouteMemory {
+    /// Among how many workers a route's lowest rate of retries is divided.
+    workers: u32,
     keys: HashMap<usize, usize>,
     entries: Slab<RouteEntry>,
 }
@@ -32,16 +30,22 @@ pub(crate) struct RouteEntry {
 // === impl RouteMemory ===
 
 impl RouteMemory {
+    pub fn new(workers: u32) -> Self {
+        Self {
+            workers,
+            keys: HashMap::new(),
+            entries: Slab::new(),
+        }
+    }
+
     /// The entry of a route, made when it is new; counts one more call.
     pub fn enter(&mut self, route: &Arc<Route>) -> usize {
         let place = Arc::as_ptr(route) as usize;
         let key = *self.keys.entry(place).or_insert_with(|| {
-            let percent = route
-                .retry()
-                .and_then(gateway_core::RetryPolicy::budget_percent);
+            let retry = route.retry();
             self.entries.insert(RouteEntry {
                 route: Arc::clone(route),
-                budget: percent.map(|percent| RetryBudget::new(percent, RETRIES_MIN_PER_S)),
+                budget: retry.and_then(|retry| retry.new_budget(self.workers)),
                 calls: 0,
                 counters: Vec::new(),
             })
@@ -109,7 +113,7 @@ mod tests {
         let snapshot = Snapshot::apply(&Snapshot::default(), update, 0).expect("fits");
         let table = snapshot.table("t").expect("is there");
         let route = table.routes().next().expect("is there");
-        let mut workers = [RouteMemory::default(), RouteMemory::default()];
+        let mut workers = [RouteMemory::new(2), RouteMemory::new(2)];
         let live = HashSet::from([Arc::as_ptr(route)]);
         for memory in &mut workers {
             let key = memory.enter(route);

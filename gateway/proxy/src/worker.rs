@@ -184,6 +184,7 @@ impl Worker {
     pub fn new(parts: WorkerParts) -> Self {
         let now_ms = parts.clock.now_ms();
         Self {
+            routes: RouteMemory::new(parts.settings.workers as u32),
             settings: parts.settings,
             clock: parts.clock,
             now_ms,
@@ -199,7 +200,6 @@ impl Worker {
             clusters: Slab::new(),
             cluster_keys: HashMap::new(),
             listeners: Slab::new(),
-            routes: RouteMemory::default(),
             tables: Vec::new(),
             timers: Wheel::new(now_ms),
             draining: false,

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::Name;
-use super::route::Reply;
+use super::route::{HeaderOps, Reply};
 
 /// Faults on purpose, for drills and tests. Delay and abort are drawn apart; a call that gets both
 /// is delayed, then aborted.
@@ -50,6 +50,9 @@ pub struct Mirror {
     /// At least 1 and at least `numerator`. Default 100.
     #[serde(default = "hundred")]
     pub denominator: u32,
+    /// Changes to the copy's request headers, after those of the call itself.
+    #[serde(default)]
+    pub request_headers: Option<HeaderOps>,
 }
 
 /// Calls of one session go to one endpoint (GEP-1619). What the client is given for it names

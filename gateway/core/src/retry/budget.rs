@@ -5,8 +5,6 @@
 
 /// Buckets in the window.
 const BUCKETS: usize = 10;
-/// The window's default length in GEP-3388.
-const INTERVAL_MS: u64 = 10_000;
 
 /// Retries as a share of requests over a window; one for each worker and route.
 #[derive(Debug, Clone)]
@@ -28,13 +26,6 @@ struct Bucket {
 }
 
 impl RetryBudget {
-    /// `percent` of the requests of the last ten seconds, and at least `min_per_s` retries for each
-    /// second of them.
-    #[must_use]
-    pub const fn new(percent: u8, min_per_s: u32) -> Self {
-        Self::over(percent, INTERVAL_MS, min_per_s, 1_000)
-    }
-
     /// `percent` of the requests of the last `interval_ms`, and at least `min_retries` in each
     /// `min_interval_ms` of it (GEP-3388 `budget` and `minRetryRate`).
     #[must_use]
@@ -115,9 +106,14 @@ mod tests {
 
     use super::*;
 
+    /// Over ten seconds, with a lowest rate a second.
+    fn of(percent: u8, min_per_s: u32) -> RetryBudget {
+        RetryBudget::over(percent, 10_000, min_per_s, 1_000)
+    }
+
     #[test]
     fn a_share_of_the_requests_may_be_retried() {
-        let mut budget = RetryBudget::new(20, 0);
+        let mut budget = of(20, 0);
         assert!(!budget.take(0));
         for _ in 0..10 {
             budget.request(0);
@@ -130,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_window_forgets() {
-        let mut budget = RetryBudget::new(100, 0);
+        let mut budget = of(100, 0);
         budget.request(500);
         assert!(budget.take(9_999));
         assert!(!budget.take(9_999));
@@ -139,12 +135,12 @@ mod tests {
             !budget.take(10_000),
             "the request of the first second is forgotten, its retry is not"
         );
-        assert!(!RetryBudget::new(100, 0).take(0));
+        assert!(!of(100, 0).take(0));
     }
 
     #[test]
     fn a_quiet_route_may_retry_at_the_lowest_rate() {
-        let mut budget = RetryBudget::new(0, 1);
+        let mut budget = of(0, 1);
         assert_eq!((0..20).filter(|_| budget.take(0)).count(), 10);
     }
 
@@ -162,7 +158,7 @@ mod tests {
             percent in 0..=100_u8,
             steps in proptest::collection::vec((0..50_u64, any::<bool>()), 0..400),
         ) {
-            let mut budget = RetryBudget::new(percent, 0);
+            let mut budget = of(percent, 0);
             let (mut now, mut requests, mut retries) = (0, 0_u64, 0_u64);
             for (wait, is_retry) in steps {
                 now += wait;
@@ -172,7 +168,7 @@ mod tests {
                     budget.request(now);
                     requests += 1;
                 }
-                if now < INTERVAL_MS - 1_000 {
+                if now < 9_000 {
                     prop_assert!(retries * 100 <= requests * u64::from(percent));
                 }
             }

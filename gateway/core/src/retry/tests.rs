@@ -191,7 +191,7 @@ fn a_wait_that_outlasts_the_deadline_is_no_retry() {
 #[test]
 fn the_budget_is_asked_last_and_stops_retries() {
     let policy = policy(&[RetryOn::Unavailable]);
-    let mut budget = RetryBudget::new(100, 0);
+    let mut budget = RetryBudget::over(100, 10_000, 0, 1_000);
     budget.request(0);
     let mut decide = |outcome| {
         let context = RetryContext {
@@ -245,10 +245,12 @@ fn a_try_ends_before_the_deadline_or_with_it() {
 #[test]
 fn the_budget_is_made_as_configured() {
     let mut policy = policy(&[]);
-    assert!(policy.new_budget().is_none());
+    assert!(policy.new_budget(1).is_none());
     policy.config.budget_percent = Some(0);
     policy.config.budget_interval_ms = 20_000;
     policy.config.min_retries = 1;
-    let mut budget = policy.new_budget().unwrap();
-    assert_eq!((0..99).filter(|_| budget.take(0)).count(), 20);
+    for (workers, retries) in [(1, 20), (4, 5)] {
+        let mut budget = policy.new_budget(workers).unwrap();
+        assert_eq!((0..99).filter(|_| budget.take(0)).count(), retries);
+    }
 }

@@ -323,6 +323,7 @@ fn mirrors_of_route_and_part_are_drawn_apart() {
         cluster: cluster.into(),
         numerator,
         denominator: 100,
+        request_headers: None,
     };
     let mut mirrored = route("m", prefix("/"), vec![]);
     mirrored.mirrors = vec![mirror("all", 100), mirror("none", 0), mirror("half", 50)];

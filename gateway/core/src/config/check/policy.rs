@@ -1,6 +1,6 @@
 //! Checks of limits, faults, mirrors and sessions.
 
-use super::route::{grpc_reply, header_name};
+use super::route::{grpc_reply, header_name, header_ops};
 use super::{Checked, cookie_name, each, ensure, named, positive, under, within};
 use crate::config::{Fault, LimitHeader, Mirror, RateLimitConfig, Session, SessionKind};
 use crate::limit::DISTINCT_MAX;
@@ -57,6 +57,7 @@ pub(super) fn fault(fault: &Fault) -> Checked {
 
 pub(super) fn mirror(mirror: &Mirror) -> Checked {
     named("cluster", &mirror.cluster)?;
+    header_ops("request_headers", mirror.request_headers.as_ref())?;
     positive("denominator", Some(mirror.denominator.into()))?;
     within(
         "numerator",

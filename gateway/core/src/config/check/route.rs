@@ -150,7 +150,7 @@ pub(super) fn grpc_reply(reply: &Reply) -> Checked {
     within("grpc_status", reply.grpc_status.into(), 0, 16)
 }
 
-fn header_ops(path: &str, ops: Option<&HeaderOps>) -> Checked {
+pub(super) fn header_ops(path: &str, ops: Option<&HeaderOps>) -> Checked {
     let Some(ops) = ops else { return Ok(()) };
     for (list, pairs) in [("set", &ops.set), ("add", &ops.add)] {
         for (position, (name, value)) in pairs.iter().enumerate() {
