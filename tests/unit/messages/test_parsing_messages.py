@@ -178,8 +178,8 @@ class TestFields:
         assert said_about(text) == [
             (
                 "user.yaml:6: GRPCRoute app/user-service-weighted: spec.rules[0].backendRef: "
-                "unknown field; known fields here: backendRefs, filters, matches, name; "
-                "did you mean backendRefs?"
+                "unknown field; known fields here: backendRefs, filters, matches, name, "
+                "sessionPersistence; did you mean backendRefs?"
             )
         ]
 
