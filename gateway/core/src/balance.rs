@@ -50,7 +50,6 @@ use crate::EndpointShared;
 use crate::cluster::Changes;
 use crate::config::{Cluster, LoadBalancing, Name};
 use crate::endpoint::Endpoint;
-use crate::random::Draws;
 
 /// The place of an endpoint in its [`EndpointTable`]; means nothing in another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -153,6 +152,7 @@ pub struct EndpointTable {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Settings {
     lb: LoadBalancing,
+    table_size: u32,
     panic_percent: u64,
     overprovision_percent: u64,
     health_check: bool,
@@ -227,7 +227,8 @@ impl EndpointTable {
         for (index, endpoint) in (0..).map(EndpointIndex).zip(self.members.iter()) {
             nodes[endpoint.locality as usize].push((index, endpoint.address, endpoint.weight));
         }
-        let ring = |mut nodes: Vec<_>| Ring::new(self.settings.lb, &mut nodes);
+        let ring =
+            |mut nodes: Vec<_>| Ring::new(self.settings.lb, self.settings.table_size, &mut nodes);
         nodes.into_iter().map(ring).collect()
     }
 
@@ -341,14 +342,17 @@ impl EndpointTable {
         if view.levels.is_empty() {
             return Err(PickError::Empty);
         }
-        let mut choice = Choice {
-            table: self,
-            view: &view,
-            context,
-            affinity,
-            draws: Draws::new(context.random),
-        };
+        let mut choice = Choice::new(self, &view, context, affinity);
         choice.pick().ok_or(PickError::Unavailable)
+    }
+
+    /// Whether [`Self::pick`] would find an endpoint that was not tried yet. Nothing goes there for
+    /// it, so an endpoint on its way back from an ejection still waits for its one request.
+    #[must_use]
+    pub fn has_untried(&self, context: &PickContext<'_>) -> bool {
+        let view = self.view(context.now_ms);
+        let picked = Choice::new(self, &view, context, Affinity::default()).choose();
+        picked.is_some_and(|picked| !picked.again)
     }
 
     /// How traffic spreads over the priorities now.
@@ -383,6 +387,7 @@ impl Settings {
     fn of(cluster: &Cluster) -> Self {
         Self {
             lb: cluster.lb,
+            table_size: cluster.table_size,
             panic_percent: cluster.panic_percent.into(),
             overprovision_percent: cluster.overprovision_percent.into(),
             health_check: cluster.health_check,

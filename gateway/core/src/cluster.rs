@@ -34,6 +34,8 @@ pub struct ClusterShared {
     out: ArcSwap<Vec<Arc<EndpointShared>>>,
     /// A thread is deciding about an ejection.
     ejecting: AtomicBool,
+    /// Requests that are open on all workers; counted only where `max_requests` bounds them.
+    requests: AtomicU32,
 }
 
 /// Counts changes of what balancing depends on.
@@ -117,6 +119,21 @@ impl ClusterShared {
         out.iter().filter(|member| member.is_out(now_ms)).count()
     }
 
+    /// Takes a place among `max` requests at a time, over all workers; `false` when there is none.
+    #[must_use]
+    pub fn admit(&self, max: u32) -> bool {
+        let admitted = self.requests.fetch_add(1, Ordering::Relaxed) < max;
+        if !admitted {
+            self.release();
+        }
+        admitted
+    }
+
+    /// Gives back the place that [`Self::admit`] gave.
+    pub fn release(&self) {
+        self.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Ejects `endpoint` by `eject` if fewer than `allowed` are out. Unless another thread is
     /// deciding; then `None`, and the next failure asks again.
     pub(crate) fn eject_within<T>(
@@ -146,7 +163,19 @@ impl ClusterShared {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::ClusterShared;
     use crate::config::{Cluster, parse_update};
+
+    #[test]
+    fn places_are_bounded_and_come_back() {
+        let shared = ClusterShared::default();
+        assert!(shared.admit(2) && shared.admit(2));
+        assert!(!shared.admit(2) && !shared.admit(1), "a refusal takes none");
+        assert!(shared.admit(3), "a larger bound holds from now on");
+        shared.release();
+        shared.release();
+        assert!(shared.admit(2));
+    }
 
     /// A cluster with the defaults and outlier ejection.
     pub(crate) fn cluster(name: &str) -> Cluster {

@@ -55,7 +55,8 @@
 //!   "clusters": [{
 //!     "name": "users", "connect_timeout_ms": 5000,
 //!     "lb": "least_request",   // or "round_robin", "peak_ewma", "ring_hash", "maglev"
-//!     "hash_on": [{"header": "x-user"}, {"cookie": "id"}, {"source": true}], // first one found
+//!     "hash_on": [{"header": "x-user"}, {"cookie": "id"}, {"source": true}], // all that are there
+//!     "table_size": 65537,                                           // of "maglev"; a prime
 //!     "slow_start": {"window_ms": 30000, "min_percent": 10},       // null: at once
 //!     "keepalive": {"interval_ms": 10000, "timeout_ms": 5000},
 //!     "outlier": {"consecutive_failures": 5, "consecutive_gateway_failures": 3,
@@ -63,7 +64,8 @@
 //!                                        "minimum_hosts": 5}, // null: in a row only
 //!                 "interval_ms": 10000, "base_ejection_ms": 30000,
 //!                 "max_ejection_ms": 300000, "max_ejection_percent": 50},
-//!     "max_connections": null, "max_pending_requests": 1024, "max_requests_per_connection": null,
+//!     "max_connections": null, "max_pending_requests": 1024, "max_requests": null,
+//!     "max_requests_per_connection": null,
 //!     "panic_percent": 50, "overprovision_percent": 140,
 //!     "peer_tls": {"secret": "me", "ca": "peers", "sni": "gw",
 //!                  "allowed_spiffe": ["spiffe://clusterset.local/ns/*"]},

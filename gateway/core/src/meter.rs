@@ -119,6 +119,9 @@ impl LoadMeter {
     }
 
     fn refusals_milli_at(&self, now_ms: u64) -> u64 {
+        if self.refusals_milli == 0 {
+            return 0;
+        }
         halved(
             self.refusals_milli,
             now_ms.saturating_sub(self.refused_at_ms),

@@ -111,7 +111,8 @@ impl Snapshot {
     }
 
     /// All clusters, in no order.
-    pub fn clusters(&self) -> impl Iterator<Item = &Arc<ClusterHandle>> {
+    #[must_use]
+    pub fn clusters(&self) -> impl ExactSizeIterator<Item = &Arc<ClusterHandle>> {
         self.clusters.values()
     }
 

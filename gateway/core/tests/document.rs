@@ -376,6 +376,19 @@ fn values_of_policies_are_refused_with_their_path() {
         ),
         (
             cluster,
+            "table_size",
+            json!(65_536),
+            ": must be a prime, got 65536",
+        ),
+        (
+            cluster,
+            "table_size",
+            json!(5_000_017),
+            ": must be 2 to 5000011",
+        ),
+        (cluster, "max_requests", json!(0), ": must be above 0"),
+        (
+            cluster,
             "slow_start",
             json!({"window_ms": 0}),
             ".window_ms: must be 1 to 3600000",

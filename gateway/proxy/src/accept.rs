@@ -4,6 +4,7 @@
 //! listener pauses instead of spinning, and those who wait in its queue are taken when there is room again.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -33,7 +34,7 @@ impl Worker {
                 return;
             };
             match socket.accept() {
-                Ok((stream, _peer)) => self.admit(key, stream),
+                Ok((stream, client)) => self.admit(key, stream, client.ip()),
                 // The client has gone meanwhile: the next one may do.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -98,7 +99,7 @@ impl Worker {
             .reregister(socket, token, Interest::READABLE);
     }
 
-    fn admit(&mut self, listener: usize, stream: TcpStream) {
+    fn admit(&mut self, listener: usize, stream: TcpStream, client: IpAddr) {
         let numbers = &self.stats.numbers;
         let open = self
             .shared
@@ -114,12 +115,12 @@ impl Worker {
         numbers.downstream_accepted.add(1);
         numbers.downstream_connections.add(1);
         self.listeners[listener].connections += 1;
-        if self.open_down(listener, stream).is_err() {
+        if self.open_down(listener, stream, client).is_err() {
             self.count_down_gone(listener);
         }
     }
 
-    fn open_down(&mut self, listener: usize, stream: TcpStream) -> io::Result<()> {
+    fn open_down(&mut self, listener: usize, stream: TcpStream, client: IpAddr) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut transport = match &self.listeners[listener].tls {
             None => Transport::Plain(stream),
@@ -141,6 +142,7 @@ impl Worker {
         let timeout_ms = self.now_ms + self.settings.handshake_timeout_ms;
         let down = Down {
             listener,
+            client,
             phase: DownPhase::Preface,
             setup_timer: Some(self.timers.set(timeout_ms, Timer::Setup(id))),
             idle_timer: None,

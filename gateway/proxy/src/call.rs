@@ -20,8 +20,9 @@
 //! Flow control: bytes are owed to the sender until the other side's queue has let go of them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use gateway_core::{Name, RetryState, Route};
+use gateway_core::{ClusterShared, Name, RetryState, Route};
 
 use crate::conn::StreamAt;
 use crate::headers::HeaderList;
@@ -111,6 +112,11 @@ pub(crate) struct Call {
     pub try_timer: Option<TimerId>,
     pub idle_timer: Option<TimerId>,
     pub last_activity_ms: u64,
+    /// When the present try began, and how long its response headers took; where balancing asks for it.
+    pub tried_us: Option<u64>,
+    pub answered_us: Option<u64>,
+    /// Its place among the `max_requests` of a cluster.
+    pub place: Option<Arc<ClusterShared>>,
     pub tries: Tries,
 }
 

@@ -6,6 +6,7 @@
 //! the bytes of an unfinished frame are kept.
 
 use std::io;
+use std::net::IpAddr;
 
 use gateway_h2::{Connection, Events, StreamRef};
 
@@ -110,6 +111,8 @@ pub(crate) enum Side {
 /// A client's connection.
 pub(crate) struct Down {
     pub listener: usize,
+    /// Where the client is.
+    pub client: IpAddr,
     pub phase: DownPhase,
     /// Runs until the client's SETTINGS have come.
     pub setup_timer: Option<TimerId>,

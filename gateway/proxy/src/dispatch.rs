@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gateway_core::config::{ListenerKind, WeightedCluster};
 use gateway_core::route::Target;
-use gateway_core::{Code, HeaderLookup, NoRoute, PickContext, PickError, Route, deadline};
+use gateway_core::{Code, HeaderLookup, NoRoute, PickError, Route, deadline};
 use gateway_h2::{ErrorCode, Fields};
 
 use crate::call::{Call, CallId, Phase, Tries, deadlines};
@@ -83,6 +83,7 @@ impl Worker {
                 // RFC 9113, 8.3.1: the authority is what routes; a second word for it would let the endpoint see another.
                 b"host" if headers.value(b":authority").is_some() => {}
                 name if from_client && name.starts_with(FEDERATION_PREFIX) => {}
+                b"cookie" => headers.push_cookie(field),
                 _ => headers.push(field),
             }
         }
@@ -181,6 +182,9 @@ impl Worker {
             try_timer: None,
             idle_timer: None,
             last_activity_ms: self.now_ms,
+            tried_us: None,
+            answered_us: None,
+            place: None,
             tries: Tries::default(),
         });
         id
@@ -205,46 +209,29 @@ impl Worker {
 
     /// Begins a try: chooses an endpoint and opens a stream there, or waits for a connection.
     pub fn try_endpoint(&mut self, id: CallId) {
+        if !self.take_place(id) {
+            return self.answer_no_place(id);
+        }
         let pool = match self.choose(id) {
-            Ok((pool, _again)) => pool,
+            Ok(pool) => pool,
             Err(error) => return self.answer_no_endpoint(id, error),
         };
+        let now_us = self.times_answers(id).then(|| self.clock.now_us());
         let call = &mut self.calls[id.key as usize];
         call.pool = Some(pool);
+        call.tried_us = now_us;
+        call.answered_us = None;
         let policy = self.routes.get(call.route).route.retry();
         if let Some(at_ms) =
             policy.and_then(|policy| policy.try_ends_ms(self.now_ms, call.timeout_at_ms))
         {
             call.try_timer = Some(self.timers.set(at_ms, Timer::PerTry(id)));
         }
-        self.pools[pool].outstanding += 1;
+        self.pools[pool].meter.started();
         match self.usable_connection(pool) {
             Some(conn) => self.open_stream(id, conn),
             None => self.wait_for_connection(id, pool),
         }
-    }
-
-    /// Whether another try would reach an endpoint that has not failed this call yet.
-    pub fn has_untried_endpoint(&mut self, id: CallId) -> bool {
-        matches!(self.choose(id), Ok((_, false)))
-    }
-
-    /// The pool of an endpoint, and whether it was tried already.
-    fn choose(&mut self, id: CallId) -> Result<(usize, bool), PickError> {
-        let call = &self.calls[id.key as usize];
-        let cluster = &self.clusters[call.cluster];
-        if !cluster.live {
-            return Err(PickError::Empty);
-        }
-        let pools = &self.pools;
-        let picked = cluster.handle.endpoints.pick(&PickContext {
-            now_ms: self.now_ms,
-            random: self.random.u64(..),
-            tried: &call.tries.addresses,
-            tried_clusters: &call.tries.clusters,
-            outstanding: &|index| pools[cluster.pools[index.0 as usize]].outstanding,
-        })?;
-        Ok((cluster.pools[picked.index.0 as usize], picked.again))
     }
 
     /// Sends the request on the stream of a try.

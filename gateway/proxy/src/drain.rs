@@ -204,6 +204,7 @@ impl Worker {
             return;
         }
         let gone = self.pools.remove(pool);
+        self.clusters[gone.cluster].own_pools -= 1;
         let timers = [
             gone.reconnect_timer,
             gone.patience_timer,

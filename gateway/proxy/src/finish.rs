@@ -1,6 +1,6 @@
 //! How calls end: by an answer, by the client, or by the gateway's own word. Every call passes `remove` once.
 
-use gateway_core::Code;
+use gateway_core::{Code, Outcome};
 use gateway_h2::ErrorCode;
 
 use crate::call::{CallId, Phase};
@@ -13,7 +13,7 @@ impl Worker {
         let Some(call) = self.call(id) else { return };
         let counted = call.phase == Phase::Closing;
         let down = call.down;
-        if let Some(pool) = self.release_try(id) {
+        if let Some(pool) = self.release_try(id, None) {
             self.forget_pool_if_done(pool);
         }
         if let Some(conn) = self.conns.get_mut(down.conn)
@@ -33,7 +33,8 @@ impl Worker {
         if self.calls[id.key as usize].phase == Phase::Closing {
             return self.on_cancelled(id);
         }
-        if let Some(pool) = self.release_try(id) {
+        let late = reply.code == Code::DeadlineExceeded;
+        if let Some(pool) = self.release_try(id, late.then_some(Outcome::Timeout)) {
             self.forget_pool_if_done(pool);
         }
         let call = &self.calls[id.key as usize];

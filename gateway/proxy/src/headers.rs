@@ -44,6 +44,25 @@ impl HeaderList {
         });
     }
 
+    /// Appends a cookie field to the one that is there: HTTP/2 may split them (RFC 9113, 8.2.3).
+    pub fn push_cookie(&mut self, field: Field<'_>) {
+        let bytes = &self.bytes;
+        let Some(at) = self
+            .spans
+            .iter()
+            .position(|it| it.name(bytes) == field.name)
+        else {
+            return self.push(field);
+        };
+        let whole = [self.spans[at].value(bytes), field.value].join(&b"; "[..]);
+        let sensitive = self.spans.remove(at).sensitive || field.sensitive;
+        self.push(Field {
+            name: field.name,
+            value: &whole,
+            sensitive,
+        });
+    }
+
     /// Appends a field that compression may index.
     pub fn add(&mut self, name: &[u8], value: &[u8]) {
         self.push(Field::new(name, value));
@@ -64,13 +83,10 @@ impl HeaderList {
 
     /// All fields in order.
     pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
-        self.spans.iter().map(|span| {
-            let middle = (span.start + span.name_len) as usize;
-            Field {
-                name: span.name(&self.bytes),
-                value: &self.bytes[middle..middle + span.value_len as usize],
-                sensitive: span.sensitive,
-            }
+        self.spans.iter().map(|span| Field {
+            name: span.name(&self.bytes),
+            value: span.value(&self.bytes),
+            sensitive: span.sensitive,
         })
     }
 }
@@ -80,5 +96,26 @@ impl HeaderList {
 impl Span {
     fn name(self, bytes: &[u8]) -> &[u8] {
         &bytes[self.start as usize..(self.start + self.name_len) as usize]
+    }
+
+    fn value(self, bytes: &[u8]) -> &[u8] {
+        let start = (self.start + self.name_len) as usize;
+        &bytes[start..start + self.value_len as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_that_were_split_are_one_field() {
+        let mut list = HeaderList::default();
+        list.add(b"cookie", b"a=1");
+        list.add(b"x", b"y");
+        list.push_cookie(Field::new(b"cookie", b"b=2"));
+        list.push_cookie(Field::new(b"cookie", b"c=3"));
+        assert_eq!(list.value(b"cookie"), Some(&b"a=1; b=2; c=3"[..]));
+        assert_eq!(list.iter().count(), 2);
     }
 }

@@ -6,10 +6,11 @@
 //! Bounds: connections of a pool by `max_connections` (one is always allowed), waiting calls of all pools of a
 //! cluster by `max_pending_requests`.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use gateway_core::{ClusterHandle, Endpoint};
+use gateway_core::{ClusterHandle, Endpoint, EndpointIndex, LoadMeter};
 use rustls::ClientConfig;
 
 use crate::call::CallId;
@@ -19,8 +20,12 @@ use crate::timers::TimerId;
 /// A cluster of the snapshot, as this worker sees it.
 pub(crate) struct ClusterState {
     pub handle: Arc<ClusterHandle>,
-    /// Keys of pools by endpoint index.
-    pub pools: Vec<usize>,
+    /// Keys of pools by endpoint index, `NO_POOL` where no call went yet; through `pool_at` and `place`.
+    pub pools: Vec<u32>,
+    /// The same by address.
+    pub by_address: HashMap<SocketAddr, usize>,
+    /// How many pools say that they are of this cluster, also those of endpoints that are gone.
+    pub own_pools: usize,
     /// Calls that wait for a connection.
     pub pending: u32,
     /// Calls that refer to this entry.
@@ -40,8 +45,8 @@ pub(crate) struct Pool {
     pub conns: Vec<usize>,
     pub connecting: u32,
     pub waiting: VecDeque<CallId>,
-    /// Calls assigned here: waiting or open.
-    pub outstanding: u32,
+    /// Calls assigned here (waiting or open), and how those before them went.
+    pub meter: LoadMeter,
     pub answered: Arc<Counter>,
     /// A connection could not be made and none was since.
     pub down: bool,
@@ -61,6 +66,28 @@ pub(crate) struct Pool {
 /// connection that is being made before another one is begun (the default of gRPC servers is 100 and more).
 const STREAMS_EXPECTED: usize = 100;
 
+const NO_POOL: u32 = u32::MAX;
+
+// === impl ClusterState ===
+
+impl ClusterState {
+    /// The pool of an endpoint, if there is one.
+    pub fn pool_at(&self, index: EndpointIndex) -> Option<usize> {
+        let key = self.pools.get(index.0 as usize).copied();
+        key.filter(|key| *key != NO_POOL).map(|key| key as usize)
+    }
+
+    /// Says which pool is an endpoint's.
+    pub fn place(&mut self, index: EndpointIndex, pool: Option<usize>) {
+        self.pools[index.0 as usize] = pool.map_or(NO_POOL, |pool| pool as u32);
+    }
+
+    /// Makes room for so many endpoints.
+    pub fn resize(&mut self, endpoints: usize) {
+        self.pools.resize(endpoints, NO_POOL);
+    }
+}
+
 // === impl Pool ===
 
 impl Pool {
@@ -72,6 +99,6 @@ impl Pool {
 
     /// Nothing refers to it any more.
     pub fn is_idle(&self) -> bool {
-        self.conns.is_empty() && self.outstanding == 0 && self.waiting.is_empty()
+        self.conns.is_empty() && self.meter.open() == 0 && self.waiting.is_empty()
     }
 }

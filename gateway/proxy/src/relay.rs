@@ -134,10 +134,14 @@ impl Worker {
 
     /// Response headers from the endpoint.
     pub fn on_response(&mut self, id: CallId, fields: Fields<'_>, end: bool) {
-        let now_ms = self.now_ms;
+        let (now_ms, clock) = (self.now_ms, self.clock);
         let Some(call) = self.call(id) else { return };
         call.last_activity_ms = now_ms;
-        let peer = call.pool.is_some_and(|pool| self.pools[pool].endpoint.peer);
+        let pool = call.pool;
+        if let Some(tried_us) = call.tried_us {
+            call.answered_us = Some(clock.now_us().saturating_sub(tried_us));
+        }
+        let peer = pool.is_some_and(|pool| self.pools[pool].endpoint.peer);
         let http_status = http_status(fields.clone());
         if end || http_status != 200 {
             let verdict = verdict(fields.clone(), Some(http_status), peer);

@@ -39,6 +39,7 @@ pub(crate) enum Reason {
     NoAvailableEndpoint,
     ConnectFailure,
     PendingOverflow,
+    RequestOverflow,
     Reset,
     RetryBudget,
     Deadline,
@@ -71,6 +72,7 @@ impl Reason {
             Self::NoAvailableEndpoint => "no_available_endpoint",
             Self::ConnectFailure => "connect_failure",
             Self::PendingOverflow => "pending_overflow",
+            Self::RequestOverflow => "request_overflow",
             Self::Reset => "reset",
             Self::RetryBudget => "retry_budget",
             Self::Deadline => "deadline",
@@ -86,13 +88,14 @@ impl Reason {
 
 /// Whether a peer's mark says that no endpoint has seen the call: another cluster may be asked without any policy.
 pub(crate) fn says_unprocessed(word: &[u8]) -> bool {
-    const UNPROCESSED: [Reason; 6] = [
+    const UNPROCESSED: [Reason; 7] = [
         Reason::NoRoute,
         Reason::NoWeight,
         Reason::NoEndpoints,
         Reason::NoAvailableEndpoint,
         Reason::ConnectFailure,
         Reason::PendingOverflow,
+        Reason::RequestOverflow,
     ];
     UNPROCESSED
         .iter()

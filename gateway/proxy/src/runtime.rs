@@ -169,8 +169,10 @@ impl Runtime {
         }
         let applied = Arc::new(state.applied(&snapshot));
         let version = snapshot.version().to_owned();
-        state.snapshot = snapshot;
+        let before = std::mem::replace(&mut state.snapshot, snapshot);
         state.tell_all(&applied, sockets);
+        // Here and not before: what nobody needs any more is freed by this thread, not by one that moves traffic.
+        drop(before);
         Ok(ApplyReport {
             version,
             listeners: reports,
@@ -248,7 +250,7 @@ impl Runtime {
         let now_ms = self.clock.now_ms();
         let mut all = Vec::new();
         for cluster in snapshot.clusters() {
-            for endpoint in cluster.endpoints.endpoints() {
+            for endpoint in cluster.endpoints.iter() {
                 let ejected = endpoint.shared.ejected_until_ms(now_ms);
                 all.push(json!({
                     "cluster": &*cluster.config.name,

@@ -10,10 +10,11 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use gateway_core::config::{Listener, ListenerTls, Secret};
-use gateway_core::{Name, Snapshot};
+use gateway_core::{ClusterHandle, Name, Snapshot};
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::bind::bind;
+use crate::clusters::{ClusterChanges, ToldCluster};
 use crate::control::{Applied, Command};
 use crate::listener::ListenerConfig;
 use crate::runtime::{ListenerReport, RuntimeError, WorkerHandle};
@@ -31,6 +32,8 @@ pub(crate) struct State {
     pub snapshot: Arc<Snapshot>,
     pub bound: HashMap<Name, Bound>,
     pub peers: HashMap<Name, Peer>,
+    /// What workers were told of each cluster; they are told again what is another object.
+    told: HashMap<Name, ToldCluster>,
 }
 
 /// A listener with sockets.
@@ -77,7 +80,8 @@ impl State {
             })
         });
         if self.bound.len() < before {
-            let applied = Arc::new(self.applied(&Arc::clone(&self.snapshot)));
+            let before = Arc::clone(&self.snapshot);
+            let applied = Arc::new(self.applied(&before));
             self.tell_all(&applied, Sockets::new());
         }
     }
@@ -191,7 +195,8 @@ impl State {
         failed
     }
 
-    pub fn applied(&self, snapshot: &Arc<Snapshot>) -> Applied {
+    /// What workers have to be told of a snapshot: all listeners, and of the clusters what changed since last time.
+    pub fn applied(&mut self, snapshot: &Snapshot) -> Applied {
         let listeners = self
             .bound
             .values()
@@ -203,14 +208,37 @@ impl State {
                 })
             })
             .collect();
-        let peers = self.peers.iter();
         Applied {
-            snapshot: Arc::clone(snapshot),
+            clusters: self.cluster_changes(snapshot),
             listeners,
-            peer_tls: peers
-                .map(|(name, peer)| (name.clone(), Arc::clone(&peer.tls)))
-                .collect(),
         }
+    }
+
+    fn cluster_changes(&mut self, snapshot: &Snapshot) -> ClusterChanges {
+        let mut changes = ClusterChanges::default();
+        for handle in snapshot.clusters() {
+            let name = &handle.config.name;
+            let peer_tls = self.peers.get(name).map(|peer| &peer.tls);
+            let known = self.told.get(name);
+            if known.is_some_and(|told| told.is_of(handle, peer_tls)) {
+                continue;
+            }
+            let told = ToldCluster {
+                handle: Arc::clone(handle),
+                peer_tls: peer_tls.cloned(),
+            };
+            self.told.insert(name.clone(), told.clone());
+            changes.changed.push(told);
+        }
+        if self.told.len() > snapshot.clusters().len() {
+            let names = self.told.keys();
+            let gone = names.filter(|name| snapshot.cluster(name).is_none());
+            changes.gone = gone.cloned().collect();
+            for name in &changes.gone {
+                self.told.remove(name);
+            }
+        }
+        changes
     }
 
     pub fn tell_all(&self, applied: &Arc<Applied>, sockets: Sockets) {
@@ -232,6 +260,18 @@ impl State {
         for _ in &self.workers {
             let _late_is_not_lost = all_done.recv_timeout(WORKER_ANSWER);
         }
+    }
+}
+
+// === impl ToldCluster ===
+
+impl ToldCluster {
+    fn is_of(&self, handle: &Arc<ClusterHandle>, peer_tls: Option<&Arc<ClientConfig>>) -> bool {
+        let same_tls = match (&self.peer_tls, peer_tls) {
+            (Some(told), Some(now)) => Arc::ptr_eq(told, now),
+            (told, now) => told.is_none() && now.is_none(),
+        };
+        same_tls && Arc::ptr_eq(&self.handle, handle)
     }
 }
 

@@ -115,6 +115,8 @@ numbers! {
     retries_over_budget,
     /// Calls that failed because the pending queue was full.
     pending_overflows,
+    /// Calls that failed because their cluster had `max_requests` open.
+    request_overflows,
     /// Endpoints ejected by outlier detection.
     ejections,
     /// Deadlines that ended a call.

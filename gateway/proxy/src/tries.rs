@@ -21,7 +21,7 @@ const CONNECT_MAX: u32 = 8;
 impl Worker {
     /// Gives back what a try holds, and counts its outcome for its endpoint.
     pub fn end_try(&mut self, id: CallId, outcome: Outcome) {
-        let pool = self.release_try(id);
+        let pool = self.release_try(id, Some(outcome));
         let Some(pool) = pool else { return };
         let state = &self.pools[pool];
         if matches!(outcome, Outcome::Answer(_)) {
@@ -63,10 +63,15 @@ impl Worker {
         }
     }
 
-    /// Gives back what a try holds: its place in the queue, its stream, its timer.
-    pub fn release_try(&mut self, id: CallId) -> Option<usize> {
+    /// Gives back what a try holds: its place in the queue, its stream, its timer. `outcome` is what it says about how
+    /// busy its endpoint is, if anything.
+    pub fn release_try(&mut self, id: CallId, outcome: Option<Outcome>) -> Option<usize> {
+        let answer_us = self.answer_us(id, outcome);
         let call = &mut self.calls[id.key as usize];
         let pool = call.pool.take();
+        if let Some(place) = call.place.take() {
+            place.release();
+        }
         if let Some(timer) = call.try_timer.take() {
             self.timers.cancel(timer);
         }
@@ -85,12 +90,23 @@ impl Worker {
         }
         self.detach_up(id);
         if let Some(pool) = pool {
-            self.pools[pool].outstanding -= 1;
+            self.pools[pool]
+                .meter
+                .finished(outcome, answer_us, self.now_ms);
             if !self.pools[pool].waiting.is_empty() {
                 self.deferred.push(Deferred::Serve(pool));
             }
         }
         pool
+    }
+
+    /// How long the endpoint took to answer, or has not answered yet; `None` where that says nothing.
+    fn answer_us(&self, id: CallId, outcome: Option<Outcome>) -> Option<u64> {
+        let call = &self.calls[id.key as usize];
+        let tried_us = call.tried_us?;
+        let silent = || (outcome.is_some() && call.up.is_some()).then(|| self.clock.now_us());
+        call.answered_us
+            .or_else(|| silent().map(|now_us| now_us.saturating_sub(tried_us)))
     }
 
     /// Takes the call off its endpoint's connection; a stream that is not over is reset.

@@ -125,6 +125,8 @@ pub(crate) struct Worker {
     pub pools: Slab<Pool>,
     pub clusters: Slab<ClusterState>,
     pub cluster_keys: HashMap<Name, usize>,
+    /// Clusters that the snapshot has no more and that have calls or connections still.
+    pub retired_clusters: Vec<usize>,
     pub listeners: Slab<WorkerListener>,
     pub routes: RouteMemory,
     /// Route tables of the listeners, as the newest snapshot has them.
@@ -199,6 +201,7 @@ impl Worker {
             pools: Slab::new(),
             clusters: Slab::new(),
             cluster_keys: HashMap::new(),
+            retired_clusters: Vec::new(),
             listeners: Slab::new(),
             tables: Vec::new(),
             timers: Wheel::new(now_ms),

@@ -32,27 +32,48 @@ enum Avoid {
 
 /// A pick under way.
 pub(super) struct Choice<'a> {
-    pub(super) table: &'a EndpointTable,
-    pub(super) view: &'a View,
-    pub(super) context: &'a PickContext<'a>,
-    pub(super) affinity: Affinity,
-    pub(super) draws: Draws,
+    table: &'a EndpointTable,
+    view: &'a View,
+    context: &'a PickContext<'a>,
+    affinity: Affinity,
+    draws: Draws,
 }
 
-impl Choice<'_> {
+impl<'a> Choice<'a> {
+    pub(super) const fn new(
+        table: &'a EndpointTable,
+        view: &'a View,
+        context: &'a PickContext<'a>,
+        affinity: Affinity,
+    ) -> Self {
+        Self {
+            table,
+            view,
+            context,
+            affinity,
+            draws: Draws::new(context.random),
+        }
+    }
+
+    /// Chooses, for a request that goes there.
     pub(super) fn pick(&mut self) -> Option<Picked> {
-        let picked = self.pinned().or_else(|| {
-            if self.context.tried.is_empty() && self.context.tried_clusters.is_empty() {
-                self.fresh()
-            } else {
-                self.untried()
-            }
-        })?;
+        let picked = self.choose()?;
         if self.view.careful {
             let endpoint = self.table.get(picked.index);
             endpoint.shared.tried(self.context.now_ms);
         }
         Some(picked)
+    }
+
+    /// Chooses, and tells nobody.
+    pub(super) fn choose(&mut self) -> Option<Picked> {
+        self.pinned().or_else(|| {
+            if self.context.tried.is_empty() && self.context.tried_clusters.is_empty() {
+                self.fresh()
+            } else {
+                self.untried()
+            }
+        })
     }
 
     /// The endpoint that a session holds to, while it is fit for new requests.

@@ -24,8 +24,6 @@ use std::net::SocketAddr;
 const POINTS_MIN: u64 = 1_024;
 /// Points of one endpoint, at most: bounds memory where weights differ by much.
 const POINTS_EACH_MAX: u64 = 4_096;
-/// Slots of a Maglev table: prime; the paper's and Envoy's.
-const SLOTS: usize = 65_537;
 
 /// The endpoints of one locality, arranged for keys.
 #[derive(Debug, Default)]
@@ -42,13 +40,14 @@ pub(super) enum Ring {
 pub(super) type Node = (EndpointIndex, SocketAddr, u32);
 
 impl Ring {
-    pub(super) fn new(lb: LoadBalancing, nodes: &mut [Node]) -> Self {
+    /// `table_size` is the number of slots of a Maglev table, a prime.
+    pub(super) fn new(lb: LoadBalancing, table_size: u32, nodes: &mut [Node]) -> Self {
         // By address: what a key gets must not depend on the order in which endpoints came.
         nodes.sort_unstable_by_key(|(_, address, _)| *address);
         match lb {
             _ if nodes.is_empty() => Self::None,
             LoadBalancing::RingHash => Self::Points(points(nodes)),
-            LoadBalancing::Maglev => Self::Slots(slots(nodes)),
+            LoadBalancing::Maglev => Self::Slots(slots(nodes, table_size as usize)),
             LoadBalancing::LeastRequest | LoadBalancing::PeakEwma | LoadBalancing::RoundRobin => {
                 Self::None
             }
@@ -96,16 +95,16 @@ fn points(nodes: &[Node]) -> Vec<(u64, EndpointIndex)> {
     points
 }
 
-fn slots(nodes: &[Node]) -> Vec<EndpointIndex> {
+fn slots(nodes: &[Node], size: usize) -> Vec<EndpointIndex> {
     let heaviest = nodes.iter().map(|(.., weight)| *weight).max().unwrap_or(1);
-    let mut slots = vec![None; SLOTS];
-    let mut left = SLOTS;
+    let mut slots = vec![None; size];
+    let mut left = size;
     // Each endpoint goes through all slots in an order of its own.
     let mut turns: Vec<_> = nodes
         .iter()
         .map(|(_, address, _)| {
-            let start = hash_address(2, *address) as usize % SLOTS;
-            let step = hash_address(3, *address) as usize % (SLOTS - 1) + 1;
+            let start = hash_address(2, *address) as usize % size;
+            let step = hash_address(3, *address) as usize % (size - 1) + 1;
             (start, step)
         })
         .collect();
@@ -120,7 +119,7 @@ fn slots(nodes: &[Node]) -> Vec<EndpointIndex> {
             credits[at] -= u64::from(heaviest);
             let (slot, step) = &mut turns[at];
             while slots[*slot].is_some() {
-                *slot = (*slot + *step) % SLOTS;
+                *slot = (*slot + *step) % size;
             }
             slots[*slot] = Some(*index);
             left -= 1;
@@ -135,6 +134,7 @@ mod tests {
 
     use super::*;
 
+    const SLOTS: u32 = 65_537;
     const FORMS: [LoadBalancing; 2] = [LoadBalancing::RingHash, LoadBalancing::Maglev];
 
     fn nodes(weights: &[u32]) -> Vec<Node> {
@@ -159,7 +159,7 @@ mod tests {
             (LoadBalancing::RingHash, 0.35),
             (LoadBalancing::Maglev, 0.08),
         ] {
-            let counts = counts(&Ring::new(lb, &mut nodes(&[1, 1, 2])), 3);
+            let counts = counts(&Ring::new(lb, SLOTS, &mut nodes(&[1, 1, 2])), 3);
             for (count, share) in counts.iter().zip([5_000.0, 5_000.0, 10_000.0]) {
                 assert!(
                     (f64::from(*count) / share - 1.0).abs() < slack,
@@ -172,8 +172,8 @@ mod tests {
     #[test]
     fn an_endpoint_that_goes_moves_its_own_keys_and_few_others() {
         for (lb, moved_max) in [(LoadBalancing::RingHash, 0), (LoadBalancing::Maglev, 600)] {
-            let all = Ring::new(lb, &mut nodes(&[1; 10]));
-            let fewer = Ring::new(lb, &mut nodes(&[1; 10])[..9]);
+            let all = Ring::new(lb, SLOTS, &mut nodes(&[1; 10]));
+            let fewer = Ring::new(lb, SLOTS, &mut nodes(&[1; 10])[..9]);
             let moved = (0..20_000).filter(|key| {
                 let [one, other] = [&all, &fewer].map(|ring| ring.find(mix(*key), |_| true));
                 one != other && one != Some(EndpointIndex(9))
@@ -185,8 +185,11 @@ mod tests {
     #[test]
     fn no_endpoints_no_choice() {
         for lb in FORMS {
-            assert_eq!(Ring::new(lb, &mut []).find(7, |_| true), None);
-            assert_eq!(Ring::new(lb, &mut nodes(&[1; 3])).find(7, |_| false), None);
+            assert_eq!(Ring::new(lb, SLOTS, &mut []).find(7, |_| true), None);
+            assert_eq!(
+                Ring::new(lb, SLOTS, &mut nodes(&[1; 3])).find(7, |_| false),
+                None
+            );
         }
     }
 
@@ -202,8 +205,8 @@ mod tests {
             for lb in FORMS {
                 let mut other = nodes(&weights);
                 other.sort_by_key(|(index, ..)| mix(shuffle ^ u64::from(index.0)));
-                let one = Ring::new(lb, &mut nodes(&weights)).find(key, |_| true);
-                prop_assert_eq!(one, Ring::new(lb, &mut other).find(key, |_| true));
+                let one = Ring::new(lb, SLOTS, &mut nodes(&weights)).find(key, |_| true);
+                prop_assert_eq!(one, Ring::new(lb, SLOTS, &mut other).find(key, |_| true));
             }
         }
 
@@ -215,7 +218,7 @@ mod tests {
         ) {
             let out = EndpointIndex(out.index(weights.len()) as u32);
             for lb in FORMS {
-                let ring = Ring::new(lb, &mut nodes(&weights));
+                let ring = Ring::new(lb, SLOTS, &mut nodes(&weights));
                 let home = ring.find(key, |_| true);
                 let now = ring.find(key, |index| index != out);
                 prop_assert!(now.is_some() && now != Some(out));

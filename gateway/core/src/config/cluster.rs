@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::Name;
 use crate::hash::{hash_bytes, hash_ip};
+use crate::random::mix;
 use crate::{HeaderLookup, cookie};
 
 /// How the endpoints of one name are reached and balanced.
@@ -24,6 +25,10 @@ pub struct Cluster {
     /// balanced like `least_request`.
     #[serde(default)]
     pub hash_on: Vec<HashOn>,
+    /// Slots of a `maglev` table, a prime; more of them divide keys more evenly and cost four bytes
+    /// each for every locality. Default 65537.
+    #[serde(default = "default_table_size")]
+    pub table_size: u32,
     /// `None`: a new endpoint takes its whole share at once.
     #[serde(default)]
     pub slow_start: Option<SlowStart>,
@@ -39,6 +44,10 @@ pub struct Cluster {
     /// Requests of a worker that may wait for a connection; the next one fails. Default 1024.
     #[serde(default = "default_max_pending_requests")]
     pub max_pending_requests: u32,
+    /// Requests that all workers together may have at its endpoints, waiting or open; the next one
+    /// fails. `None`: no bound.
+    #[serde(default)]
+    pub max_requests: Option<u32>,
     /// A connection is replaced after as many; `None`: never.
     #[serde(default)]
     pub max_requests_per_connection: Option<u32>,
@@ -185,13 +194,17 @@ impl LoadBalancing {
 // === impl Cluster ===
 
 impl Cluster {
-    /// The hash of a call's key: the first of `hash_on` that the call has. `None`: it has none, or
+    /// The hash of a call's key: all of `hash_on` that the call has, together. `None`: it has none, or
     /// balancing here uses no keys.
     pub fn hash(&self, headers: &impl HeaderLookup, source: IpAddr) -> Option<u64> {
         if !self.lb.uses_keys() {
             return None;
         }
-        self.hash_on.iter().find_map(|on| on.hash(headers, source))
+        let found = self
+            .hash_on
+            .iter()
+            .filter_map(|on| on.hash(headers, source));
+        found.reduce(|all, one| mix(all.rotate_left(1) ^ one))
     }
 }
 
@@ -207,6 +220,10 @@ impl HashOn {
 
 const fn default_min_percent() -> u8 {
     10
+}
+
+const fn default_table_size() -> u32 {
+    65_537
 }
 
 const fn default_connect_timeout_ms() -> u64 {
@@ -251,4 +268,45 @@ const fn default_max_ejection_ms() -> u64 {
 
 const fn default_max_ejection_percent() -> u8 {
     50
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use crate::HeaderLookup;
+    use crate::config::parse_update;
+
+    struct Headers(&'static [(&'static str, &'static str)]);
+
+    impl HeaderLookup for Headers {
+        fn first(&self, name: &str) -> Option<&[u8]> {
+            let mut found = self.0.iter().filter(|(other, _)| *other == name);
+            found.next().map(|(_, value)| value.as_bytes())
+        }
+    }
+
+    fn hash(lb: &str, headers: &'static [(&'static str, &'static str)]) -> Option<u64> {
+        let update = format!(
+            r#"{{"version": "1", "full": true, "clusters": [{{"name": "a", "lb": "{lb}", "hash_on":
+                [{{"header": "x-user"}}, {{"header": "x-team"}}]}}]}}"#
+        );
+        let cluster = parse_update(update.as_bytes()).unwrap().clusters.remove(0);
+        cluster.hash(&Headers(headers), IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    #[test]
+    fn a_key_is_all_that_the_call_has_of_it() {
+        let ann = hash("maglev", &[("x-user", "ann")]);
+        let blue = hash("maglev", &[("x-team", "blue")]);
+        let both = hash("maglev", &[("x-user", "ann"), ("x-team", "blue")]);
+        assert!(ann.is_some() && blue.is_some() && both.is_some());
+        assert!(ann != blue && ann != both && blue != both);
+        assert_eq!(
+            both,
+            hash("ring_hash", &[("x-team", "blue"), ("x-user", "ann")])
+        );
+        assert_eq!(hash("maglev", &[("x-other", "1")]), None);
+        assert_eq!(hash("least_request", &[("x-user", "ann")]), None);
+    }
 }

@@ -17,6 +17,8 @@ const LOCALITY_WEIGHT_MAX: u32 = 1_000_000_000;
 
 /// Counters of results have twenty bits.
 const REQUEST_VOLUME_MAX: u64 = 1_000_000;
+/// Envoy's own bound.
+const TABLE_SIZE_MAX: u64 = 5_000_011;
 /// Longest slow start: an hour.
 const SLOW_START_MS_MAX: u64 = 3_600_000;
 
@@ -24,6 +26,7 @@ pub(super) fn cluster(cluster: &Cluster) -> Checked {
     named("name", &cluster.name)?;
     positive("connect_timeout_ms", Some(cluster.connect_timeout_ms))?;
     positive("max_connections", cluster.max_connections.map(u64::from))?;
+    positive("max_requests", cluster.max_requests.map(u64::from))?;
     positive(
         "max_requests_per_connection",
         cluster.max_requests_per_connection.map(u64::from),
@@ -44,6 +47,7 @@ pub(super) fn cluster(cluster: &Cluster) -> Checked {
         positive("keepalive.timeout_ms", Some(timeout_ms))?;
     }
     each("hash_on", &cluster.hash_on, hash_on)?;
+    table_size(cluster.table_size)?;
     if let Some(SlowStart {
         window_ms,
         min_percent,
@@ -96,6 +100,16 @@ fn outlier(outlier: &Outlier) -> Checked {
             )
         },
     )
+}
+
+fn table_size(slots: u32) -> Checked {
+    within("table_size", slots.into(), 2, TABLE_SIZE_MAX)?;
+    let is_prime = (2..slots)
+        .take_while(|n| n * n <= slots)
+        .all(|n| !slots.is_multiple_of(n));
+    ensure(is_prime, "table_size", || {
+        format!("must be a prime, got {slots}")
+    })
 }
 
 fn hash_on(on: &HashOn) -> Checked {

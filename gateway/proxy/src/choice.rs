@@ -1,0 +1,95 @@
+//! Where a try goes: the endpoint that core chooses, by what this worker knows of how busy each is; and whether the
+//! call may go anywhere, where requests are bounded.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use gateway_core::config::{Cluster, LoadBalancing};
+use gateway_core::{Affinity, LoadMeter, PickContext, PickError};
+
+use crate::call::{Call, CallId};
+use crate::conn::Side;
+use crate::reply::{Reason, Reply};
+use crate::worker::Worker;
+
+impl Worker {
+    /// Whether another try would reach an endpoint that has not failed this call yet.
+    pub fn has_untried_endpoint(&mut self, id: CallId) -> bool {
+        let random = self.random.u64(..);
+        let call = &self.calls[id.key as usize];
+        let cluster = &self.clusters[call.cluster];
+        cluster.live
+            && cluster.handle.endpoints.has_untried(&PickContext {
+                now_ms: self.now_ms,
+                random,
+                tried: &call.tries.addresses,
+                tried_clusters: &call.tries.clusters,
+                outstanding: &|_| 0,
+            })
+    }
+
+    /// The pool of the endpoint that a try goes to.
+    pub fn choose(&mut self, id: CallId) -> Result<usize, PickError> {
+        let random = self.random.u64(..);
+        let (call, now_ms) = (&self.calls[id.key as usize], self.now_ms);
+        let key = call.cluster;
+        let cluster = &self.clusters[key];
+        if !cluster.live {
+            return Err(PickError::Empty);
+        }
+        let (pools, lb) = (&self.pools, cluster.handle.config.lb);
+        let load = |index| match cluster.pool_at(index) {
+            Some(pool) => pools[pool].meter.load(lb, now_ms),
+            None => LoadMeter::new().load(lb, now_ms),
+        };
+        let context = PickContext {
+            now_ms,
+            random,
+            tried: &call.tries.addresses,
+            tried_clusters: &call.tries.clusters,
+            outstanding: &load,
+        };
+        let affinity = self.affinity(call, &cluster.handle.config);
+        let picked = cluster.handle.endpoints.pick_for(&context, affinity)?;
+        Ok(self.pool_of(key, picked.index))
+    }
+
+    /// What binds the call to an endpoint of the cluster.
+    fn affinity(&self, call: &Call, cluster: &Cluster) -> Affinity {
+        let client = match self.conns.get(call.down.conn).map(|conn| &conn.side) {
+            Some(Side::Down(down)) => down.client,
+            _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        };
+        Affinity {
+            hash: cluster.hash(&call.request, client),
+            pinned: None,
+        }
+    }
+
+    /// Whether balancing wants to know how long answers take.
+    pub fn times_answers(&self, id: CallId) -> bool {
+        let cluster = self.calls[id.key as usize].cluster;
+        self.clusters[cluster].handle.config.lb == LoadBalancing::PeakEwma
+    }
+
+    /// Takes a place for a try among the `max_requests` of its cluster, where they are bounded.
+    pub fn take_place(&mut self, id: CallId) -> bool {
+        let call = &mut self.calls[id.key as usize];
+        let cluster = &self.clusters[call.cluster].handle;
+        let Some(max) = cluster.config.max_requests else {
+            return true;
+        };
+        let admitted = cluster.shared.admit(max);
+        call.place = admitted.then(|| Arc::clone(&cluster.shared));
+        admitted
+    }
+
+    pub fn answer_no_place(&mut self, id: CallId) {
+        self.stats.numbers.request_overflows.add(1);
+        let call = &self.calls[id.key as usize];
+        let cluster = &self.clusters[call.cluster].handle.config;
+        let (name, max) = (&cluster.name, cluster.max_requests.unwrap_or_default());
+        let message = format!("cluster `{name}`: {max} requests are open already (max_requests)");
+        self.answer(id, &Reply::unavailable(Reason::RequestOverflow, message));
+    }
+}
