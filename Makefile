@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS := --disable-pip-version-check -q
 RUST_SOURCES := $(shell find gateway -name '*.rs' -not -path '*/fuzz/*' -not -path '*/tests/*' -not -path '*/benches/*' 2>/dev/null) Cargo.toml Cargo.lock $(wildcard gateway/*/Cargo.toml)
 PYTEST := $(BIN)/python -m pytest
+IN_NAMESPACE := $(BIN)/python -m tests.testkit.namespace
 LAB_FLAGS ?=
 FUZZ_SECONDS ?= 60
 
@@ -38,7 +39,8 @@ lab-down: build ## Stop the lab
 
 test: build ## Everything: Rust, unit, property, integration and end-to-end tests
 	cargo test --locked --workspace --exclude gateway-binding -q
-	$(PYTEST) -q --ignore=tests/abuse
+	$(PYTEST) -q --ignore=tests/abuse --ignore=tests/kubernetes
+	$(IN_NAMESPACE) $(PYTEST) -q tests/kubernetes
 
 test-rust: ## Tests of the native crates
 	cargo test --locked --workspace --exclude gateway-binding -q
@@ -53,7 +55,7 @@ test-e2e: build ## Tests against the whole lab
 	$(PYTEST) -q tests/e2e
 
 test-kubernetes: build ## Tests with real Kubernetes API servers, built once from Go modules (minutes)
-	$(PYTEST) -q tests/kubernetes
+	$(IN_NAMESPACE) $(PYTEST) -q tests/kubernetes
 
 lint: build ## ruff, mypy, import-linter, stubtest, cargo fmt, clippy
 	$(BIN)/ruff format --check .

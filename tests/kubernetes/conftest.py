@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.testkit.go_programs import NoProgramsError
-from tests.testkit.kubernetes import PROGRAMS, VERSION, KubernetesServer, running_kubernetes
+from tests.testkit.kubernetes import (
+    PROGRAMS,
+    VERSION,
+    KubernetesServer,
+    install_released_crds_now,
+    running_kubernetes,
+)
 
 HERE = Path(__file__).parent
 MISSING = pytest.StashKey[str]()
@@ -34,8 +40,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def kubernetes(request: pytest.FixtureRequest) -> Iterator[KubernetesServer]:
-    """An API server that tests share; each keeps to its own namespace or names."""
-    yield from _server(request)
+    """An API server with the released CRDs that tests share; each keeps to names of its own."""
+    for server in _server(request):
+        install_released_crds_now(server)
+        yield server
 
 
 @pytest.fixture

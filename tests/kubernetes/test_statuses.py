@@ -20,7 +20,7 @@ from federation.model.conditions import Condition, ConditionStatus
 from federation.model.objects import ObjectKey
 from federation.model.objects.route import ParentReference
 from federation.model.status import ObjectStatus, ParentStatus
-from tests.testkit.kubernetes import KubernetesServer, install_released_crds
+from tests.testkit.kubernetes import KubernetesServer
 
 CONTROLLER = "federation.dev/gateway-controller"
 GROUP = "gateway.networking.k8s.io"
@@ -31,7 +31,6 @@ _names = (f"route-{number}" for number in itertools.count())
 @pytest.fixture
 async def connection(kubernetes: KubernetesServer) -> AsyncIterator[Connection]:
     async with connected(ConnectionSettings(kubernetes.kubeconfig)) as found:
-        await install_released_crds(found)
         yield found
 
 

@@ -61,11 +61,11 @@ class Backend:
     seen: list[dict[str, Any]] = field(default_factory=list)
     address: str = ""
 
-    def start(self, port: int = 0) -> Backend:
+    def start(self, port: int = 0, *, host: str = "127.0.0.1") -> Backend:
         options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 16 << 20)]
         self._server = grpc.server(futures.ThreadPoolExecutor(32), options=options)
         self._server.add_generic_rpc_handlers((EchoHandler(self),))
-        self.address = f"127.0.0.1:{self._server.add_insecure_port(f'127.0.0.1:{port}')}"
+        self.address = f"{host}:{self._server.add_insecure_port(f'{host}:{port}')}"
         self._server.start()
         return self
 

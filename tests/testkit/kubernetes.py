@@ -27,7 +27,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from federation.adapters.kubernetes import Connection
+from federation.adapters.kubernetes import Connection, ConnectionSettings, connected
 from tests.testkit.go_programs import GoPrograms, NoProgramsError, need_go
 from tests.testkit.ports import free_port
 
@@ -187,6 +187,7 @@ class KubernetesServer:
         return [
             f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
             "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
             f"--secure-port={self._port}",
             f"--cert-dir={self._directory / 'certificates'}",
             "--service-cluster-ip-range=10.96.0.0/16",
@@ -291,3 +292,13 @@ async def install_released_crds(connection: Connection) -> None:
 def _established(crd: dict[str, Any]) -> bool:
     conditions = crd.get("status", {}).get("conditions", [])
     return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
+
+
+def install_released_crds_now(server: KubernetesServer) -> None:
+    """``install_released_crds`` for tests that are not asynchronous."""
+
+    async def install() -> None:
+        async with connected(ConnectionSettings(server.kubeconfig)) as connection:
+            await install_released_crds(connection)
+
+    asyncio.run(install())

@@ -1,0 +1,183 @@
+"""One cluster on a real API server: an agent, a resolver, a gateway, and calls through it.
+
+Everything a person does goes through ``kubectl``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.native.support import Backend, channel
+from tests.testkit import namespace
+from tests.testkit.etcd import running_etcd
+from tests.testkit.federation import FEDCTL, Federation, conditions, process, until
+from tests.testkit.kubernetes import KubernetesServer, install_released_crds_now
+from tests.testkit.ports import free_port
+
+pytestmark = [
+    pytest.mark.skipif(
+        not namespace.inside(), reason="wants its own network: make test-kubernetes"
+    ),
+    pytest.mark.timeout(120),
+]
+
+CLUSTER = "west-a"
+PODS = {"blue": "10.77.1.1", "green": "10.77.1.2"}
+POD_PORT = 9090
+
+BASE = """
+apiVersion: v1
+kind: Namespace
+metadata: {{name: infra}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {{name: app}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {{name: istio}}
+spec: {{controllerName: federation.dev/gateway-controller}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: edge, namespace: infra}}
+spec:
+  gatewayClassName: istio
+  listeners:
+  - {{name: grpc, port: {port}, protocol: HTTP, allowedRoutes: {{namespaces: {{from: All}}}}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {{name: echo, namespace: app}}
+spec:
+  parentRefs: [{{name: edge, namespace: infra}}]
+  rules:
+  - backendRefs:
+    - {{name: blue, port: 9090, weight: 1}}
+    - {{name: green, port: 9090, weight: 0}}
+"""
+
+SERVICE = """
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: app}}
+spec: {{ports: [{{name: grpc, port: 9090}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-1, namespace: app, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{name: grpc, port: 9090}}]
+endpoints: [{{addresses: [{address}], conditions: {{ready: true}}}}]
+"""
+
+
+@dataclass
+class Cluster:
+    """The running cluster."""
+
+    kubernetes: KubernetesServer
+    port: int
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """One command of kubectl, which must succeed."""
+        program = Path(sys.executable).with_name("kubectl")
+        command = [str(program), "--kubeconfig", str(self.kubernetes.kubeconfig), *arguments]
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def conditions(self, kind: str, name: str, at: str = "") -> dict[str, str]:
+        """An object's conditions as ``tests.testkit.federation.conditions`` tells them."""
+        shown: dict[str, Any] = json.loads(
+            self.kubectl("get", kind, name, "-n", "app", "-o", "json")
+        )
+        return conditions(shown.get("status", {}), at)
+
+    def call(self) -> str:
+        """Which backend answers a call; empty: none did."""
+        with channel(f"127.0.0.1:{self.port}") as opened:
+            try:
+                _, call = opened.unary_unary("/test.Echo/Unary").with_call(b"", timeout=5)
+            except grpc.RpcError:
+                return ""
+        return str(dict(call.initial_metadata()).get("x-served-by", ""))
+
+
+@pytest.fixture
+def cluster(own_kubernetes: KubernetesServer, tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster whose gateway serves the route."""
+    install_released_crds_now(own_kubernetes)
+    port, xds = free_port(), f"127.0.0.1:{free_port()}"
+    with contextlib.ExitStack() as stack:
+        for name, address in PODS.items():
+            backend = Backend(name).start(POD_PORT, host=address)
+            stack.callback(backend.stop)
+        federation = Federation(stack.enter_context(running_etcd()).endpoint, tmp_path)
+        found = Cluster(own_kubernetes, port)
+        services = "".join(SERVICE.format(name=name, address=PODS[name]) for name in PODS)
+        found.kubectl("apply", "-f", "-", stdin=BASE.format(port=port) + services)
+        agent = (
+            *(*FEDCTL, *federation.options, "agent", "--cluster", CLUSTER, "--region", "us-west-1"),
+            *("--source", "kubernetes", "--kubeconfig", str(own_kubernetes.kubeconfig)),
+            *("--xds", xds, "--state-dir", str(tmp_path / "agent")),
+        )
+        gateway = (
+            *("-m", "gateway", "--name", "gw-1", "--cluster", CLUSTER, "--agent", xds),
+            *("--state-dir", str(tmp_path / "gateway"), "--address", "127.0.0.1"),
+        )
+        resolver = (*FEDCTL, *federation.options, "resolver", "--name", "resolver-1")
+        stack.enter_context(process(tmp_path / "resolver.log", *resolver))
+        seen = stack.enter_context(process(tmp_path / "agent.log", *agent))
+        stack.enter_context(process(tmp_path / "gateway.log", *gateway)).says("gateway started")
+        until(lambda: found.call() == "blue", seen.output)
+        yield found
+
+
+def test_weights_follow_a_json_patch(cluster: Cluster) -> None:
+    patch = [
+        {"op": "replace", "path": "/spec/rules/0/backendRefs/0/weight", "value": 0},
+        {"op": "replace", "path": "/spec/rules/0/backendRefs/1/weight", "value": 1},
+    ]
+    cluster.kubectl(
+        "patch", "grpcroute", "echo", "-n", "app", "--type=json", "-p", json.dumps(patch)
+    )
+    until(lambda: cluster.call() == "green", cluster.call)
+
+
+def test_statuses_are_there_for_kubectl(cluster: Cluster) -> None:
+    def accepted() -> bool:
+        return (
+            cluster.conditions("grpcroute", "echo", "edge")
+            .get("Accepted", "")
+            .startswith("True, Accepted")
+        )
+
+    until(accepted, lambda: cluster.conditions("grpcroute", "echo", "edge"))
+    shown = cluster.kubectl("get", "gateway", "edge", "-n", "infra", "-o", "json")
+    programmed = conditions(json.loads(shown)["status"])["Programmed"]
+    assert programmed.startswith("True, Programmed"), programmed
+    shown = cluster.kubectl("get", "gatewayclass", "istio", "-o", "json")
+    assert conditions(json.loads(shown)["status"])["Accepted"].startswith("True, Accepted")
+
+
+def test_traffic_goes_on_while_the_api_server_is_away(cluster: Cluster) -> None:
+    cluster.kubernetes.kill_api()
+    assert [cluster.call() for _ in range(20)] == ["blue"] * 20
+    cluster.kubernetes.start_api()
+    cluster.kubectl("delete", "endpointslice", "blue-1", "-n", "app")
+    until(lambda: cluster.call() == "", cluster.call)
