@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from gateway import _native
 from gateway.errors import GatewayError
@@ -101,6 +101,15 @@ class Driver:
     def set_health(self, cluster: str, address: str, *, healthy: bool) -> None:
         """Tell the result of an active health check; unknown endpoints are ignored."""
         self._core.set_health(cluster, address, healthy)
+
+    def take_limit_demand(self, keys_max: int = 1024) -> Sequence[dict[str, Any]]:
+        """Take what was asked of global rate limits."""
+        demand: list[dict[str, Any]] = json.loads(self._core.take_limit_demand(keys_max))
+        return demand
+
+    def set_limit_shares(self, shares: Sequence[JsonObject]) -> None:
+        """Set this gateway's shares of global rate limits."""
+        self._core.set_limit_shares(json.dumps(shares).encode())
 
     def drain(self, grace_ms: int) -> None:
         """Ask clients to leave; returns at once, see `drained`."""

@@ -1,7 +1,7 @@
 """Prometheus metrics of the gateway, made from the core's counters when they are asked for.
 
-Decides: names and labels. Labels are of the configuration (route, cluster, cluster_id, gRPC code),
-never of a request, so their number is bounded by it.
+Decides: names and labels. Labels are of the configuration (route, cluster, cluster_id, limit, gRPC
+code), never of a request, so their number is bounded by it.
 Leaves to others: counting (the core).
 """
 
@@ -41,6 +41,7 @@ class GatewayCollector(Collector):
             kind = GaugeMetricFamily if name in _GAUGES else CounterMetricFamily
             yield kind(f"{PREFIX}_{name}", name.replace("_", " "), value=value)
         yield from _calls(stats)
+        yield from _limits(stats)
         answered = CounterMetricFamily(
             f"{PREFIX}_answered", "calls answered by a member cluster", labels=["cluster_id"]
         )
@@ -78,6 +79,34 @@ def _calls(stats: Mapping[str, Any]) -> Iterator[Metric]:
         duration.add_metric(where, buckets, entry["latency_us_sum"] / 1e6)
     yield calls
     yield duration
+
+
+def _limits(stats: Mapping[str, Any]) -> Iterator[Metric]:
+    prefix = f"{PREFIX}_rate_limit"
+    counters = {
+        "passed": "calls that a rate limit let pass",
+        "refused": "calls that a rate limit refused",
+        "shared_key": "calls counted together because a limit had too many distinct values",
+    }
+    limits = stats.get("rate_limits", ())
+    for name, text in counters.items():
+        counter = CounterMetricFamily(f"{prefix}_{name}", text, labels=["limit"])
+        for entry in limits:
+            counter.add_metric([entry["name"]], entry[name])
+        yield counter
+    share = GaugeMetricFamily(
+        f"{prefix}_share_ratio", "this gateway's share of a global rate limit", labels=["limit"]
+    )
+    age = GaugeMetricFamily(
+        f"{prefix}_share_age_seconds", "time since the agent set the share", labels=["limit"]
+    )
+    for entry in limits:
+        if entry["global"]:
+            share.add_metric([entry["name"]], entry["share_per_million"] / 1e6)
+            if entry["share_age_ms"] is not None:
+                age.add_metric([entry["name"]], entry["share_age_ms"] / 1e3)
+    yield share
+    yield age
 
 
 def _status(status: Status) -> Iterator[Metric]:

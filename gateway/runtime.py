@@ -49,6 +49,14 @@ class Core(Protocol):
         """Tell the result of active health checks."""
         ...
 
+    def take_limit_demand(self, keys_max: int) -> bytes:
+        """Take what was asked of global rate limits, as a JSON list."""
+        ...
+
+    def set_limit_shares(self, shares: bytes) -> None:
+        """Set this gateway's shares of global rate limits, a JSON list."""
+        ...
+
     def drain(self, grace_ms: int) -> None:
         """Begin to drain everything."""
         ...

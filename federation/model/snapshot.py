@@ -201,6 +201,37 @@ class Retry:
     budget: RetryBudget | None = None
 
 
+class LimitUnit(StrEnum):
+    """A unit of time."""
+
+    SECOND = "second"
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+
+
+WHOLE_SHARE_PPM = 1_000_000
+"""All of a limit, in parts per million."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most ``requests`` calls in a ``unit`` of those whose headers fit all of ``headers``.
+
+    Each combination of values of the ``distinct`` headers (lower case; a call must have them all)
+    is counted for itself. ``shared``: ``requests`` are for all gateways together; each has a share,
+    ``first_share_ppm`` until it is told one. Routes that repeat a limit share it by its ``name``.
+    """
+
+    name: str
+    requests: int
+    unit: LimitUnit
+    headers: tuple[HeaderMatch, ...] = ()
+    distinct: tuple[str, ...] = ()
+    shared: bool = False
+    first_share_ppm: int = WHOLE_SHARE_PPM
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """Limits of one call; ``None`` sets none. The caller's own deadline always holds."""
@@ -229,6 +260,7 @@ class Route:
     fault: Fault | None = None
     mirrors: tuple[Mirror, ...] = ()
     session: Session | None = None
+    rate_limits: tuple[RateLimit, ...] = ()
     reason: str = ""
 
 

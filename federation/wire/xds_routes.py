@@ -1,7 +1,7 @@
 """Route configurations (RDS).
 
 Decides: how matches, weights, header changes, time-outs and retries are spelled.
-Leaves to others: precedence and meaning (``derive.compile``).
+Leaves to others: precedence and meaning (``derive.compile``), rate limits (``xds_limits``).
 Invariants: routes keep their order; a caller's ``grpc-timeout`` always holds; what Envoy has no
 field for (the rule's name, the reason of a partial refusal, the full list of retried gRPC codes)
 stands in the route's metadata.

@@ -1,5 +1,5 @@
 """What routes do besides sending calls on, as Envoy's filters and policies: faults, mirrors,
-sessions, retry budgets.
+sessions, retry budgets, and rate limits (spelled by ``xds_limits``).
 
 Decides: their spelling, and the HTTP filters that every ingress listener has for them.
 Leaves to others: the routes themselves (``xds_routes``), what is asked for (``derive.compile``).
@@ -35,6 +35,7 @@ from google.protobuf.message import Message
 
 from federation.model.snapshot import DESTINATION_HEADER, Forward, Route
 from federation.model.traffic import Fault, Mirror, Session, SessionKind
+from federation.wire import xds_limits
 from federation.wire.xds_values import duration, packed
 
 FAULT = "envoy.filters.http.fault"
@@ -53,6 +54,8 @@ _SESSION_STATES = {
 def traffic_filters() -> list[http_connection_manager_pb2.HttpFilter]:
     """The filters that routes configure, in the order in which they see a request."""
     return [
+        # First, so that what is over a limit costs nothing more.
+        _filter(xds_limits.FILTER, xds_limits.filter_config()),
         _filter(FAULT, fault_pb2.HTTPFault()),
         # Next to the router: it chooses the endpoint.
         _filter(SESSION, stateful_session_pb2.StatefulSession()),
@@ -66,6 +69,8 @@ def _filter(name: str, settings: Message) -> http_connection_manager_pb2.HttpFil
 def per_route(route: Route) -> dict[str, any_pb2.Any]:
     """Settings of the filters for one route, by the filters' names."""
     settings: dict[str, Message] = {}
+    if (limits := xds_limits.route_config(route.rate_limits)) is not None:
+        settings[xds_limits.FILTER] = limits
     if route.fault is not None:
         settings[FAULT] = _fault(route.fault)
     if route.session is not None:
@@ -76,6 +81,8 @@ def per_route(route: Route) -> dict[str, any_pb2.Any]:
 def notes(route: Route) -> dict[str, Any]:
     """What goes into the metadata of a route for our own gateway."""
     found: dict[str, Any] = {}
+    if shared := xds_limits.shared_limits(route.rate_limits):
+        found["rate_limits"] = shared
     if route.retry is not None and route.retry.budget is not None:
         found["retry_budget"] = asdict(route.retry.budget)
     if route.session is not None:

@@ -158,7 +158,8 @@ def _check_filter(entry: http_connection_manager_pb2.HttpFilter, path: str) -> N
         known = ", ".join((*ROUTE_FILTERS, _ROUTER))
         raise UnsupportedFieldError(path, f"must be one of {known}")
     where = join(path, "typed_config")
-    only(unpack(entry.typed_config, ROUTE_FILTERS[entry.name], where), where, reads=())
+    settings = unpack(entry.typed_config, ROUTE_FILTERS[entry.name], where)
+    only(settings, where, reads=(), ignores=("stat_prefix",))
 
 
 def _downstream(context: tls_pb2.DownstreamTlsContext, path: str) -> TlsNames:

@@ -134,10 +134,10 @@ def _forward(
             "request_mirror_policies",
         ),
     )
-    limits = action.max_stream_duration
+    longest = action.max_stream_duration
     where = join(path, "max_stream_duration")
-    only(limits, where, reads=("max_stream_duration", "grpc_timeout_header_max"))
-    if optional_ms(limits, "grpc_timeout_header_max"):
+    only(longest, where, reads=("max_stream_duration", "grpc_timeout_header_max"))
+    if optional_ms(longest, "grpc_timeout_header_max"):
         raise UnsupportedFieldError(
             join(where, "grpc_timeout_header_max"),
             "must be 0s: a caller's deadline holds unbounded",
@@ -151,7 +151,7 @@ def _forward(
         "action": {"weighted": parts},
         **({"mirrors": mirrors} if mirrors else {}),
         "timeout_ms": DEFAULT_TIMEOUT_MS if timeout is None else timeout or None,
-        "max_stream_ms": optional_ms(limits, "max_stream_duration") or None,
+        "max_stream_ms": optional_ms(longest, "max_stream_duration") or None,
         "idle_timeout_ms": optional_ms(action, "idle_timeout") or None,
         "retry": translate_retry(action.retry_policy, own, join(path, "retry_policy"))
         if action.HasField("retry_policy")

@@ -1,8 +1,9 @@
-"""What routes do besides sending calls on: faults, mirrors, sessions, retry budgets.
+"""What routes do besides sending calls on: faults, mirrors, sessions, retry budgets, rate limits.
 
 Decides: what of Envoy's fault and stateful session filters and of its mirror policies this gateway
 acts on, and how our own metadata completes them.
-Leaves to others: the routes themselves (``routes``), drawing and carrying out (the core).
+Leaves to others: the routes themselves (``routes``), limits (``limits``), drawing and carrying out
+(the core).
 Invariants: these filters are configured by routes alone; a share is a number in a million.
 """
 
@@ -15,12 +16,14 @@ from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
+from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2
 from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from envoy.extensions.http.stateful_session.cookie.v3 import cookie_pb2 as cookie_session_pb2
 from envoy.extensions.http.stateful_session.header.v3 import header_pb2 as header_session_pb2
 from envoy.type.v3 import percent_pb2
 from google.protobuf import any_pb2, struct_pb2
 
+from gateway.xds_translate import limits
 from gateway.xds_translate.fields import (
     METADATA,
     UnsupportedFieldError,
@@ -34,6 +37,7 @@ from gateway.xds_translate.fields import (
 FAULT = "envoy.filters.http.fault"
 SESSION = "envoy.filters.http.stateful_session"
 ROUTE_FILTERS: Mapping[str, type[Any]] = {
+    limits.FILTER: local_rate_limit_pb2.LocalRateLimit,
     FAULT: fault_pb2.HTTPFault,
     SESSION: stateful_session_pb2.StatefulSession,
 }
@@ -57,6 +61,8 @@ def filters_of_route(
         if name not in ROUTE_FILTERS:
             raise UnsupportedFieldError(f"{path}[{name}]", "not supported by this gateway")
     found: dict[str, Any] = {}
+    if found_limits := _limits(settings, own, path):
+        found["rate_limits"] = found_limits
     if FAULT in settings:
         where = f"{path}[{FAULT}]"
         found["fault"] = _fault(unpack(settings[FAULT], fault_pb2.HTTPFault, where), where)
@@ -67,6 +73,15 @@ def filters_of_route(
         if session is not None:
             found["session"] = session
     return found
+
+
+def _limits(
+    settings: Mapping[str, any_pb2.Any], own: dict[str, Any], path: str
+) -> list[dict[str, Any]]:
+    if limits.FILTER not in settings:
+        return limits.shared_limits(own)
+    local = limits.local_limits(settings[limits.FILTER], f"{path}[{limits.FILTER}]")
+    return [*local, *limits.shared_limits(own)]
 
 
 # Faults.

@@ -126,6 +126,15 @@ spec:
     tcp: {connectTimeout: 5s}
     http: {requestTimeout: 30s, maxStreamDuration: 1h, streamIdleTimeout: 5m}
   healthCheck: {active: {interval: 1s, timeout: 500ms, grpc: {service: com.example.api.User}}}
+  rateLimit:
+    type: Local
+    local:
+      rules:
+      - limit: {requestsPerUnit: 4294967295, unit: Day}
+      - clientSelectors:
+        - headers: [{name: x-api-key}, {name: x-env, value: test}]
+        - headers: [{name: x-user, type: RegularExpression, value: "[a-z]+"}]
+        limit: {requestsPerUnit: 1, unit: Second}
 """
 
 

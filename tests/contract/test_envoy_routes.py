@@ -48,6 +48,18 @@ spec:
     backendRefs: [{name: v1, port: 9090}]
   - matches: [{method: {service: p.Gone}}]
     backendRefs: [{name: gone, port: 9090}]
+---
+apiVersion: gateway.networking.k8s.io/v1alpha3
+kind: BackendTrafficPolicy
+metadata: {name: limits, namespace: app}
+spec:
+  targetRef: {group: gateway.networking.k8s.io, kind: GRPCRoute, name: users}
+  rateLimit:
+    type: Local
+    local:
+      rules:
+      - clientSelectors: [{headers: [{name: x-limited, value: "yes"}, {name: x-api-key}]}]
+        limit: {requestsPerUnit: 3, unit: Hour}
 """
 
 
@@ -107,6 +119,7 @@ async def test_calls_go_where_the_manifests_say(tmp_path: Path) -> None:
         ):
             await asyncio.wait_for(channel.channel_ready(), 30)
             await check_calls(channel)
+            await check_limits(channel)
 
 
 async def check_calls(channel: grpc.aio.Channel) -> None:
@@ -124,6 +137,21 @@ async def check_calls(channel: grpc.aio.Channel) -> None:
     assert unknown.code() is grpc.StatusCode.UNIMPLEMENTED
     answer = channel.unary_unary("/p.Users/Get")(b"")
     assert ("x-version", "one") in tuple(await answer.initial_metadata())
+
+
+async def check_limits(channel: grpc.aio.Channel) -> None:
+    async def passed(*headers: tuple[str, str]) -> int:
+        calls = [channel.unary_unary("/p.Users/Get")(b"", metadata=headers) for _ in range(5)]
+        codes = Counter([await call.code() for call in calls])
+        limited = codes.pop(grpc.StatusCode.RESOURCE_EXHAUSTED, 0)
+        assert codes[grpc.StatusCode.OK] + limited == 5, codes
+        return codes[grpc.StatusCode.OK]
+
+    limited = ("x-limited", "yes")
+    assert await passed(limited, ("x-api-key", "one")) == 3
+    assert await passed(limited, ("x-api-key", "two")) == 3, "each value by itself"
+    assert await passed(("x-limited", "no"), ("x-api-key", "one")) == 5
+    assert await passed(limited) == 5, "without the header that is counted by"
 
 
 async def call(channel: grpc.aio.Channel, method: str, *headers: tuple[str, str]) -> str:

@@ -192,14 +192,6 @@ def test_checks_of_peers_name_their_destination() -> None:
     assert found.peers_first
 
 
-def test_what_has_no_effect_is_said() -> None:
-    body = """
-  rateLimit: {type: Local, local: {rules: [{limit: {requestsPerUnit: 1, unit: Second}}]}}
-"""
-    accepted = conditions(result_of(ROUTE + policy(body)))["Accepted"]
-    assert (accepted.status, accepted.message) == ("True", "spec.rateLimit is without effect yet")
-
-
 def failover(source: str, target: str) -> str:
     return f"  failover: {{regionFailover: [{{from: {source}, to: {target}}}]}}"
 

@@ -22,6 +22,17 @@ STATS: dict[str, Any] = {
     ],
     "answered": {"us-west-1": 6},
     "latency_bounds_ms": [1, 2],
+    "rate_limits": [
+        {
+            "name": "app/limits/rule-0",
+            "global": True,
+            "passed": 40,
+            "refused": 2,
+            "shared_key": 1,
+            "share_per_million": 250_000,
+            "share_age_ms": 1_500,
+        }
+    ],
 }
 
 
@@ -65,6 +76,17 @@ def test_counters_gauges_and_histograms_carry_the_cores_numbers() -> None:
     assert found["federation_gateway_state", (("state", "InSync"),)] == 1
     assert found["federation_gateway_state", (("state", "AgentAway"),)] == 0
     assert found["federation_gateway_config_age_seconds", ()] == 1.5
+
+
+def test_rate_limits_have_counters_and_their_share() -> None:
+    found = samples()
+    limit = (("limit", "app/limits/rule-0"),)
+    prefix = "federation_gateway_rate_limit"
+    assert found[f"{prefix}_passed_total", limit] == 40
+    assert found[f"{prefix}_refused_total", limit] == 2
+    assert found[f"{prefix}_shared_key_total", limit] == 1
+    assert found[f"{prefix}_share_ratio", limit] == 0.25
+    assert found[f"{prefix}_share_age_seconds", limit] == 1.5
 
 
 def test_ready_means_a_configuration_and_an_open_port() -> None:

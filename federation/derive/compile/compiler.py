@@ -38,7 +38,6 @@ from federation.derive.compile.policies import (
     Policies,
     assign_policies,
     target_key,
-    without_effect,
 )
 from federation.derive.compile.problem import condition, verdict
 from federation.derive.compile.routes import CompiledRoute, compile_route, route_status
@@ -179,7 +178,7 @@ def _policy_status(
 ) -> ObjectStatus:
     """The status of a policy; its ancestor is the object that it targets."""
     problem = policies.problems.get(policy.key)
-    conditions = [verdict(policy, "Accepted", problem, message=without_effect(policy))]
+    conditions = [verdict(policy, "Accepted", problem)]
     if problem is None:
         conditions.append(condition(policy, "Programmed", False, PENDING, PENDING_MESSAGE))
         conditions += _failover_ready(look_up, policy)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from federation.model.base import ClusterId, Region
 from federation.model.objects import ObjectKey, ObjectSnapshot
-from federation.model.snapshot import Keepalive, Snapshot
+from federation.model.snapshot import WHOLE_SHARE_PPM, Keepalive, Snapshot
 from federation.model.status import ObjectStatus
 from federation.model.view import FederationView
 
@@ -29,7 +29,9 @@ class CompileSettings:
     which other clusters' gateways are let in, ``None`` for a gateway that stands alone.
     ``peer_keepalive``: liveness checks towards peers; their sum bounds how long a black hole goes
     unnoticed. The connect time-outs hold where no policy sets one: short across clusters, where
-    another cluster can take the call, 5 s inside the cluster as Envoy has it.
+    another cluster can take the call, 5 s inside the cluster as Envoy has it. ``first_share_ppm``:
+    a gateway's share of a rate limit that all gateways count together, until its agent has divided
+    it: the whole for a gateway that stands alone.
     """
 
     gateway_classes: frozenset[str] = frozenset({"istio", "federation"})
@@ -41,6 +43,7 @@ class CompileSettings:
     )
     import_connect_timeout_ms: int = 1_000
     service_connect_timeout_ms: int = 5_000
+    first_share_ppm: int = WHOLE_SHARE_PPM
 
 
 @dataclass(frozen=True, slots=True)

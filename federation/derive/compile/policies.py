@@ -2,9 +2,9 @@
 
 Decides: one policy for each route (the oldest; the others are ``Conflicted``), and its translation
 into retries, time-outs, limits, ejection and health checks.
-Leaves to others: failover order (``derive.resolve``), its readiness (``failover``).
-Invariants: what a policy does not say keeps the defaults of this file; what is not served yet is
-named in the status, never dropped in silence.
+Leaves to others: failover order (``derive.resolve``), its readiness (``failover``), rate limits
+(``limits``).
+Invariants: what a policy does not say keeps the defaults of this file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from federation.derive.compile.index import Index
+from federation.derive.compile.limits import rate_limit_fault
 from federation.derive.compile.problem import Problem
 from federation.derive.compile.traffic import budget_of
 from federation.model.objects import (
@@ -63,7 +64,7 @@ def assign_policies(index: Index) -> Policies:
     problems: dict[ObjectKey, Problem] = {}
     for policy in index.objects.of(BackendTrafficPolicy):
         target = target_key(policy)
-        problem = _target_problem(index, policy, target)
+        problem = _target_problem(index, policy, target) or _own_problem(policy)
         if problem is None and holders.setdefault(target, policy) is not policy:
             problem = Problem(
                 "Conflicted",
@@ -95,9 +96,9 @@ def _target_problem(
     return None
 
 
-def without_effect(policy: BackendTrafficPolicy) -> str:
-    """What the policy asks for that is not served yet; empty if there is nothing."""
-    return "spec.rateLimit is without effect yet" if policy.spec.rate_limit is not None else ""
+def _own_problem(policy: BackendTrafficPolicy) -> Problem | None:
+    fault = rate_limit_fault(policy)
+    return Problem("Invalid", fault) if fault else None
 
 
 def retry_of(policy: BackendTrafficPolicy | None) -> Retry:

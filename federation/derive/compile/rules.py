@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from federation.derive.compile.backends import Backend, resolve_backend
 from federation.derive.compile.filters import FilterOutcome, compile_filters
 from federation.derive.compile.index import Index
+from federation.derive.compile.limits import rate_limits_of
 from federation.derive.compile.matches import CompiledMatch, compile_match
 from federation.derive.compile.mirrors import NO_MIRRORS, Mirrors, compile_mirrors
 from federation.derive.compile.policies import retry_of, timeouts_of
@@ -113,6 +114,7 @@ def compile_rule(
             rule.session_persistence,
             rule=f"{route.key.qualified_name}/{rule.name or position}",
         ),
+        rate_limits=rate_limits_of(policy, index.settings),
     )
     routes, match_faults = _routes(_plain(template, parts), rule, where)
     return CompiledRule(

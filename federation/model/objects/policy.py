@@ -123,18 +123,49 @@ class Failover(Part):
     region_failover: tuple[RegionFailover, ...] = Field(min_length=1, max_length=256)
 
 
-class HeaderSelector(Part):
-    """A header by which callers are told apart; each value counts for itself if none is given."""
+class HeaderSelectorType(StrEnum):
+    """How a header selects callers."""
 
-    name: str
-    type: str = "Exact"
-    value: str | None = None
+    EXACT = "Exact"
+    REGULAR_EXPRESSION = "RegularExpression"
+    DISTINCT = "Distinct"
+
+
+class HeaderSelector(Part):
+    """A header that callers are told apart by.
+
+    ``Exact`` and ``RegularExpression`` select callers whose header has (matches as a whole)
+    ``value``. ``Distinct`` selects all that send the header, and counts each value apart. Without
+    ``type`` and ``value`` it is ``Distinct``.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$", max_length=256)
+    type: HeaderSelectorType = HeaderSelectorType.EXACT
+    value: str | None = Field(default=None, max_length=1024)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _distinct_by_default(cls, fields: object) -> object:
+        if isinstance(fields, dict) and "type" not in fields and fields.get("value") is None:
+            return {**fields, "type": HeaderSelectorType.DISTINCT}
+        return fields
+
+    @model_validator(mode="after")
+    def _value_fits(self) -> HeaderSelector:
+        if (self.value is None) != (self.type is HeaderSelectorType.DISTINCT):
+            needs = "takes no value" if self.value is not None else "needs a value"
+            raise ValueError(f"type {self.type} {needs}")
+        return self
+
+
+DISTINCT_MAX = 4
+"""Headers of one rule whose values are counted apart."""
 
 
 class ClientSelector(Part):
-    """A group of callers."""
+    """A condition on callers; all its headers must fit."""
 
-    headers: tuple[HeaderSelector, ...] = ()
+    headers: tuple[HeaderSelector, ...] = Field(default=(), max_length=16)
 
 
 class RateLimitUnit(StrEnum):
@@ -145,29 +176,74 @@ class RateLimitUnit(StrEnum):
     HOUR = "Hour"
     DAY = "Day"
 
+    @property
+    def seconds(self) -> int:
+        """Its length."""
+        match self:
+            case RateLimitUnit.SECOND:
+                return 1
+            case RateLimitUnit.MINUTE:
+                return 60
+            case RateLimitUnit.HOUR:
+                return 3_600
+            case RateLimitUnit.DAY:
+                return 86_400
+
+
+REQUESTS_PER_SECOND_MAX = 10_000_000
+"""More than a route sees; below it gateways can tell apart when each call is free."""
+
+REQUESTS_MAX = 4_294_967_295
+"""Envoy keeps them in 32 bits."""
+
 
 class RateLimitValue(Part):
-    """A number of calls in a time."""
+    """A number of calls in a time; they may also come at once."""
 
-    requests_per_unit: int = Field(ge=0)
+    requests_per_unit: int = Field(ge=1)
     unit: RateLimitUnit
+
+    @model_validator(mode="after")
+    def _countable(self) -> RateLimitValue:
+        most = min(REQUESTS_PER_SECOND_MAX * self.unit.seconds, REQUESTS_MAX)
+        if self.requests_per_unit > most:
+            raise ValueError(
+                f"requestsPerUnit must be between 1 and {most} for unit {self.unit}, "
+                f"got {self.requests_per_unit}"
+            )
+        return self
 
 
 class RateLimitRule(Part):
-    """One limit for the callers selected."""
+    """One limit for the callers that fit all ``client_selectors``; without any: for all."""
 
-    client_selectors: tuple[ClientSelector, ...] = ()
+    client_selectors: tuple[ClientSelector, ...] = Field(default=(), max_length=8)
     limit: RateLimitValue
+
+    @model_validator(mode="after")
+    def _few_distinct(self) -> RateLimitRule:
+        distinct = [h for h in self.headers if h.type is HeaderSelectorType.DISTINCT]
+        if len(distinct) > DISTINCT_MAX:
+            raise ValueError(
+                f"clientSelectors: at most {DISTINCT_MAX} headers may be Distinct, "
+                f"got {len(distinct)}"
+            )
+        return self
+
+    @property
+    def headers(self) -> tuple[HeaderSelector, ...]:
+        """The headers of all selectors."""
+        return tuple(header for selector in self.client_selectors for header in selector.headers)
 
 
 class RateLimitRules(Part):
-    """Limits that all apply."""
+    """Limits that all apply: a call is counted by each rule that selects it."""
 
-    rules: tuple[RateLimitRule, ...] = Field(min_length=1)
+    rules: tuple[RateLimitRule, ...] = Field(min_length=1, max_length=64)
 
 
 class RateLimitType(StrEnum):
-    """Where calls are counted."""
+    """Where calls are counted: over all gateways, or by each gateway for itself."""
 
     GLOBAL = "Global"
     LOCAL = "Local"
@@ -179,6 +255,27 @@ class RateLimit(Part):
     type: RateLimitType
     global_: RateLimitRules | None = Field(default=None, alias="global")
     local: RateLimitRules | None = None
+
+    @model_validator(mode="after")
+    def _rules_of_the_type(self) -> RateLimit:
+        own, other = ("global", "local") if self.shared else ("local", "global")
+        given = {"global": self.global_, "local": self.local}
+        if given[own] is None:
+            raise ValueError(f"type {self.type} needs {own}.rules")
+        if given[other] is not None:
+            raise ValueError(f"{other}: would be without effect beside type {self.type}")
+        return self
+
+    @property
+    def shared(self) -> bool:
+        """Whether all gateways count together."""
+        return self.type is RateLimitType.GLOBAL
+
+    @property
+    def rules(self) -> tuple[RateLimitRule, ...]:
+        """The rules of the type."""
+        chosen = self.global_ if self.shared else self.local
+        return chosen.rules if chosen is not None else ()
 
 
 class BackendTrafficPolicySpec(Part):

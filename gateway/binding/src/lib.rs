@@ -53,6 +53,20 @@ impl Core {
             .map_err(PyValueError::new_err)
     }
 
+    fn take_limit_demand<'py>(
+        &self,
+        py: Python<'py>,
+        keys_max: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let demand = py.detach(|| self.runtime.take_limit_demand(keys_max));
+        json_bytes(py, &demand)
+    }
+
+    fn set_limit_shares(&self, py: Python<'_>, shares: &[u8]) -> PyResult<()> {
+        py.detach(|| self.runtime.set_limit_shares(shares))
+            .map_err(PyValueError::new_err)
+    }
+
     fn drain(&self, py: Python<'_>, grace_ms: u64) {
         py.detach(|| self.runtime.drain(grace_ms));
     }

@@ -6,9 +6,9 @@
 //! (`RESOURCE_EXHAUSTED` with the time to wait) to `gateway-proxy`.
 //!
 //! A `global` limit has a share of the whole, set from outside ([`RateLimit::set_share`]) by whoever
-//! sees all gateways, from what each reports ([`RateLimit::demand`]). While nobody sets it the last
-//! share stays: the limit is then neither open nor closed. The share is of the limit as a whole;
-//! with `distinct` headers each value has this share of its limit here.
+//! sees all gateways, from what each reports ([`RateLimit::demand`], [`RateLimit::take_key_demand`]).
+//! While nobody sets it the last share stays: the limit is then neither open nor closed. With
+//! `distinct` headers a key may have a share of its own; the others have that of the limit.
 //!
 //! Limits outlive snapshots: one that is configured as before goes on with its buckets.
 
@@ -19,10 +19,11 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use hashbrown::DefaultHashBuilder;
+use hashbrown::{DefaultHashBuilder, HashMap};
 
 use self::bucket::{FullAt, Rate};
-use self::keys::Keys;
+pub use self::keys::KeyDemand;
+use self::keys::{Keys, Place, name_of};
 use crate::ConfigError;
 use crate::HeaderLookup;
 use crate::config::{HeaderMatch, Name, RateLimitConfig};
@@ -116,7 +117,8 @@ impl RateLimit {
             counts: if distinct.is_empty() {
                 Counts::One(FullAt::new(0))
             } else {
-                Counts::Each(Keys::new(config.keys_max), DefaultHashBuilder::default())
+                let keys = Keys::new(config.keys_max, config.global);
+                Counts::Each(keys, DefaultHashBuilder::default())
             },
             headers,
             distinct,
@@ -136,13 +138,42 @@ impl RateLimit {
     }
 
     /// Sets this gateway's share of a `global` limit, in millionths; more than the whole is the
-    /// whole. What was let pass before stays counted.
-    pub fn set_share(&self, per_million: u32, now_ms: u64) {
-        if self.config.global {
-            let share = per_million.min(WHOLE);
-            self.share_per_million.store(share, Ordering::Relaxed);
-            self.share_set_ms
-                .store(now_ms.saturating_add(1), Ordering::Relaxed);
+    /// whole. With `distinct` headers `keys` have shares of their own, by the names that
+    /// [`Self::take_key_demand`] gave them; at most as many as the limit has keys. What was let
+    /// pass before stays counted.
+    pub fn set_share(&self, per_million: u32, keys: &[(u64, u32)], now_ms: u64) {
+        if !self.config.global {
+            return;
+        }
+        let present = now_ms.saturating_mul(1_000_000);
+        let share = per_million.min(WHOLE);
+        let before = self.share_per_million.swap(share, Ordering::Relaxed);
+        let rescale = |bucket: &FullAt, before: u32, now: u32| {
+            if before != now
+                && let (Some(before), Some(now)) = (self.rate(before), self.rate(now))
+            {
+                now.rescale(bucket, before, present);
+            }
+        };
+        match &self.counts {
+            Counts::One(bucket) => rescale(bucket, before, share),
+            Counts::Each(all, _) => {
+                let keys = keys.iter().take(self.config.keys_max as usize);
+                let keys = keys.map(|(key, share)| (*key, (*share).min(WHOLE)));
+                all.assign(keys.collect::<HashMap<_, _>>(), (before, share), rescale);
+            }
+        }
+        self.share_set_ms
+            .store(now_ms.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Of a `global` limit with `distinct` headers: what was asked for by key since the last time,
+    /// most first. At most `max` keys; what the others asked for is forgotten.
+    #[must_use]
+    pub fn take_key_demand(&self, max: usize) -> Vec<KeyDemand> {
+        match &self.counts {
+            Counts::One(_) => Vec::new(),
+            Counts::Each(keys, _) => keys.take_demand(max),
         }
     }
 
@@ -169,29 +200,37 @@ impl RateLimit {
         }
     }
 
-    fn rate(&self) -> Option<Rate> {
-        let unit_ms = self.config.unit.ms();
-        Rate::new(self.config.requests, unit_ms, self.share_per_million())
+    fn rate(&self, share_per_million: u32) -> Option<Rate> {
+        Rate::new(
+            self.config.requests,
+            self.config.unit.ms(),
+            share_per_million,
+        )
     }
 
     /// The bucket that counts a call; `None`: this limit does not count it.
-    fn bucket(&self, headers: &impl HeaderLookup, now_ns: u64) -> Option<&FullAt> {
+    fn bucket(&self, headers: &impl HeaderLookup, now_ns: u64) -> Option<Place<'_>> {
         if !self.headers.iter().all(|header| header.matches(headers)) {
             return None;
         }
         match &self.counts {
-            Counts::One(bucket) => Some(bucket),
+            Counts::One(full_at) => Some(Place {
+                full_at,
+                shared: None,
+                own: true,
+            }),
             Counts::Each(keys, hasher) => {
-                // Each with its length, so that values cannot run into each other.
                 let mut values = [&[][..]; DISTINCT_MAX];
                 for (value, name) in values.iter_mut().zip(&self.distinct) {
                     *value = headers.first(name)?;
                 }
-                let (bucket, own) = keys.bucket(hasher.hash_one(values), now_ns);
-                if !own {
+                let name = || name_of(&values[..self.distinct.len()]);
+                // Slices are hashed with their lengths: values cannot run into each other.
+                let place = keys.place(hasher.hash_one(values), now_ns, name);
+                if !place.own {
                     self.shared_key.fetch_add(1, Ordering::Relaxed);
                 }
-                Some(bucket)
+                Some(place)
             }
         }
     }
@@ -229,33 +268,55 @@ pub(crate) fn pass<'a>(
         limits.iter().filter_map(with_bucket)
     };
     if limits.len() > 1 {
-        let waits = counting().filter_map(|(limit, bucket)| {
-            let wait = limit.wait(|rate| rate.peek(bucket, present)).err()?;
-            Some((wait, limit))
+        let waits = counting().filter_map(|(limit, place)| {
+            let wait = limit.wait(&place, |rate| rate.peek(place.full_at, present));
+            Some((wait.err()?, limit, place))
         });
-        if let Some((wait_ms, limit)) = waits.max_by_key(|(wait_ms, _)| *wait_ms) {
-            return Err(limit.refuse(wait_ms));
+        if let Some((wait_ms, limit, place)) = waits.max_by_key(|(wait_ms, ..)| *wait_ms) {
+            return Err(limit.refuse(&place, wait_ms));
         }
     }
-    for (limit, bucket) in counting() {
+    for (limit, place) in counting() {
         limit
-            .wait(|rate| rate.take(bucket, present))
-            .map_err(|wait_ms| limit.refuse(wait_ms))?;
+            .wait(&place, |rate| rate.take(place.full_at, present))
+            .map_err(|wait_ms| limit.refuse(&place, wait_ms))?;
         limit.passed.fetch_add(1, Ordering::Relaxed);
+        if let Some(key) = place.shared {
+            key.count(true);
+        }
     }
     Ok(())
 }
 
 impl RateLimit {
-    fn wait(&self, ask: impl FnOnce(Rate) -> Result<(), u64>) -> Result<(), u64> {
-        match self.rate() {
-            Some(rate) => ask(rate).map_err(|wait_ns| wait_ns.div_ceil(1_000_000)),
+    fn wait(
+        &self,
+        place: &Place<'_>,
+        ask: impl FnOnce(Rate) -> Result<(), u64>,
+    ) -> Result<(), u64> {
+        let of_the_limit = self.share_per_million();
+        let share = place
+            .shared
+            .map_or(of_the_limit, |key| key.share(of_the_limit));
+        match self.rate(share) {
+            Some(rate) => ask(rate).map_err(|wait_ns| {
+                let wait_ms = wait_ns.div_ceil(1_000_000);
+                // A share that has shrunk may leave a bucket far from full; it grows with demand.
+                if self.config.global {
+                    wait_ms.min(self.config.unit.ms())
+                } else {
+                    wait_ms
+                }
+            }),
             None => Err(self.closed_ms()),
         }
     }
 
-    fn refuse(&self, retry_after_ms: u64) -> Limited {
+    fn refuse(&self, place: &Place<'_>, retry_after_ms: u64) -> Limited {
         self.refused.fetch_add(1, Ordering::Relaxed);
+        if let Some(key) = place.shared {
+            key.count(false);
+        }
         Limited {
             limit: Name::clone(&self.config.name),
             retry_after_ms,

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use self::host::HostMap;
 use self::index::PathIndex;
+pub(crate) use self::limits::KnownLimits;
 use self::limits::Limits;
 pub(crate) use self::matcher::HeaderMatcher;
 use self::matcher::PathMatcher;
@@ -117,7 +118,10 @@ impl fmt::Display for Reference {
 
 impl Route {
     /// `ConfigError::path` is relative to the route.
-    fn compile(config: RouteConfig, limits: &mut Limits) -> Result<Self, ConfigError> {
+    fn compile(
+        config: RouteConfig,
+        (limits, known): (&mut Limits, &KnownLimits),
+    ) -> Result<Self, ConfigError> {
         let path = PathMatcher::compile(&config.matches.path)
             .map_err(|error| error.under("match.path"))?;
         let headers = config
@@ -141,7 +145,7 @@ impl Route {
             .enumerate()
             .map(|(position, limit)| {
                 limits
-                    .limit(limit)
+                    .limit(limit, known)
                     .map_err(|error| error.under(&format!("rate_limits[{position}]")))
             });
         let limits = limits.collect::<Result<_, _>>()?;
@@ -275,16 +279,16 @@ impl Route {
 // === impl RouteTable ===
 
 impl RouteTable {
-    /// Compiles a checked table, with the limits that `prev` has as they are now;
+    /// Compiles a checked table, with the limits that are `known` as they are now;
     /// `ConfigError::path` is relative to it.
     pub(crate) fn compile(
         config: RouteTableConfig,
-        prev: Option<&Self>,
+        known: &KnownLimits,
     ) -> Result<Self, ConfigError> {
-        let mut limits = Limits::after(prev.map(|prev| &prev.limits));
+        let mut limits = Limits::default();
         let mut virtual_hosts = Vec::with_capacity(config.virtual_hosts.len());
         for (position, host) in config.virtual_hosts.into_iter().enumerate() {
-            let host = VirtualHost::compile(host, &mut limits)
+            let host = VirtualHost::compile(host, (&mut limits, known))
                 .map_err(|error| error.under(&format!("virtual_hosts[{position}]")));
             virtual_hosts.push(host?);
         }
@@ -388,10 +392,13 @@ impl RouteTable {
 // === impl VirtualHost ===
 
 impl VirtualHost {
-    fn compile(config: VirtualHostConfig, limits: &mut Limits) -> Result<Self, ConfigError> {
+    fn compile(
+        config: VirtualHostConfig,
+        (limits, known): (&mut Limits, &KnownLimits),
+    ) -> Result<Self, ConfigError> {
         let mut routes = Vec::with_capacity(config.routes.len());
         for (position, route) in config.routes.into_iter().enumerate() {
-            let route = Route::compile(route, limits)
+            let route = Route::compile(route, (&mut *limits, known))
                 .map_err(|error| error.under(&format!("routes[{position}]")));
             routes.push(Arc::new(route?));
         }

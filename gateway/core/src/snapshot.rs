@@ -20,6 +20,8 @@ use hashbrown::{HashMap, HashSet};
 use self::clusters::{apply_clusters, touched_clusters};
 use self::references::{Positions, check};
 use crate::config::{Listener, Name, RouteTableConfig, Secret, Update};
+use crate::limit::RateLimit;
+use crate::route::KnownLimits;
 use crate::{ClusterHandle, ConfigError, EndpointShared, RouteTable};
 
 /// Objects by name; shared while nothing of the kind changes.
@@ -104,6 +106,16 @@ impl Snapshot {
         self.tables.values()
     }
 
+    /// Each rate limit once, in no order. Two may have one name while a change of the limit has
+    /// reached only some of the tables.
+    #[must_use]
+    pub fn rate_limits(&self) -> Vec<&Arc<RateLimit>> {
+        let mut limits: Vec<_> = self.tables().flat_map(|table| table.limits()).collect();
+        limits.sort_by_key(|limit| Arc::as_ptr(limit));
+        limits.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        limits
+    }
+
     /// The cluster of this name; there is one for each name that a route has.
     #[must_use]
     pub fn cluster(&self, name: &str) -> Option<&Arc<ClusterHandle>> {
@@ -183,19 +195,20 @@ fn apply_tables(
     removed: &[Name],
 ) -> Result<ByName<RouteTable>, ConfigError> {
     let mut new = Vec::with_capacity(sent.len());
+    let mut limits = KnownLimits::default();
+    if !sent.is_empty() {
+        prev.tables().for_each(|table| limits.add(table));
+    }
     for (position, config) in sent.into_iter().enumerate() {
         let name = Name::clone(&config.name);
-        let known = prev.table(&name);
-        let before = known.filter(|before| before.is_of(&config));
-        let compile = |config| {
-            let known = known.map(|known| &**known);
-            let table = RouteTable::compile(config, known).map(Arc::new);
-            table.map_err(|error| error.under(&format!("route_tables[{position}]")))
-        };
+        let before = prev.table(&name).filter(|before| before.is_of(&config));
         let table = if let Some(before) = before {
             Arc::clone(before)
         } else {
-            compile(config)?
+            let table = RouteTable::compile(config, &limits)
+                .map_err(|error| error.under(&format!("route_tables[{position}]")))?;
+            limits.add(&table);
+            Arc::new(table)
         };
         new.push((name, table));
     }

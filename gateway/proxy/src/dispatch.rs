@@ -55,7 +55,13 @@ impl Worker {
         match table.lookup(host, path, &request.headers, is_grpc) {
             Ok(route) => {
                 let route = Arc::clone(route);
-                self.begin(down, listener, &route, request, ended);
+                match route.pass(&request.headers, self.now_ms) {
+                    Ok(()) => self.begin(down, listener, &route, request, ended),
+                    Err(limited) => {
+                        self.answer_limited(down, (listener, ended), &route, &limited);
+                        self.recycle(request.headers, Vec::new());
+                    }
+                }
             }
             Err(reason) => {
                 let reply = no_route(reason, host, path, &listener_state.name);

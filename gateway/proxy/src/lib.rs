@@ -36,6 +36,7 @@ mod events;
 mod finish;
 mod headers;
 mod idleness;
+mod limits;
 mod listener;
 mod liveness;
 mod opening;

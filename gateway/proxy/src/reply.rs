@@ -4,6 +4,7 @@
 //! what was attempted and why it failed. Towards a peer gateway it also carries the reason as one word, so that the
 //! peer can tell "that cluster cannot" from the service's own answer.
 
+use gateway_core::limit::Limited;
 use gateway_core::{Code, status};
 
 use crate::headers::HeaderList;
@@ -49,6 +50,7 @@ pub(crate) enum Reason {
     Shutdown,
     ConnectionAge,
     BadRequest,
+    RateLimit,
 }
 
 /// A status to answer with.
@@ -57,6 +59,8 @@ pub(crate) struct Reply {
     pub code: Code,
     pub message: String,
     pub reason: Reason,
+    /// When it may be worth another try, for whoever can wait.
+    pub retry_after_ms: Option<u64>,
 }
 
 // === impl Reason ===
@@ -82,6 +86,7 @@ impl Reason {
             Self::Shutdown => "shutdown",
             Self::ConnectionAge => "connection_age",
             Self::BadRequest => "bad_request",
+            Self::RateLimit => "rate_limit",
         }
     }
 }
@@ -110,6 +115,18 @@ impl Reply {
             code,
             message: message.into(),
             reason,
+            retry_after_ms: None,
+        }
+    }
+
+    /// A rate limit of the route does not let the call pass.
+    pub fn limited(route: &str, limited: &Limited) -> Self {
+        let (limit, wait_ms) = (&limited.limit, limited.retry_after_ms);
+        let message =
+            format!("rule `{route}`: over the rate limit `{limit}`, free in {wait_ms} ms");
+        Self {
+            retry_after_ms: Some(wait_ms),
+            ..Self::new(Code::ResourceExhausted, Reason::RateLimit, message)
         }
     }
 
@@ -136,6 +153,11 @@ impl Reply {
         status::encode_message(&self.message, &mut message);
         out.add(b"grpc-status", self.code.digits().as_bytes());
         out.add(b"grpc-message", &message);
+        if let Some(wait_ms) = self.retry_after_ms {
+            let seconds = wait_ms.div_ceil(1_000).to_string();
+            out.add(b"retry-after", seconds.as_bytes());
+            out.add(b"grpc-retry-pushback-ms", wait_ms.to_string().as_bytes());
+        }
         if marked {
             out.add(REASON_HEADER, self.reason.word().as_bytes());
         }

@@ -25,6 +25,7 @@ pub(crate) struct RouteEntry {
     pub budget: Option<RetryBudget>,
     calls: u32,
     counters: Vec<(Name, Arc<CallCounters>)>,
+    own_answers: Option<Arc<CallCounters>>,
 }
 
 // === impl RouteMemory ===
@@ -48,6 +49,7 @@ impl RouteMemory {
                 budget: retry.and_then(|retry| retry.new_budget(self.workers)),
                 calls: 0,
                 counters: Vec::new(),
+                own_answers: None,
             })
         });
         self.entries[key].calls += 1;
@@ -93,6 +95,13 @@ impl RouteEntry {
             self.counters.len() - 1
         });
         &self.counters[at].1
+    }
+
+    /// The counters of calls that the gateway answered before a cluster was chosen.
+    pub fn own_answers(&mut self, stats: &WorkerStats) -> &CallCounters {
+        let route = &self.route;
+        self.own_answers
+            .get_or_insert_with(|| stats.calls(route.name(), ""))
     }
 }
 

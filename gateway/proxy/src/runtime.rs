@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::clock::Clock;
 use crate::control::Command;
 use crate::events::{Notice, NoticeLog};
+use crate::limits;
 use crate::settings::Settings;
 use crate::state::State;
 use crate::stats::{self, WorkerStats};
@@ -187,11 +188,26 @@ impl Runtime {
         let address: SocketAddr = address
             .parse()
             .map_err(|_| format!("`{address}` is not an address of the form IP:PORT"))?;
-        let snapshot = Arc::clone(&self.lock().snapshot);
-        if let Some(endpoint) = snapshot.endpoint(cluster, address) {
+        if let Some(endpoint) = self.snapshot().endpoint(cluster, address) {
             endpoint.set_active_health(healthy);
         }
         Ok(())
+    }
+
+    /// What was asked of global rate limits, as JSON: a list of `{"name", "passed", "refused"}` (totals) and `"keys"`, a
+    /// list of `[key, passed, refused]` since the last call, most first, at most `keys_max` of each limit.
+    #[must_use]
+    pub fn take_limit_demand(&self, keys_max: usize) -> Value {
+        limits::demand(&self.snapshot(), keys_max)
+    }
+
+    /// Sets this gateway's shares of global rate limits: JSON, a list of `{"limit", "share_per_million", "keys": {key:
+    /// per million}}`. A limit that is not there is passed over.
+    ///
+    /// # Errors
+    /// When the message is not of this form.
+    pub fn set_limit_shares(&self, shares: &[u8]) -> Result<(), String> {
+        limits::set(&self.snapshot(), shares, self.clock.now_ms())
     }
 
     /// Asks all workers to finish: listeners close, clients are asked to leave, what is left after `grace_ms` ends
@@ -242,6 +258,8 @@ impl Runtime {
         let mut all = stats::sum(&workers);
         all.insert("version".to_owned(), json!(snapshot.version()));
         all.insert("notices_dropped".to_owned(), json!(self.notices.dropped()));
+        let rate_limits = limits::summary(&snapshot, self.clock.now_ms());
+        all.insert("rate_limits".to_owned(), rate_limits);
         all.insert("endpoints".to_owned(), self.endpoints_json(&snapshot));
         Value::Object(all)
     }
@@ -271,6 +289,10 @@ impl Runtime {
     #[must_use]
     pub fn notices(&self, max: usize) -> Vec<Notice> {
         self.notices.take(max)
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.lock().snapshot)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -95,6 +95,8 @@ numbers! {
     calls_open,
     /// Calls answered by the gateway itself.
     local_replies,
+    /// Of these: calls over a rate limit of their route.
+    rate_limited,
     /// Upstream connections open now.
     upstream_connections,
     /// Upstream connections that came up.

@@ -10,6 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// When the bucket is full again, in ns; shared by all workers.
 pub(super) type FullAt = AtomicU64;
 
+/// A bucket whose rate has shrunk may lack many times what it holds now, as what it let pass before
+/// does not come back; so many times at most.
+const LACK_MAX: u64 = 100;
+
 /// How fast a bucket fills, and how much it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rate {
@@ -49,6 +53,19 @@ impl Rate {
                 Err(other) => full_at = other,
             }
         }
+    }
+
+    /// Brings a bucket from the rate `before` to this one: the calls that it still lacks stay
+    /// lacking, so a share that moves from one gateway to another makes no calls of its own.
+    pub(super) fn rescale(self, bucket: &FullAt, before: Self, now_ns: u64) {
+        let scaled = |full_at: u64| {
+            let lacking_ns = u128::from(full_at.checked_sub(now_ns)?);
+            let lacking_ns = lacking_ns * u128::from(self.call_ns) / u128::from(before.call_ns);
+            let lacking_ns = u64::try_from(lacking_ns).unwrap_or(u64::MAX);
+            Some(now_ns.saturating_add(lacking_ns.min(self.full_ns.saturating_mul(LACK_MAX))))
+        };
+        let _a_full_bucket_stays =
+            bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, scaled);
     }
 
     /// What [`Self::take`] would say.
@@ -98,6 +115,28 @@ mod tests {
         assert!(rate.take(&bucket, 0).is_ok());
         assert_eq!(rate.take(&bucket, 0), Err(4_000 * MS));
         assert!(rate.take(&bucket, 4_000 * MS).is_ok());
+    }
+
+    #[test]
+    fn a_bucket_that_lost_its_rate_lacks_the_same_calls() {
+        let (whole, tenth) = (
+            Rate::new(100, 1_000, 1_000_000).unwrap(),
+            Rate::new(100, 1_000, 100_000).unwrap(),
+        );
+        let bucket = FullAt::new(0);
+        let now_ns = 5_000 * MS;
+        for _ in 0..40 {
+            whole.take(&bucket, now_ns).unwrap();
+        }
+        tenth.rescale(&bucket, whole, now_ns);
+        // 40 lack, 10 is all that it holds: the first passes when 31 have come back, 10 a second.
+        assert_eq!(tenth.peek(&bucket, now_ns), Err(3_100 * MS));
+        whole.rescale(&bucket, tenth, now_ns);
+        let left = (0..100).filter(|_| whole.take(&bucket, now_ns).is_ok());
+        assert_eq!(left.count(), 60);
+        let full = FullAt::new(1);
+        tenth.rescale(&full, whole, now_ns);
+        assert_eq!(full.load(Ordering::Relaxed), 1);
     }
 
     proptest! {

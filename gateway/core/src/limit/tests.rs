@@ -109,7 +109,7 @@ fn a_global_limit_goes_on_with_its_last_share() {
     let all = headers([]);
     assert_eq!(limit.share_age_ms(5), None);
     assert_eq!(passes(&limit, &all, 1), 10);
-    limit.set_share(500_000, 1_000);
+    limit.set_share(500_000, &[], 1_000);
     assert_eq!(passes(&limit, &all, 1_001), 20);
     assert_eq!(
         passes(&limit, &all, 3_600_000),
@@ -117,7 +117,7 @@ fn a_global_limit_goes_on_with_its_last_share() {
         "nobody set it for an hour"
     );
     assert_eq!(limit.share_age_ms(3_600_000), Some(3_599_000));
-    limit.set_share(0, 3_700_000);
+    limit.set_share(0, &[], 3_700_000);
     assert_eq!(
         pass(&[Arc::clone(&limit)], &all, 3_700_000)
             .unwrap_err()
@@ -125,8 +125,52 @@ fn a_global_limit_goes_on_with_its_last_share() {
         1_000
     );
     let local = super::tests::limit(&json!({"requests": 4}));
-    local.set_share(0, 1);
+    local.set_share(0, &[], 1);
     assert_eq!(passes(&local, &all, 1), 4, "a local limit has no share");
+}
+
+#[test]
+fn a_key_has_a_share_of_its_own() {
+    let limit = limit(&json!({
+        "requests": 100, "unit": "hour", "global": true, "first_share_per_million": 500_000,
+        "headers": [{"name": "x-api-key", "distinct": true}]}));
+    let of = |key| headers([("x-api-key", key)]);
+    assert_eq!(passes(&limit, &of("a"), 1), 50);
+    assert_eq!(passes(&limit, &of("b"), 1), 50);
+    assert_eq!(passes(&limit, &of("b"), 1), 0);
+    let demand = limit.take_key_demand(10);
+    let [b, a] = &demand[..] else {
+        panic!("{demand:?}")
+    };
+    assert_eq!((b.passed, b.refused, a.passed, a.refused), (50, 50, 50, 0));
+    // `a` is asked for here alone: all but a tenth of it moves here, and what passed is counted.
+    limit.set_share(500_000, &[(a.key, 900_000), (b.key, 400_000)], 1);
+    assert_eq!(passes(&limit, &of("a"), 1), 40);
+    assert_eq!(passes(&limit, &of("b"), 1), 0);
+    assert_eq!(passes(&limit, &of("c"), 1), 50, "as the limit says");
+    limit.set_share(250_000, &[], 1);
+    assert_eq!(passes(&limit, &of("d"), 1), 25);
+    assert_eq!(passes(&limit, &of("a"), 1), 0);
+}
+
+#[test]
+fn shares_that_move_make_no_calls() {
+    let global = json!({"requests": 1_000, "unit": "hour", "global": true});
+    let gateways = [limit(&global), limit(&global)];
+    let set = |first: u32| {
+        gateways[0].set_share(first, &[], 1);
+        gateways[1].set_share(1_000_000 - first, &[], 1);
+    };
+    let mut passed = 0;
+    for first in [
+        500_000, 900_000, 100_000, 700_000, 1_000_000, 300_000, 500_000,
+    ] {
+        set(first);
+        for gateway in &gateways {
+            passed += passes(gateway, &headers([]), 1);
+        }
+    }
+    assert!(passed <= 1_000, "{passed}");
 }
 
 #[test]
@@ -157,8 +201,8 @@ proptest! {
     ) {
         let global = json!({"requests": requests, "unit": "second", "global": true});
         let gateways = [limit(&global), limit(&global)];
-        gateways[0].set_share(cut, 0);
-        gateways[1].set_share(1_000_000 - cut, 0);
+        gateways[0].set_share(cut, &[], 0);
+        gateways[1].set_share(1_000_000 - cut, &[], 0);
         let (mut now_ms, mut passed) = (1_000, 0);
         for wait_ms in waits_ms {
             now_ms += wait_ms;

@@ -1,4 +1,4 @@
-//! The rate limits of a route table, by name.
+//! The rate limits of a route table, by name; tables share those that are configured alike.
 
 use std::sync::Arc;
 
@@ -7,41 +7,57 @@ use hashbrown::HashMap;
 use crate::ConfigError;
 use crate::config::{Name, RateLimitConfig};
 use crate::limit::RateLimit;
+use crate::route::RouteTable;
 
-/// Limits by name; routes that repeat one share it, and so do tables that follow each other.
+/// Limits by name; routes that repeat one share it, and so do tables beside and after each other.
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     by_name: HashMap<Name, Arc<RateLimit>>,
-    /// Those of the table before.
-    before: HashMap<Name, Arc<RateLimit>>,
 }
 
-impl Limits {
-    pub(super) fn after(before: Option<&Self>) -> Self {
-        Self {
-            by_name: HashMap::new(),
-            before: before
-                .map(|before| before.by_name.clone())
-                .unwrap_or_default(),
+/// Limits that there are already.
+#[derive(Debug, Default)]
+pub(crate) struct KnownLimits {
+    by_name: HashMap<Name, Vec<Arc<RateLimit>>>,
+}
+
+// === impl KnownLimits ===
+
+impl KnownLimits {
+    pub(crate) fn add(&mut self, table: &RouteTable) {
+        for limit in table.limits() {
+            let alike = self.by_name.entry(Name::clone(&limit.config().name));
+            let alike = alike.or_default();
+            if !alike.iter().any(|known| Arc::ptr_eq(known, limit)) {
+                alike.push(Arc::clone(limit));
+            }
         }
     }
 
-    /// The limit of this configuration: that of another route, or of the table before, or a new
-    /// one.
+    fn find(&self, config: &RateLimitConfig) -> Option<&Arc<RateLimit>> {
+        let mut alike = self.by_name.get(&config.name)?.iter();
+        alike.find(|known| known.config() == config)
+    }
+}
+
+// === impl Limits ===
+
+impl Limits {
+    /// The limit of this configuration: that of another route, or a known one, or a new one.
     pub(super) fn limit(
         &mut self,
         config: &RateLimitConfig,
+        known: &KnownLimits,
     ) -> Result<Arc<RateLimit>, ConfigError> {
-        if let Some(known) = self.by_name.get(&config.name) {
-            if known.config() == config {
-                return Ok(Arc::clone(known));
+        if let Some(own) = self.by_name.get(&config.name) {
+            if own.config() == config {
+                return Ok(Arc::clone(own));
             }
             let message = format!("`{}` is another limit in this table", config.name);
             return Err(ConfigError::new("name", message));
         }
-        let before = self.before.get(&config.name);
-        let limit = match before.filter(|before| before.config() == config) {
-            Some(before) => Arc::clone(before),
+        let limit = match known.find(config) {
+            Some(known) => Arc::clone(known),
             None => Arc::new(RateLimit::compile(config.clone())?),
         };
         self.by_name

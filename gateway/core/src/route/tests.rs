@@ -73,7 +73,7 @@ fn table(routes: Vec<RouteConfig>) -> RouteTable {
             name: "main".into(),
             virtual_hosts: vec![host],
         },
-        None,
+        &KnownLimits::default(),
     )
     .unwrap()
 }
@@ -188,7 +188,7 @@ fn grpc_routes_take_grpc_only_and_hosts_are_told_from_rules() {
             name: "t".into(),
             virtual_hosts: vec![host],
         },
-        None,
+        &KnownLimits::default(),
     )
     .unwrap();
     assert!(table.lookup(b"A.com:1", b"/x", &NONE, true).is_ok());
@@ -283,6 +283,12 @@ fn every_form_of_a_grpc_route_matches() {
     }
 }
 
+fn known(table: &RouteTable) -> KnownLimits {
+    let mut known = KnownLimits::default();
+    known.add(table);
+    known
+}
+
 fn limited(name: &str, limit: &str, requests: u64) -> RouteConfig {
     let mut limited = route(name, exact(name), vec![]);
     limited.rate_limits = serde_json::from_value(serde_json::json!([
@@ -308,12 +314,12 @@ fn a_limit_outlives_its_table_and_is_shared_by_routes() {
         }],
     };
     let next = config(vec![limited("/c", "l", 2), limited("/d", "other", 1)]);
-    let next = RouteTable::compile(next, Some(&first)).unwrap();
+    let next = RouteTable::compile(next, &known(&first)).unwrap();
     assert_eq!(passes(&next), 1, "only the new limit has calls left");
     assert_eq!(next.limits().count(), 2);
     assert_eq!(next.limit("l").unwrap().demand().passed, 2);
     let clash = config(vec![limited("/a", "l", 2), limited("/b", "l", 3)]);
-    let error = RouteTable::compile(clash, None).unwrap_err();
+    let error = RouteTable::compile(clash, &KnownLimits::default()).unwrap_err();
     assert_eq!(error.path, "virtual_hosts[0].routes[1].rate_limits[0].name");
 }
 

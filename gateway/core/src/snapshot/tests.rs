@@ -75,6 +75,27 @@ const ALL: [&str; 9] = [
 ];
 
 #[test]
+fn tables_share_a_limit_while_they_agree_on_it() {
+    let tables = |limits: &[(&str, u64)]| -> Vec<Value> {
+        let table = |(name, requests): &(&str, u64)| {
+            json!({"name": name, "virtual_hosts": [{"name": "h", "hostnames": ["*"], "routes": [
+                {"name": "r", "match": {"path": {"prefix": "/"}}, 
+                 "action": {"reply": {"grpc_status": 14, "message": ""}},
+                 "rate_limits": [{"name": "l", "requests": requests, "unit": "hour"}]}]}]})
+        };
+        limits.iter().map(table).collect()
+    };
+    let change = |limits| json!({"version": "2", "full": false, "route_tables": tables(limits)});
+    let two = delta(&first(), &change(&[("a", 2), ("b", 2)])).unwrap();
+    assert_eq!(two.rate_limits().len(), 1);
+    let kept = Arc::clone(two.rate_limits()[0]);
+    let parted = delta(&two, &change(&[("b", 3)])).unwrap();
+    assert_eq!(parted.rate_limits().len(), 2);
+    let again = delta(&parted, &change(&[("b", 2), ("c", 2)])).unwrap();
+    assert!(matches!(&again.rate_limits()[..], [one] if Arc::ptr_eq(one, &kept)));
+}
+
+#[test]
 fn the_example_document_makes_a_snapshot() {
     let snapshot = first();
     assert_eq!(snapshot.version(), "42");

@@ -1,0 +1,118 @@
+//! Rate limits: the answer to a call that may not pass, and what the owner reads and sets of them.
+//!
+//! The owner reports to whoever divides global limits among gateways, and sets what it is told. Messages are JSON; keys
+//! are sixteen hexadecimal digits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use gateway_core::limit::{Limited, RateLimit};
+use gateway_core::{Name, Route, Snapshot};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::conn::StreamAt;
+use crate::reply::Reply;
+use crate::worker::Worker;
+
+/// The share of one global limit, from outside.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Share {
+    limit: Name,
+    /// In millionths of the limit.
+    #[serde(rename = "share_per_million")]
+    per_million: u32,
+    /// Of keys that have another share.
+    #[serde(default)]
+    keys: HashMap<String, u32>,
+}
+
+impl Worker {
+    /// Answers a call over a limit. Such calls may come in floods: nothing is locked for them.
+    pub fn answer_limited(
+        &mut self,
+        down: StreamAt,
+        (listener, ended): (usize, bool),
+        route: &Arc<Route>,
+        limited: &Limited,
+    ) {
+        let reply = Reply::limited(route.name(), limited);
+        self.answer_stream(down, listener, ended, &reply);
+        self.stats.numbers.rate_limited.add(1);
+        let key = self.routes.enter(route);
+        self.routes
+            .get_mut(key)
+            .own_answers(&self.stats)
+            .record(u32::from(reply.code.number()), 0);
+        self.routes.leave(key);
+    }
+}
+
+/// All limits with their counters.
+pub(crate) fn summary(snapshot: &Snapshot, now_ms: u64) -> Value {
+    let limits = snapshot.rate_limits();
+    let mut all: Vec<Value> = limits.iter().map(|it| one(it, now_ms)).collect();
+    all.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    Value::Array(all)
+}
+
+/// What was asked of global limits, with at most `keys_max` keys of each; see `RateLimit::take_key_demand`.
+pub(crate) fn demand(snapshot: &Snapshot, keys_max: usize) -> Value {
+    let limits = snapshot.rate_limits();
+    let global = limits.iter().filter(|limit| limit.config().global);
+    let all = global.map(|limit| {
+        let demand = limit.demand();
+        let keys = limit.take_key_demand(keys_max);
+        let keys = keys
+            .iter()
+            .map(|it| json!([format!("{:016x}", it.key), it.passed, it.refused]));
+        json!({
+            "name": &*limit.config().name,
+            "passed": demand.passed,
+            "refused": demand.refused,
+            "keys": keys.collect::<Vec<_>>(),
+        })
+    });
+    Value::Array(all.collect())
+}
+
+/// Sets shares; of limits that are not there nothing is set.
+///
+/// # Errors
+/// When the message is not one.
+pub(crate) fn set(snapshot: &Snapshot, message: &[u8], now_ms: u64) -> Result<(), String> {
+    let shares: Vec<Share> =
+        serde_json::from_slice(message).map_err(|error| format!("shares: {error}"))?;
+    let limits = snapshot.rate_limits();
+    for share in shares {
+        let keys = share.keys.iter().map(|(key, share)| {
+            let number = u64::from_str_radix(key, 16);
+            Ok((
+                number.map_err(|error| format!("key `{key}`: {error}"))?,
+                *share,
+            ))
+        });
+        let keys = keys.collect::<Result<Vec<_>, String>>()?;
+        let named = limits
+            .iter()
+            .filter(|limit| limit.config().name == share.limit);
+        for limit in named {
+            limit.set_share(share.per_million, &keys, now_ms);
+        }
+    }
+    Ok(())
+}
+
+fn one(limit: &RateLimit, now_ms: u64) -> Value {
+    let demand = limit.demand();
+    json!({
+        "name": &*limit.config().name,
+        "global": limit.config().global,
+        "passed": demand.passed,
+        "refused": demand.refused,
+        "shared_key": demand.shared_key,
+        "share_per_million": limit.share_per_million(),
+        "share_age_ms": limit.share_age_ms(now_ms),
+    })
+}
