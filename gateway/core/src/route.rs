@@ -38,6 +38,12 @@ use crate::{ConfigError, RetryPolicy};
 pub trait HeaderLookup {
     /// The first value of the field with this lower-case name.
     fn first(&self, name: &str) -> Option<&[u8]>;
+
+    /// Whether any of the field's values passes `test`: what conditions ask, so that it does not
+    /// matter at which place a value stands. As it is it serves lookups in which no name repeats.
+    fn any(&self, name: &str, test: &dyn Fn(&[u8]) -> bool) -> bool {
+        self.first(name).is_some_and(test)
+    }
 }
 
 /// No route takes the call; for gRPC both are UNIMPLEMENTED.

@@ -26,6 +26,11 @@ impl HeaderLookup for HeaderList {
     fn first(&self, name: &str) -> Option<&[u8]> {
         self.value(name.as_bytes())
     }
+
+    fn any(&self, name: &str, test: &dyn Fn(&[u8]) -> bool) -> bool {
+        self.iter()
+            .any(|field| field.name == name.as_bytes() && test(field.value))
+    }
 }
 
 impl Worker {

@@ -79,13 +79,11 @@ impl HeaderMatcher {
     }
 
     pub(crate) fn matches(&self, headers: &impl HeaderLookup) -> bool {
-        headers
-            .first(&self.name)
-            .is_some_and(|value| match &self.value {
-                ValueMatcher::Exact(exact) => value == &**exact,
-                ValueMatcher::Regex(regex) => regex.is_match(value),
-                ValueMatcher::Present => true,
-            })
+        headers.any(&self.name, &|value| match &self.value {
+            ValueMatcher::Exact(exact) => value == &**exact,
+            ValueMatcher::Regex(regex) => regex.is_match(value),
+            ValueMatcher::Present => true,
+        })
     }
 }
 

@@ -12,6 +12,11 @@ impl HeaderLookup for Headers {
             .find(|(key, _)| *key == name)
             .map(|(_, value)| value.as_bytes())
     }
+
+    fn any(&self, name: &str, test: &dyn Fn(&[u8]) -> bool) -> bool {
+        let mut named = self.0.iter().filter(|(key, _)| *key == name);
+        named.any(|(_, value)| test(value.as_bytes()))
+    }
 }
 
 const NONE: Headers = Headers(Vec::new());
@@ -145,6 +150,26 @@ fn headers_are_all_needed_and_the_first_rule_of_equals_wins() {
     );
     assert_eq!(request(&[("color", "blue")]).as_deref(), Some("blue"));
     assert_eq!(request(&[("version", "twofold")]), None);
+}
+
+#[test]
+fn any_value_of_a_repeated_header_fits() {
+    let table = table(vec![
+        route(
+            "both",
+            prefix("/"),
+            vec![header("v", "a"), header("v", "b")],
+        ),
+        route("one", prefix("/"), vec![header("v", "b")]),
+    ]);
+    let of = |values: &[&'static str]| {
+        let headers = Headers(values.iter().map(|value| ("v", *value)).collect());
+        name_of(&table, "/x", &headers)
+    };
+    assert_eq!(of(&["b"]).as_deref(), Some("one"));
+    assert_eq!(of(&["c", "b"]).as_deref(), Some("one"));
+    assert_eq!(of(&["b", "a"]).as_deref(), Some("both"));
+    assert_eq!(of(&["a,b"]), None);
 }
 
 #[test]
