@@ -17,8 +17,8 @@ import pytest
 
 from federation.cli.lab.plan import EASTWEST_PORT
 from tests.e2e.conftest import EAST, WEST
-from tests.integration.test_discovery_envoy import ENVOY, bootstrap
 from tests.testkit import load
+from tests.testkit.envoy import ENVOY, bootstrap
 from tests.testkit.lab import Lab
 
 pytestmark = [

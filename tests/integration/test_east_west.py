@@ -39,8 +39,9 @@ from federation.model.snapshot import (
 )
 from tests.integration.discovery_support import eventually
 from tests.integration.test_discovery_and_shell import serving
-from tests.integration.test_discovery_envoy import ENVOY, echo_server, envoy, say
+from tests.integration.test_discovery_envoy import echo_server, say
 from tests.integration.test_gateway_process import client, gateway
+from tests.testkit.envoy import ENVOY, envoy
 from tests.testkit.ports import free_port
 
 HEADER, DESTINATION = "x-federation-destination", "app/echo:9090"

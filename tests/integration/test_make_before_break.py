@@ -13,8 +13,9 @@ import pytest
 
 from tests.integration.discovery_support import eventually, snapshot
 from tests.integration.test_discovery_and_shell import serving
-from tests.integration.test_discovery_envoy import ENVOY, echo_server, envoy, say
+from tests.integration.test_discovery_envoy import echo_server, say
 from tests.integration.test_gateway_process import client, gateway
+from tests.testkit.envoy import ENVOY, envoy
 from tests.testkit.ports import free_port
 
 CHANGES = 80
