@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from tests.conformance import (
     report,
     servers,
 )
+from tests.conformance.differential import run as differential
 from tests.conformance.programs import Programs
 from tests.conformance.results import Result, Transport
 from tests.conformance.rig import Rig, running_rig
+from tests.testkit.envoy import ENVOY
 from tests.testkit.processes import ROOT
 
 PAGE = ROOT / "docs" / "conformance.md"
+DIFFERENTIAL_SEEDS = range(40)
 
 
 def main() -> int:
@@ -58,11 +62,15 @@ def _all(built: Programs) -> Iterator[Result]:
         with running_rig(backends.reflecting(built)) as rig:
             yield from (clients.run(built, rig, transport) for transport in Transport)
     yield from (servers.run(built, name) for name in servers.present())
+    if ENVOY is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield asyncio.run(differential.run(Path(folder), DIFFERENTIAL_SEEDS)).result()
 
 
 def _missing() -> list[str]:
     absent_servers = set(servers.SERVERS).difference(servers.present())
-    return [*clients.missing(), *sorted(absent_servers)]
+    absent_envoy = ["Envoy"] if ENVOY is None else []
+    return [*clients.missing(), *sorted(absent_servers), *absent_envoy]
 
 
 def _interop(

