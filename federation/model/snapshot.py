@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from federation.model.balancing import DEFAULT_BALANCING, Balancing, HashKey, OutlierDetection
 from federation.model.base import ClusterId, Region
 from federation.model.traffic import Fault, Mirror, RetryBudget, Session
 
@@ -261,6 +262,7 @@ class Route:
     mirrors: tuple[Mirror, ...] = ()
     session: Session | None = None
     rate_limits: tuple[RateLimit, ...] = ()
+    hash_on: tuple[HashKey, ...] = ()
     reason: str = ""
 
 
@@ -278,18 +280,6 @@ class RouteTable:
 
     name: str
     virtual_hosts: tuple[VirtualHost, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class OutlierDetection:
-    """Passive ejection; a ``None`` count switches that detector off."""
-
-    consecutive_failures: int | None = 5
-    consecutive_gateway_failures: int | None = 5
-    interval_ms: int = 10_000
-    base_ejection_ms: int = 30_000
-    max_ejection_ms: int = 300_000
-    max_ejection_percent: int = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +331,7 @@ class Upstream:
 
     name: str
     connect_timeout_ms: int
+    balancing: Balancing = DEFAULT_BALANCING
     outlier: OutlierDetection | None = None
     limits: ConnectionLimits = ConnectionLimits()
     health_check: HealthCheck | None = None

@@ -1,7 +1,8 @@
 """Clusters in Envoy's sense (CDS): one for each ``Upstream`` of the snapshot.
 
-Decides: protocol, balancing, ejection, limits, health checks and TLS as Envoy spells them.
-Leaves to others: endpoints (``xds_endpoints``), the numbers (``derive.compile``).
+Decides: protocol, limits, health checks and TLS as Envoy spells them.
+Leaves to others: balancing and ejection (``xds_balancing``), endpoints (``xds_endpoints``), the
+numbers (``derive.compile``).
 Invariants: HTTP/2 towards every endpoint; endpoints come by EDS over ADS; plain text unless an
 endpoint is marked as a peer's gateway, which is spoken to by mutual TLS only. Envoy pings a whole
 cluster or none of it, so it pings where peers come first; our gateway reads the metadata and pings
@@ -11,24 +12,24 @@ peers everywhere.
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
-from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
+from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from envoy.config.core.v3 import base_pb2, health_check_pb2, protocol_pb2
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.type.v3 import percent_pb2
-from google.protobuf import wrappers_pb2
 
 from federation.model.snapshot import (
     DESTINATION_HEADER,
     ConnectionLimits,
     HealthCheck,
     Keepalive,
-    OutlierDetection,
     PeerTls,
     Upstream,
 )
+from federation.wire.xds_balancing import balancing_notes, outlier_detection, set_balancing
 from federation.wire.xds_values import ads, duration, metadata, packed, peer_tls_context, uint32
 
 _Cluster = cluster_pb2.Cluster
@@ -37,8 +38,8 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 PANIC_PERCENT = 50
 """Below this healthy share of a priority health is ignored and traffic is spread (panic)."""
 
-MAX_REQUESTS = 1_000_000
-"""Envoy's own 1024 concurrent calls for a whole upstream would starve streaming."""
+NO_BOUND = 2**32 - 1
+"""Of concurrent calls: Envoy's own 1024 for a whole upstream would starve streaming."""
 
 MAX_RETRIES = 1024
 """Envoy's own 3 concurrent retries would fail calls when a region dies; attempts bound retries."""
@@ -51,23 +52,30 @@ def upstream_cluster(upstream: Upstream) -> cluster_pb2.Cluster:
         type=_Cluster.EDS,
         eds_cluster_config=_Cluster.EdsClusterConfig(eds_config=ads(), service_name=upstream.name),
         connect_timeout=duration(upstream.connect_timeout_ms),
-        lb_policy=_Cluster.LEAST_REQUEST,
         common_lb_config=_Cluster.CommonLbConfig(
             healthy_panic_threshold=percent_pb2.Percent(value=PANIC_PERCENT),
             locality_weighted_lb_config=_Cluster.CommonLbConfig.LocalityWeightedLbConfig(),
         ),
         circuit_breakers=_circuit_breakers(upstream.limits),
     )
+    set_balancing(message, upstream.balancing)
     message.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(packed(_protocol(upstream)))
     if upstream.outlier is not None:
-        message.outlier_detection.CopyFrom(_outlier(upstream.outlier))
+        message.outlier_detection.CopyFrom(outlier_detection(upstream.outlier))
     if upstream.health_check is not None:
         message.health_checks.append(_health_check(upstream.health_check))
     if upstream.peer_tls is not None:
         message.transport_socket_matches.extend(_sockets(upstream.peer_tls))
-    if upstream.peer_keepalive is not None:
-        message.metadata.CopyFrom(metadata({"peer_keepalive": asdict(upstream.peer_keepalive)}))
+    if notes := _notes(upstream):
+        message.metadata.CopyFrom(metadata(notes))
     return message
+
+
+def _notes(upstream: Upstream) -> dict[str, Any]:
+    notes = balancing_notes(upstream.balancing)
+    if upstream.peer_keepalive is not None:
+        notes["peer_keepalive"] = asdict(upstream.peer_keepalive)
+    return notes
 
 
 def _protocol(upstream: Upstream) -> http_protocol_options_pb2.HttpProtocolOptions:
@@ -93,7 +101,7 @@ def _circuit_breakers(limits: ConnectionLimits) -> circuit_breaker_pb2.CircuitBr
     thresholds = circuit_breaker_pb2.CircuitBreakers.Thresholds(
         max_connections=uint32(limits.max_connections),
         max_pending_requests=uint32(limits.max_pending_requests),
-        max_requests=uint32(limits.max_requests or MAX_REQUESTS),
+        max_requests=uint32(limits.max_requests or NO_BOUND),
         max_retries=uint32(MAX_RETRIES),
     )
     if limits.retry_budget is not None:
@@ -102,27 +110,6 @@ def _circuit_breakers(limits: ConnectionLimits) -> circuit_breaker_pb2.CircuitBr
         budget.budget_percent.value = limits.retry_budget.percent
         budget.min_retry_concurrency.value = limits.retry_budget.min_retries
     return circuit_breaker_pb2.CircuitBreakers(thresholds=[thresholds])
-
-
-def _outlier(outlier: OutlierDetection) -> outlier_detection_pb2.OutlierDetection:
-    def count(value: int | None) -> wrappers_pb2.UInt32Value:
-        return wrappers_pb2.UInt32Value(value=value or 0)
-
-    def enforced(value: int | None) -> wrappers_pb2.UInt32Value:
-        return wrappers_pb2.UInt32Value(value=0 if value is None else 100)
-
-    return outlier_detection_pb2.OutlierDetection(
-        consecutive_5xx=count(outlier.consecutive_failures),
-        enforcing_consecutive_5xx=enforced(outlier.consecutive_failures),
-        consecutive_gateway_failure=count(outlier.consecutive_gateway_failures),
-        enforcing_consecutive_gateway_failure=enforced(outlier.consecutive_gateway_failures),
-        enforcing_success_rate=wrappers_pb2.UInt32Value(value=0),
-        enforcing_failure_percentage=wrappers_pb2.UInt32Value(value=0),
-        interval=duration(outlier.interval_ms),
-        base_ejection_time=duration(outlier.base_ejection_ms),
-        max_ejection_time=duration(outlier.max_ejection_ms),
-        max_ejection_percent=wrappers_pb2.UInt32Value(value=outlier.max_ejection_percent),
-    )
 
 
 def _health_check(check: HealthCheck) -> health_check_pb2.HealthCheck:

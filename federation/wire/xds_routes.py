@@ -31,6 +31,7 @@ from federation.model.snapshot import (
     VirtualHost,
     Weighted,
 )
+from federation.wire.xds_balancing import hash_policies
 from federation.wire.xds_traffic import mirror_policies, notes, per_route, retry_priority
 from federation.wire.xds_values import duration, metadata, packed, uint32
 
@@ -133,6 +134,7 @@ def _action(destinations: tuple[Weighted, ...], route: Route) -> route_component
             clusters=[_weighted(entry) for entry in destinations]
         ),
         request_mirror_policies=mirror_policies(route.mirrors),
+        hash_policy=hash_policies(route.hash_on),
     )
     _set_timeouts(message, route.timeouts)
     if route.retry is not None and route.retry.attempts:

@@ -1,7 +1,8 @@
 """Clusters: ``envoy.config.cluster.v3.Cluster`` of type EDS, speaking HTTP/2.
 
 Decides: which settings of a cluster this gateway acts on, and the defaults where xDS has its own.
-Leaves to others: endpoints (``endpoints``), the active checks themselves (``gateway.health``).
+Leaves to others: balancing and ejection (``balancing``), endpoints (``endpoints``), the active
+checks themselves (``gateway.health``).
 Invariants: TLS is spoken to peers only (transport socket match ``{peer: true}``).
 """
 
@@ -9,12 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from envoy.config.cluster.v3 import cluster_pb2, outlier_detection_pb2
+from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import health_check_pb2, protocol_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import struct_pb2
 
+from gateway.xds_translate import balancing
 from gateway.xds_translate.fields import (
     UnsupportedFieldError,
     join,
@@ -33,13 +35,8 @@ HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 PANIC_PERCENT = 50
 CONNECT_TIMEOUT_MS = 5_000
 PENDING_REQUESTS_MAX = 1_024
-_NO_BOUND = 2**32 - 1
+NO_BOUND = 2**32 - 1
 """What control planes write for "no bound" in a circuit breaker."""
-
-_POLICIES = {
-    cluster_pb2.Cluster.ROUND_ROBIN: "round_robin",
-    cluster_pb2.Cluster.LEAST_REQUEST: "least_request",
-}
 
 
 def translate_cluster(cluster: cluster_pb2.Cluster) -> Piece:
@@ -52,9 +49,8 @@ def translate_cluster(cluster: cluster_pb2.Cluster) -> Piece:
             "type",
             "eds_cluster_config",
             "connect_timeout",
-            "lb_policy",
             "typed_extension_protocol_options",
-            "outlier_detection",
+            *balancing.FIELDS,
             "circuit_breakers",
             "health_checks",
             "common_lb_config",
@@ -64,14 +60,11 @@ def translate_cluster(cluster: cluster_pb2.Cluster) -> Piece:
             "alt_stat_name",
             "metadata",
             "ignore_health_on_host_removal",
-            "least_request_lb_config",
         ),
     )
     _check_source(cluster)
-    if cluster.lb_policy not in _POLICIES:
-        raise UnsupportedFieldError("lb_policy", "must be LEAST_REQUEST or ROUND_ROBIN")
     keepalive, per_connection = _http(cluster)
-    connections, pending = _limits(cluster)
+    connections, pending, requests = _limits(cluster)
     peer_tls = _peer_tls(cluster)
     plan = _health_plan(cluster)
     needs = (
@@ -85,11 +78,12 @@ def translate_cluster(cluster: cluster_pb2.Cluster) -> Piece:
         {
             "name": cluster.name,
             "connect_timeout_ms": CONNECT_TIMEOUT_MS if connect_ms is None else connect_ms,
-            "lb": _POLICIES[cluster.lb_policy],
+            **balancing.read_balancing(cluster),
             "keepalive": keepalive,
-            "outlier": _outlier(cluster),
+            "outlier": balancing.read_outlier(cluster),
             "max_connections": connections,
             "max_pending_requests": pending,
+            "max_requests": requests,
             "max_requests_per_connection": per_connection,
             "panic_percent": _panic_percent(cluster),
             "peer_tls": peer_tls,
@@ -174,86 +168,27 @@ def _keepalive(
     return {"interval_ms": interval, "timeout_ms": timeout}
 
 
-def _limits(cluster: cluster_pb2.Cluster) -> tuple[int | None, int]:
+def _limits(cluster: cluster_pb2.Cluster) -> tuple[int | None, int, int | None]:
     only(cluster.circuit_breakers, "circuit_breakers", reads=("thresholds",))
-    connections, pending = None, PENDING_REQUESTS_MAX
+    connections, pending, requests = None, PENDING_REQUESTS_MAX, None
     for index, entry in enumerate(cluster.circuit_breakers.thresholds):
         path = f"circuit_breakers.thresholds[{index}]"
-        # max_requests and max_retries bound what an HTTP/2 gateway bounds by streams and attempts;
-        # a retry budget is read from routes, where it counts over time.
+        # max_retries bounds what this gateway bounds by attempts; a retry budget is read from
+        # routes, where it counts over time.
         only(
             entry,
             path,
-            reads=("max_connections", "max_pending_requests", "priority"),
-            ignores=("max_requests", "max_retries", "retry_budget", "track_remaining"),
+            reads=("max_connections", "max_pending_requests", "max_requests", "priority"),
+            ignores=("max_retries", "retry_budget", "track_remaining"),
         )
         if entry.priority == 0:
             asked = optional_value(entry, "max_connections")
-            connections = None if asked == _NO_BOUND else asked
+            connections = None if asked == NO_BOUND else asked
             asked = optional_value(entry, "max_pending_requests")
             pending = PENDING_REQUESTS_MAX if asked is None else asked
-    return connections, pending
-
-
-def _outlier(cluster: cluster_pb2.Cluster) -> dict[str, int | None] | None:
-    if not cluster.HasField("outlier_detection"):
-        return None
-    path, outlier = "outlier_detection", cluster.outlier_detection
-    only(
-        outlier,
-        path,
-        reads=(
-            "consecutive_5xx",
-            "consecutive_gateway_failure",
-            "interval",
-            "base_ejection_time",
-            "max_ejection_time",
-            "max_ejection_percent",
-            "enforcing_consecutive_5xx",
-            "enforcing_consecutive_gateway_failure",
-            "enforcing_success_rate",
-            "enforcing_failure_percentage",
-        ),
-        # Local failures (connect, reset) are told apart by the core in any case.
-        ignores=(
-            "split_external_local_origin_errors",
-            "consecutive_local_origin_failure",
-            "enforcing_consecutive_local_origin_failure",
-            "enforcing_local_origin_success_rate",
-            "enforcing_failure_percentage_local_origin",
-            "always_eject_one_host",
-            "max_ejection_time_jitter",
-        ),
-    )
-    base = optional_ms(outlier, "base_ejection_time") or 30_000
-    longest = optional_ms(outlier, "max_ejection_time") or 300_000
-    percent = optional_value(outlier, "max_ejection_percent")
-    return {
-        "consecutive_failures": _detector(outlier, "consecutive_5xx", on_by_default=True),
-        "consecutive_gateway_failures": _detector(
-            outlier, "consecutive_gateway_failure", on_by_default=False
-        ),
-        "interval_ms": optional_ms(outlier, "interval") or 10_000,
-        "base_ejection_ms": base,
-        "max_ejection_ms": max(base, longest),
-        "max_ejection_percent": 10 if percent is None else percent,
-    }
-
-
-def _detector(
-    outlier: outlier_detection_pb2.OutlierDetection, name: str, *, on_by_default: bool
-) -> int | None:
-    """A detector's count, or ``None`` when it is switched off (enforced on 0 % of ejections)."""
-    enforced = optional_value(outlier, f"enforcing_{name}")
-    if enforced is None:
-        enforced = 100 if on_by_default else 0
-    if enforced not in (0, 100):
-        raise UnsupportedFieldError(
-            f"outlier_detection.enforcing_{name}", f"must be 0 or 100, got {enforced}"
-        )
-    count = optional_value(outlier, name)
-    count = 5 if count is None else count
-    return count if enforced and count else None
+            asked = optional_value(entry, "max_requests")
+            requests = None if asked == NO_BOUND else asked
+    return connections, pending, requests
 
 
 def _panic_percent(cluster: cluster_pb2.Cluster) -> int:

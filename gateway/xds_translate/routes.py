@@ -133,6 +133,7 @@ def _forward(
             "retry_policy",
             "request_mirror_policies",
         ),
+        ignores=("hash_policy",),  # a cluster that hashes says itself on what
     )
     longest = action.max_stream_duration
     where = join(path, "max_stream_duration")

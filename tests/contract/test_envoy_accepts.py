@@ -107,6 +107,9 @@ kind: BackendTrafficPolicy
 metadata: {name: full, namespace: app}
 spec:
   targetRef: {group: gateway.networking.k8s.io, kind: GRPCRoute, name: everything}
+  loadBalancer:
+    type: ConsistentHash
+    consistentHash: {type: Headers, headers: [{name: x-user}, {name: x-team}], tableSize: 1021}
   retry:
     retryOn: [5xx, gateway-error, reset, connect-failure, refused-stream, retriable-status-codes,
               cancelled, deadline-exceeded, internal, resource-exhausted, unavailable]
@@ -121,7 +124,8 @@ spec:
   connectionPool: {maxConnections: 1000, maxPendingRequests: 500, maxRequestsPerConnection: 100,
                    maxParallelRequests: 2000}
   circuitBreaker: {consecutiveFailures: 5, consecutiveGatewayFailures: 3, interval: 30s,
-                   baseEjectionTime: 10m, maxEjectionPercent: 100}
+                   baseEjectionTime: 10m, maxEjectionTime: 1h, maxEjectionPercent: 100,
+                   failurePercentage: {threshold: 60, requestVolume: 20, minimumHosts: 3}}
   timeout:
     tcp: {connectTimeout: 5s}
     http: {requestTimeout: 30s, maxStreamDuration: 1h, streamIdleTimeout: 5m}

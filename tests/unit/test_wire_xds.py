@@ -14,6 +14,7 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from federation.model.balancing import OutlierDetection
 from federation.model.base import ClusterId, Region
 from federation.model.snapshot import (
     ConnectionLimits,
@@ -29,7 +30,6 @@ from federation.model.snapshot import (
     ListenerKind,
     LocalityEndpoints,
     MatchKind,
-    OutlierDetection,
     PathMatch,
     PeerTls,
     Refuse,

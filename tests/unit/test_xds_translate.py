@@ -12,6 +12,7 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from google.protobuf import any_pb2
 
+from federation.model.balancing import OutlierDetection
 from federation.model.base import ClusterId, Region
 from federation.model.snapshot import (
     ConnectionLife,
@@ -27,7 +28,6 @@ from federation.model.snapshot import (
     ListenerKind,
     LocalityEndpoints,
     MatchKind,
-    OutlierDetection,
     PathMatch,
     PeerTls,
     PingLimit,
@@ -237,6 +237,7 @@ def test_a_cluster_keeps_ejection_limits_checks_and_peer_tls() -> None:
         },
         "max_connections": 1000,
         "max_pending_requests": 500,
+        "max_requests": None,
         "max_requests_per_connection": 100,
         "panic_percent": 50,
         "peer_tls": {
@@ -386,8 +387,8 @@ REFUSALS: list[tuple[Kind, Callable[[], Any], Change, str]] = [
     (
         Kind.CLUSTERS,
         good_cluster,
-        lambda m: setattr(m, "lb_policy", cluster_pb2.Cluster.RING_HASH),
-        "lb_policy: must be LEAST_REQUEST or ROUND_ROBIN",
+        lambda m: setattr(m, "lb_policy", cluster_pb2.Cluster.RANDOM),
+        "lb_policy: must be LEAST_REQUEST, ROUND_ROBIN, RING_HASH or MAGLEV",
     ),
     (
         Kind.CLUSTERS,

@@ -1,9 +1,9 @@
 """BackendTrafficPolicies: which one holds a route, and what it asks of the gateway.
 
 Decides: one policy for each route (the oldest; the others are ``Conflicted``), and its translation
-into retries, time-outs, limits, ejection and health checks.
+into retries, time-outs, limits and health checks.
 Leaves to others: failover order (``derive.resolve``), its readiness (``failover``), rate limits
-(``limits``).
+(``limits``), balancing and ejection (``balancing``).
 Invariants: what a policy does not say keeps the defaults of this file.
 """
 
@@ -18,7 +18,6 @@ from federation.derive.compile.problem import Problem
 from federation.derive.compile.traffic import budget_of
 from federation.model.objects import (
     BackendTrafficPolicy,
-    CircuitBreaker,
     GRPCRoute,
     HealthCheck,
     ObjectKey,
@@ -27,7 +26,6 @@ from federation.model.objects import (
 from federation.model.objects import Retry as RetrySpec
 from federation.model.snapshot import (
     ConnectionLimits,
-    OutlierDetection,
     Retry,
     Timeouts,
 )
@@ -40,8 +38,6 @@ DEFAULT_RETRY = Retry(
     max_ms=250,
 )
 """Tries that never reached the application; repeating them is safe for every method (gRFC A6)."""
-
-DEFAULT_OUTLIER = OutlierDetection()
 
 _DEFAULT_EVENTS = (RetryOn.CONNECT_FAILURE, RetryOn.REFUSED_STREAM, RetryOn.UNAVAILABLE)
 """Events of a retry policy that names none."""
@@ -164,28 +160,6 @@ def limits_of(policy: BackendTrafficPolicy | None) -> ConnectionLimits:
         max_requests_per_connection=pool.max_requests_per_connection,
         max_requests=pool.max_parallel_requests,
         retry_budget=budget,
-    )
-
-
-def outlier_of(policy: BackendTrafficPolicy | None) -> OutlierDetection:
-    """When endpoints are ejected; a policy changes the defaults field by field."""
-    spec = policy.spec.circuit_breaker if policy is not None else None
-    return DEFAULT_OUTLIER if spec is None else _outlier(spec)
-
-
-def _outlier(spec: CircuitBreaker) -> OutlierDetection:
-    default = DEFAULT_OUTLIER
-    base_ms = spec.base_ejection_time_ms or default.base_ejection_ms
-    percent = spec.max_ejection_percent
-    return OutlierDetection(
-        consecutive_failures=spec.consecutive_failures or default.consecutive_failures,
-        consecutive_gateway_failures=(
-            spec.consecutive_gateway_failures or default.consecutive_gateway_failures
-        ),
-        interval_ms=spec.interval_ms or default.interval_ms,
-        base_ejection_ms=base_ms,
-        max_ejection_ms=max(default.max_ejection_ms, base_ms),
-        max_ejection_percent=default.max_ejection_percent if percent is None else percent,
     )
 
 

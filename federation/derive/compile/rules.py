@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from federation.derive.compile.backends import Backend, resolve_backend
+from federation.derive.compile.balancing import balancing_of
 from federation.derive.compile.filters import FilterOutcome, compile_filters
 from federation.derive.compile.index import Index
 from federation.derive.compile.limits import rate_limits_of
@@ -115,6 +116,7 @@ def compile_rule(
             rule=f"{route.key.qualified_name}/{rule.name or position}",
         ),
         rate_limits=rate_limits_of(policy, index.settings),
+        hash_on=balancing_of(policy).hash_on,
     )
     routes, match_faults = _routes(_plain(template, parts), rule, where)
     return CompiledRule(

@@ -16,13 +16,13 @@ from enum import StrEnum
 from typing import assert_never
 
 from federation.derive.compile.backends import port_of
+from federation.derive.compile.balancing import balancing_of, outlier_of
 from federation.derive.compile.endpoints import is_address, service_endpoints
 from federation.derive.compile.index import Index
 from federation.derive.compile.inputs import spiffe_id
 from federation.derive.compile.policies import (
     connect_timeout_of,
     limits_of,
-    outlier_of,
     probe_of,
 )
 from federation.model.base import ClusterId, Region, ServiceName
@@ -261,6 +261,7 @@ def _upstream(index: Index, ref: UpstreamRef) -> Upstream:
     return Upstream(
         name=ref.name,
         connect_timeout_ms=connect_timeout_of(policy, default_ms),
+        balancing=balancing_of(policy),
         outlier=outlier_of(policy),
         limits=limits_of(policy),
         health_check=_probe(policy, ref),

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from federation.model.objects.balancing import (
+    ConsistentHash,
+    ConsistentHashType,
+    HashAlgorithm,
+    HashCookie,
+    HashHeader,
+    LoadBalancer,
+    LoadBalancerType,
+    SlowStart,
+)
 from federation.model.objects.core import (
     ConfigMap,
     CoreServicePort,
@@ -77,6 +87,7 @@ from federation.model.objects.policy import (
     Count,
     Failover,
     FailoverStrategy,
+    FailurePercentage,
     GrpcHealthCheck,
     HeaderSelector,
     HeaderSelectorType,
@@ -160,6 +171,8 @@ __all__ = [
     "ClusterBackend",
     "ConfigMap",
     "ConnectionPool",
+    "ConsistentHash",
+    "ConsistentHashType",
     "CookieConfig",
     "CookieLifetime",
     "CoreServicePort",
@@ -171,6 +184,7 @@ __all__ = [
     "EndpointSlice",
     "Failover",
     "FailoverStrategy",
+    "FailurePercentage",
     "FaultAbort",
     "FaultDelay",
     "FaultInjection",
@@ -195,6 +209,9 @@ __all__ = [
     "GatewaySpec",
     "GrpcHealthCheck",
     "HTTPHeader",
+    "HashAlgorithm",
+    "HashCookie",
+    "HashHeader",
     "HeaderModifier",
     "HeaderSelector",
     "HeaderSelectorType",
@@ -207,6 +224,8 @@ __all__ = [
     "Listener",
     "ListenerProtocol",
     "ListenerTls",
+    "LoadBalancer",
+    "LoadBalancerType",
     "LocalObjectReference",
     "MatchType",
     "McsServiceExport",
@@ -254,6 +273,7 @@ __all__ = [
     "ServiceSpec",
     "SessionPersistence",
     "SessionPersistenceType",
+    "SlowStart",
     "TcpTimeout",
     "Timeout",
     "TlsMode",

@@ -14,7 +14,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from federation.model.duration import DurationMs
+from federation.model.duration import DurationMs, format_duration
+from federation.model.objects.balancing import LoadBalancer
 from federation.model.objects.fault import FaultInjection
 from federation.model.objects.gateway import GATEWAY_GROUP
 from federation.model.objects.metadata import ApiObject, Name, OptionalText, Part
@@ -22,6 +23,13 @@ from federation.model.objects.retry import Retry, RetryConstraint
 
 Count = Annotated[int, Field(ge=1, le=4_294_967_295)]
 """A limit or threshold; Envoy keeps them in 32 bits."""
+
+
+REQUEST_VOLUME_MAX = 1_000_000
+"""Data planes count the results of an interval up to here."""
+
+BASE_EJECTION_MS = 30_000
+"""How long an endpoint is out the first time, where no policy says."""
 
 
 class PolicyTargetReference(Part):
@@ -42,14 +50,40 @@ class ConnectionPool(Part):
     max_parallel_requests: Count | None = None
 
 
+class FailurePercentage(Part):
+    """Ejection by the share of failures in an interval, for failures that are not in a row.
+
+    Judged are endpoints with ``request_volume`` results or more, where there are ``minimum_hosts``.
+    """
+
+    threshold: int = Field(default=85, ge=1, le=100)
+    request_volume: int = Field(default=50, ge=1, le=REQUEST_VOLUME_MAX)
+    minimum_hosts: Count = 5
+
+
 class CircuitBreaker(Part):
-    """Ejection of endpoints by their results; ``None`` takes the gateway's default."""
+    """Ejection of endpoints by their results; ``None`` takes the gateway's default.
+
+    An endpoint is out for the base time, times the number of its ejections, up to the maximum.
+    """
 
     consecutive_failures: Count | None = None
     consecutive_gateway_failures: Count | None = None
     interval_ms: DurationMs | None = Field(default=None, alias="interval", ge=1)
     base_ejection_time_ms: DurationMs | None = Field(default=None, alias="baseEjectionTime", ge=1)
+    max_ejection_time_ms: DurationMs | None = Field(default=None, alias="maxEjectionTime", ge=1)
     max_ejection_percent: int | None = Field(default=None, ge=0, le=100)
+    failure_percentage: FailurePercentage | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CircuitBreaker:
+        base_ms = self.base_ejection_time_ms or BASE_EJECTION_MS
+        if self.max_ejection_time_ms is not None and self.max_ejection_time_ms < base_ms:
+            raise ValueError(
+                "maxEjectionTime must not be shorter than baseEjectionTime "
+                f"({format_duration(base_ms)})"
+            )
+        return self
 
 
 class TcpTimeout(Part):
@@ -284,6 +318,7 @@ class BackendTrafficPolicySpec(Part):
     target_ref: PolicyTargetReference
     retry: Retry | None = None
     retry_constraint: RetryConstraint | None = None
+    load_balancer: LoadBalancer | None = None
     connection_pool: ConnectionPool | None = None
     circuit_breaker: CircuitBreaker | None = None
     timeout: Timeout | None = None

@@ -1,0 +1,141 @@
+"""Load balancing of policies: how an endpoint is chosen for each call.
+
+Decides: its fields, bounds and defaults (Envoy Gateway's names where it has them).
+Leaves to others: tiers and localities (``derive.compile``), the choice itself (the data plane).
+Invariants: consistent hashing names exactly one kind of key; what a type does not use is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from federation.model.duration import DurationMs
+from federation.model.objects.metadata import Part
+
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
+
+TABLE_SIZE_MAX = 5_000_011
+"""Envoy's own bound of a Maglev table."""
+
+SLOW_START_MS_MAX = 3_600_000
+"""A window of an hour is longer than any warm-up."""
+
+HASH_HEADERS_MAX = 8
+"""Headers that make one key."""
+
+
+def _check_token(text: str) -> str:
+    if not _TOKEN.fullmatch(text):
+        raise ValueError(f'must be usable as the name of a header or cookie, got "{text}"')
+    return text
+
+
+_Token = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_check_token)]
+
+
+class LoadBalancerType(StrEnum):
+    """Ways to choose an endpoint."""
+
+    LEAST_REQUEST = "LeastRequest"
+    """Two at random, then the one with fewer open requests."""
+    ROUND_ROBIN = "RoundRobin"
+    PEAK_EWMA = "PeakEWMA"
+    """Two at random, then by open requests times the time that answers take, with its peaks."""
+    CONSISTENT_HASH = "ConsistentHash"
+    """The same endpoint for the same key."""
+
+
+class ConsistentHashType(StrEnum):
+    """What the key of a call is."""
+
+    SOURCE_IP = "SourceIP"
+    HEADER = "Header"
+    HEADERS = "Headers"
+    COOKIE = "Cookie"
+
+
+class HashAlgorithm(StrEnum):
+    """How keys are divided: a table (even shares), or a ring (fewest keys move)."""
+
+    MAGLEV = "Maglev"
+    RING_HASH = "RingHash"
+
+
+class HashHeader(Part):
+    """A header whose value is (a part of) the key."""
+
+    name: _Token
+
+
+class HashCookie(Part):
+    """A cookie whose value is the key."""
+
+    name: _Token
+
+
+class ConsistentHash(Part):
+    """The key, in the field of the type's name; a call without it is balanced by open requests.
+
+    ``table_size`` is of Maglev tables: a prime, best a hundred times the number of endpoints.
+    """
+
+    type: ConsistentHashType
+    header: HashHeader | None = None
+    headers: tuple[HashHeader, ...] = Field(default=(), max_length=HASH_HEADERS_MAX)
+    cookie: HashCookie | None = None
+    algorithm: HashAlgorithm = HashAlgorithm.MAGLEV
+    table_size: int | None = Field(default=None, ge=2, le=TABLE_SIZE_MAX)
+
+    @field_validator("table_size")
+    @classmethod
+    def _is_prime(cls, size: int | None) -> int | None:
+        if size is not None and any(size % n == 0 for n in range(2, int(size**0.5) + 1)):
+            raise ValueError(f"must be a prime, got {size}")
+        return size
+
+    @model_validator(mode="after")
+    def _one_key(self) -> ConsistentHash:
+        given = {
+            "header": self.header is not None,
+            "headers": bool(self.headers),
+            "cookie": self.cookie is not None,
+        }
+        wanted = self.type.value.lower()
+        for field, is_given in given.items():
+            if is_given and field != wanted:
+                raise ValueError(f"{field} is not for type {self.type.value}")
+        if wanted in given and not given[wanted]:
+            raise ValueError(f"{wanted} is needed for type {self.type.value}")
+        if self.table_size is not None and self.algorithm is not HashAlgorithm.MAGLEV:
+            raise ValueError("tableSize is for algorithm Maglev only")
+        return self
+
+
+class SlowStart(Part):
+    """An endpoint that is new or comes back grows into its share during ``window``."""
+
+    window_ms: DurationMs = Field(alias="window", ge=1, le=SLOW_START_MS_MAX)
+    min_weight_percent: int = Field(default=10, ge=1, le=100)
+
+
+class LoadBalancer(Part):
+    """How an endpoint is chosen."""
+
+    type: LoadBalancerType = LoadBalancerType.LEAST_REQUEST
+    consistent_hash: ConsistentHash | None = None
+    slow_start: SlowStart | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> LoadBalancer:
+        hashes = self.type is LoadBalancerType.CONSISTENT_HASH
+        if hashes and self.consistent_hash is None:
+            raise ValueError("consistentHash is needed for type ConsistentHash")
+        if not hashes and self.consistent_hash is not None:
+            raise ValueError(f"consistentHash is not for type {self.type.value}")
+        if hashes and self.slow_start is not None:
+            raise ValueError("slowStart is not for type ConsistentHash: keys are an endpoint's own")
+        return self
