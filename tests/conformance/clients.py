@@ -102,7 +102,7 @@ def curl_no_grpc(ways: Ways) -> None:
 
 
 def curl_http1(ways: Ways) -> None:
-    text = _curl(ways, "--http1.1", ways.url("/"))
+    text = _curl(ways, "--http1.1", *_headers(), "--data", "", ways.url(EMPTY_CALL))
     assert text.startswith("HTTP/1.1 505"), text
     assert "HTTP/2 required" in text, text
 

@@ -108,11 +108,11 @@ async def put(federation: Federation, key: str, value: bytes) -> None:
         await store.close()
 
 
-def test_http1_on_a_grpc_listener(edge: Edge) -> None:
+def test_grpc_over_http1(edge: Edge) -> None:
     assert http1(socket.create_connection(("127.0.0.1", edge.ports["grpc"]), 5)) == HTTP2_REQUIRED
 
 
-def test_http1_over_tls(edge: Edge) -> None:
+def test_grpc_over_http1_and_tls(edge: Edge) -> None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["http/1.1"])
@@ -123,18 +123,20 @@ def test_http1_over_tls(edge: Edge) -> None:
 HTTP2_REQUIRED = (
     "HTTP/1.1 505 HTTP Version Not Supported\r\n"
     "content-type: text/plain; charset=utf-8\r\n"
-    "content-length: 182\r\n"
+    "content-length: 217\r\n"
     "connection: close\r\n\r\n"
-    "HTTP/2 required: this listener serves gRPC over HTTP/2 only. Use a gRPC client, or HTTP/2 "
-    "with prior knowledge (for example `curl --http2-prior-knowledge`), or HTTPS with ALPN `h2`.\n"
+    "HTTP/2 required: gRPC needs HTTP/2. Use a gRPC client, or HTTP/2 with prior knowledge (for "
+    "example `curl --http2-prior-knowledge`), or HTTPS with ALPN `h2`. gRPC-Web "
+    "(`application/grpc-web`) works over HTTP/1.1, too.\n"
 )
 
 
 def http1(connection: socket.socket) -> str:
-    """The answer to an HTTP/1.1 request, until the gateway closes."""
+    """The answer to a call of gRPC over HTTP/1.1, until the gateway closes."""
     answer = b""
     with connection:
-        connection.sendall(b"POST /good.Echo/Unary HTTP/1.1\r\nHost: example.com\r\n\r\n")
+        fields = b"Host: example.com\r\nContent-Type: application/grpc\r\nConnection: close\r\n"
+        connection.sendall(b"POST /good.Echo/Unary HTTP/1.1\r\n" + fields + b"\r\n")
         with contextlib.suppress(ConnectionResetError):
             while part := connection.recv(4096):
                 answer += part

@@ -149,9 +149,9 @@ def test_too_many_waiting_requests_fail_fast() -> None:
     assert "max_pending_requests" in error.details()
 
 
-def test_http1_is_told_what_to_use() -> None:
+def test_http1_between_gateways_is_told_what_to_use() -> None:
     with core() as driver:
-        address = serve(driver, simple())
+        address = serve(driver, simple(listeners=[listener(kind="east_west")]))
         host, port = address.rsplit(":", 1)
         with socket.create_connection((host, int(port)), timeout=5) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
@@ -159,7 +159,7 @@ def test_http1_is_told_what_to_use() -> None:
             while part := client.recv(4096):
                 answer += part
     assert answer.startswith(b"HTTP/1.1 505 HTTP Version Not Supported\r\n")
-    assert b"HTTP/2 required: this listener serves gRPC over HTTP/2 only" in answer
+    assert b"HTTP/2 required: gateways speak HTTP/2 to each other" in answer
 
 
 def test_health_check_of_a_peer_is_answered_by_the_gateway() -> None:

@@ -85,7 +85,7 @@ def test_terminates_tls_and_chooses_the_certificate_by_name(ca: Authority) -> No
         assert served_names(address, "unknown.test", ["h2"])[0] == {"a.example.com"}
 
 
-def test_http1_over_tls_is_told_what_to_use(ca: Authority) -> None:
+def test_grpc_over_http1_and_tls_is_told_what_to_use(ca: Authority) -> None:
     with core() as driver:
         address = serve(driver, terminating("127.0.0.1:1", ca.leaf("a.example.com")))
         context = ssl.create_default_context(cadata=ca.pem)
@@ -95,11 +95,14 @@ def test_http1_over_tls_is_told_what_to_use(ca: Authority) -> None:
             socket.create_connection((host, int(port)), timeout=5) as plain,
             context.wrap_socket(plain, server_hostname="a.example.com") as tls,
         ):
-            tls.sendall(b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
+            assert tls.selected_alpn_protocol() == "http/1.1"
+            head = b"Host: a.example.com\r\nContent-Type: application/grpc\r\nConnection: close\r\n"
+            tls.sendall(b"POST /a.B/C HTTP/1.1\r\n" + head + b"\r\n")
             answer = b""
             while part := tls.recv(4096):
                 answer += part
     assert answer.startswith(b"HTTP/1.1 505 ")
+    assert b"HTTP/2 required: gRPC needs HTTP/2" in answer
 
 
 def test_a_new_certificate_is_for_new_connections(ca: Authority) -> None:

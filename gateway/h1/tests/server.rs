@@ -172,13 +172,52 @@ fn a_client_that_waits_is_told_to_go_on() {
 #[test]
 fn a_body_that_nobody_wants_takes_the_connection_along() {
     let mut peer = Peer::server();
-    peer.give(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\nsome")
+    peer.give(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\nsome")
         .unwrap();
     answer(&mut peer, &[(":status", "413")], b"");
     assert!(!peer.connection.is_over());
     peer.connection.reset(peer.stream.unwrap());
     assert!(peer.connection.is_over() && peer.connection.was_cut_off());
     assert!(peer.output().starts_with("HTTP/1.1 413"));
+}
+
+#[test]
+fn the_small_rest_of_a_body_that_nobody_wants_is_dropped() {
+    let heads = [
+        "Content-Length: 9\r\n\r\nsome",
+        "Transfer-Encoding: chunked\r\n\r\n9\r\nsome",
+    ];
+    for (head, rest) in heads
+        .into_iter()
+        .zip(["-rest", "-rest\r\n0\r\nX: y\r\n\r\n"])
+    {
+        let mut peer = Peer::server();
+        peer.give(format!("PUT / HTTP/1.1\r\nHost: a\r\n{head}").as_bytes())
+            .unwrap();
+        answer(&mut peer, &[(":status", "413")], b"");
+        let stream = peer.stream.unwrap();
+        peer.connection.reset(stream);
+        assert!(!peer.connection.is_live(stream) && peer.connection.stream_count() == 0);
+        peer.give(rest.as_bytes()).unwrap();
+        assert_eq!(peer.events.len(), 2, "{:?}", peer.events);
+        peer.give(GET).unwrap();
+        assert_eq!(peer.events.len(), 3, "the connection serves on");
+    }
+}
+
+#[test]
+fn an_endless_rest_is_not_dropped_for_ever() {
+    let mut peer = Peer::server();
+    peer.give(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .unwrap();
+    answer(&mut peer, &[(":status", "413")], b"");
+    peer.connection.reset(peer.stream.unwrap());
+    for _ in 0..65 {
+        assert!(!peer.connection.is_over());
+        let chunk = [&b"400\r\n"[..], &[b'x'; 0x400], b"\r\n"].concat();
+        peer.give(&chunk).unwrap();
+    }
+    assert!(peer.connection.is_over() && peer.connection.was_cut_off());
 }
 
 #[test]

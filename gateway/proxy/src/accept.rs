@@ -8,11 +8,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use gateway_h2::{Config, Connection};
+use gateway_h2::Config;
 use mio::Interest;
 use mio::net::TcpStream;
 use rustls::ServerConnection;
 
+use crate::codec::Codec;
 use crate::conn::{Conn, ConnId, Down, DownPhase, Side};
 use crate::events::Notice;
 use crate::transport::Transport;
@@ -149,7 +150,7 @@ impl Worker {
             last_call_ms: self.now_ms,
             life: None,
         };
-        let codec = Connection::new(self.server_config());
+        let codec = Codec::h2(self.server_config());
         self.conns.insert(Conn::new(
             id,
             transport,

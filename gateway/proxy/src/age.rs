@@ -125,11 +125,18 @@ impl Worker {
     pub fn watch_age(&mut self, key: usize) {
         let now_ms = self.now_ms;
         let random = self.random.u64(..);
-        let Some(down) = self.conns.get_mut(key).and_then(Conn::down) else {
+        let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
+        let is_h1 = conn.codec.is_h1();
+        let Some(down) = conn.down() else { return };
         let policy = &self.listeners[down.listener].connection;
-        down.life = Life::new(policy, now_ms, random);
+        // HTTP/1 has no PING that its client could answer.
+        let without_pings = is_h1.then(|| ConnectionPolicy {
+            ping_after_ms: None,
+            ..policy.clone()
+        });
+        down.life = Life::new(without_pings.as_ref().unwrap_or(policy), now_ms, random);
         self.look_at_age_later(key);
     }
 

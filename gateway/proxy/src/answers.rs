@@ -4,7 +4,7 @@ use gateway_h2::{ErrorCode, Field, StreamRef};
 
 use crate::conn::{ConnId, StreamAt};
 use crate::downstream::LINGER_MS;
-use crate::reply::{HEALTH_NOT_SERVING, HEALTH_SERVING, Reply};
+use crate::reply::{HEALTH_NOT_SERVING, HEALTH_SERVING, HTTP2_REQUIRED, Reply};
 use crate::worker::{Timer, Worker};
 
 impl Worker {
@@ -28,6 +28,23 @@ impl Worker {
             self.timers.set(self.now_ms + LINGER_MS, over);
         }
         self.mark_dirty(down.conn);
+    }
+
+    /// A call of gRPC over HTTP/1, which has no way for its streams.
+    pub fn refuse_grpc_over_http1(&mut self, down: StreamAt, ended: bool) {
+        let length = HTTP2_REQUIRED.len().to_string();
+        let head = [
+            Field::new(b":status", b"505"),
+            Field::new(b"content-type", b"text/plain; charset=utf-8"),
+            Field::new(b"content-length", length.as_bytes()),
+        ];
+        let conn = &mut self.conns[down.conn];
+        let _gone = conn.codec.send_headers(down.stream, head, false);
+        let _gone = conn
+            .codec
+            .send_data(down.stream, HTTP2_REQUIRED.as_bytes(), true);
+        self.stats.numbers.http1_refused.add(1);
+        self.end_answered_stream(down, ended);
     }
 
     /// A refused request had its time to end.

@@ -1,18 +1,19 @@
-//! One connection of either side: its transport, its HTTP/2 state, and the calls that have a stream on it.
+//! One connection of either side: its transport, what it speaks, and the calls that have a stream on it.
 //!
-//! Moves bytes between the socket and the HTTP/2 state machine; what the events mean is decided by `downstream`
+//! Moves bytes between the socket and the codec; what the events mean is decided by `downstream`
 //! and `upstream`. A connection that fails is only marked (`dead`); the worker takes it out at the end of the
 //! turn, so that no key is reused while a turn still refers to it. An idle connection holds no read buffer: only
-//! the bytes of an unfinished frame are kept.
+//! the bytes of an unfinished frame or head are kept, and with HTTP/1 those of requests that wait for an answer.
 
 use std::io;
 use std::net::IpAddr;
 
-use gateway_h2::{Connection, Events, StreamRef};
+use gateway_h2::{Events, StreamRef};
 
 use crate::abuse::StreamFaults;
 use crate::age::Life;
 use crate::call::CallId;
+use crate::codec::Codec;
 use crate::timers::TimerId;
 use crate::transport::Transport;
 use crate::{descriptors, tls};
@@ -71,7 +72,7 @@ pub(crate) enum ConnectFault {
 pub(crate) struct Conn {
     pub id: ConnId,
     pub transport: Transport,
-    pub codec: Connection,
+    pub codec: Codec,
     pub side: Side,
     /// Calls with a stream here; each call knows its index.
     pub calls: Vec<CallId>,
@@ -100,6 +101,10 @@ pub(crate) struct Conn {
     pub held: bool,
     write_blocked: bool,
     rest: Vec<u8>,
+    /// `rest` is no unfinished frame or head: the codec takes it when it is done with what came before.
+    rest_waits: bool,
+    /// The socket may hold bytes that the codec did not want yet.
+    paused: bool,
 }
 
 /// What the two sides do not share.
@@ -123,19 +128,20 @@ pub(crate) struct Down {
     pub life: Option<Box<Life>>,
 }
 
-/// `Preface → Http2 → Leaving → Final`, or `Preface → Refused`.
+/// `Preface → Open → Leaving → Final`, and `Lingering` from any but the first.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum DownPhase {
     /// Nothing or not enough was read to tell HTTP/2 from HTTP/1.
     Preface,
-    /// HTTP/2 flows.
-    Http2,
-    /// Graceful GOAWAY is out: streams may finish and the client leaves.
+    /// Requests are taken.
+    Open,
+    /// Graceful GOAWAY is out (HTTP/1: the next answer says it): streams may finish and the client leaves.
     Leaving,
     /// The final GOAWAY is out: closes with its last stream.
     Final,
-    /// An HTTP/1 refusal was written; the end of the client is awaited.
-    Refused,
+    /// The last words are written and the sending side is shut; what the client still sends is read and dropped until it
+    /// ends, so that the system does not take the words back.
+    Lingering,
 }
 
 /// A connection to an endpoint.
@@ -211,13 +217,7 @@ impl From<&io::Error> for ConnectFault {
 // === impl Conn ===
 
 impl Conn {
-    pub fn new(
-        id: ConnId,
-        transport: Transport,
-        codec: Connection,
-        side: Side,
-        now_ms: u64,
-    ) -> Self {
+    pub fn new(id: ConnId, transport: Transport, codec: Codec, side: Side, now_ms: u64) -> Self {
         let held = matches!(side, Side::Down(_));
         Self {
             id,
@@ -241,6 +241,8 @@ impl Conn {
             held,
             write_blocked: false,
             rest: Vec::new(),
+            rest_waits: false,
+            paused: false,
         }
     }
 
@@ -248,7 +250,7 @@ impl Conn {
     pub fn connecting(
         id: ConnId,
         transport: Transport,
-        codec: Connection,
+        codec: Codec,
         side: Side,
         now_ms: u64,
     ) -> Self {
@@ -308,15 +310,36 @@ impl Conn {
 
     /// The peer has begun a header block, or one frame of it, and not ended it.
     pub fn is_amid_headers(&self) -> bool {
-        const HEADERS: u8 = 1;
-        const CONTINUATION: u8 = 9;
-        let is_frame_of_block = matches!(self.rest.get(3), Some(&HEADERS | &CONTINUATION));
-        is_frame_of_block || self.codec.is_amid_headers()
+        self.codec.is_amid_headers(&self.rest)
     }
 
-    /// Keeps the bytes of an unfinished frame for the next read.
+    /// Takes out bytes that waited for the codec, to the start of the buffer.
+    pub fn take_waiting(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        if !self.rest_waits || !self.codec.takes_input() {
+            return None;
+        }
+        let rest = std::mem::take(&mut self.rest);
+        buffer[..rest.len()].copy_from_slice(&rest);
+        self.rest_waits = false;
+        Some(rest.len())
+    }
+
+    /// Whether the socket may be read now; if not, `wants_resume` tells later.
+    pub fn may_read(&mut self) -> bool {
+        self.paused = !self.codec.takes_more(self.rest.len());
+        !self.paused
+    }
+
+    /// There is input that was not wanted before and is now.
+    pub fn wants_resume(&self) -> bool {
+        (self.rest_waits && self.codec.takes_input())
+            || (self.paused && self.codec.takes_more(self.rest.len()))
+    }
+
+    /// Keeps the bytes that the codec did not use for the next read.
     pub fn keep(&mut self, rest: &[u8]) {
         self.rest.extend_from_slice(rest);
+        self.rest_waits = !rest.is_empty() && !self.codec.takes_input();
         if rest.is_empty() && self.rest.capacity() > 0 {
             self.rest = Vec::new();
         }
@@ -330,11 +353,13 @@ impl Conn {
     /// True when a flush could do something.
     pub fn wants_flush(&self) -> bool {
         let speaks = self.codec.wants_write() && !self.held;
-        !self.write_blocked && (speaks || self.transport.wants_flush())
+        let writes = !self.write_blocked && (speaks || self.transport.wants_flush());
+        writes || self.wants_resume()
     }
 
     /// Writes what the socket takes; events are bodies that moved up behind what was written.
     pub fn flush(&mut self, now_ms: u64, events: &mut Events) -> io::Result<()> {
+        self.codec.before_write();
         while !self.held && !self.write_blocked && self.codec.wants_write() {
             match self.transport.write(self.codec.output()) {
                 Ok(count) => {

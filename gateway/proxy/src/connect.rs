@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use gateway_h2::{Config, Connection};
+use gateway_h2::Config;
 use mio::Interest;
 use mio::net::TcpStream;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
+use crate::codec::Codec;
 use crate::conn::{Conn, ConnId, ConnectFault, Side, Up, UpPhase};
 use crate::descriptors;
 use crate::liveness::watch_by_kernel;
@@ -110,7 +111,7 @@ impl Worker {
             idle_timer: None,
             last_call_ms: self.now_ms,
         };
-        let codec = Connection::new(Config {
+        let codec = Codec::h2(Config {
             initial_stream_window: RESPONSE_WINDOW.min(self.settings.stream_window),
             stream_queue_max: self.settings.stream_window as usize + KEPT_BYTES_MAX,
             ..Config::client()

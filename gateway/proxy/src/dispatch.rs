@@ -78,7 +78,7 @@ impl Worker {
 
     fn listener_of(&self, conn: usize) -> Option<usize> {
         match &self.conns.get(conn)?.side {
-            Side::Down(down) if down.phase != DownPhase::Refused => Some(down.listener),
+            Side::Down(down) if down.phase != DownPhase::Lingering => Some(down.listener),
             _ => None,
         }
     }
@@ -291,7 +291,7 @@ impl Worker {
 }
 
 /// `application/grpc`, alone or with a suffix or parameters; not gRPC-Web, which merely begins with the same letters.
-fn is_grpc_type(value: &[u8]) -> bool {
+pub(crate) fn is_grpc_type(value: &[u8]) -> bool {
     let rest = value.strip_prefix(GRPC);
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }

@@ -3,20 +3,24 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
+use gateway_core::config::ListenerKind;
 use gateway_h2::{ErrorCode, Event, Events, StreamRef};
 
 use crate::call::{CallId, Phase};
+use crate::codec::Codec;
 use crate::conn::{Conn, ConnId, Death, DownPhase, Side, StreamAt};
+use crate::dispatch::is_grpc_type;
 use crate::opening::{Opening, opening};
 use crate::reply::HTTP1_REFUSAL;
+use crate::transport::Transport;
 use crate::worker::{Timer, Worker};
 
 /// How long the end of a refused client or request is awaited, so that the refusal is read.
 pub(crate) const LINGER_MS: u64 = 1_000;
 
 impl Worker {
-    /// Decides at the first bytes of a client whether it speaks HTTP/2; true for endpoints.
-    pub fn is_http2(&mut self, key: usize, input: &[u8]) -> bool {
+    /// Decides at the first bytes of a client what it speaks; true when the codec gets the bytes.
+    pub fn is_understood(&mut self, key: usize, input: &[u8]) -> bool {
         let Some(conn) = self.conns.get_mut(key) else {
             return false;
         };
@@ -24,7 +28,7 @@ impl Worker {
             return true;
         };
         match down.phase {
-            DownPhase::Refused => return false,
+            DownPhase::Lingering => return false,
             DownPhase::Preface => {}
             _ => return true,
         }
@@ -33,34 +37,57 @@ impl Worker {
             conn.keep(input);
             return false;
         }
+        let listener = down.listener;
+        let serves_http1 = self.listeners[listener].kind == ListenerKind::Ingress;
         match opening {
             Opening::Http2 => {
-                down.phase = DownPhase::Http2;
+                down.phase = DownPhase::Open;
                 conn.held = false;
                 self.mark_dirty(key);
+                true
             }
-            Opening::Http1 => self.refuse_http1(key),
+            Opening::Http1 if serves_http1 => {
+                down.phase = DownPhase::Open;
+                conn.held = false;
+                let secure = matches!(conn.transport, Transport::Tls(_));
+                self.conns[key].codec = Codec::h1(self.http1_config(secure));
+                true
+            }
+            Opening::Http1 => {
+                self.stats.numbers.http1_refused.add(1);
+                let written = conn.transport.write(HTTP1_REFUSAL);
+                if written.is_ok() {
+                    self.linger(key);
+                } else {
+                    self.kill(key, Death::Closed);
+                }
+                false
+            }
             Opening::Neither | Opening::Unknown => {
                 self.stats.numbers.downstream_handshake_failures.add(1);
                 self.kill(key, Death::Closed);
+                false
             }
         }
-        opening == Opening::Http2
     }
 
-    fn refuse_http1(&mut self, key: usize) {
-        self.stats.numbers.http1_refused.add(1);
+    fn http1_config(&self, secure: bool) -> gateway_h1::Config {
+        gateway_h1::Config {
+            secure,
+            window: self.settings.stream_window,
+            queue_max: 2 * self.settings.stream_window as usize,
+            ..gateway_h1::Config::server()
+        }
+    }
+
+    /// The last words are written: waits a moment for the end of a client that may still be writing itself.
+    fn linger(&mut self, key: usize) {
         let conn = &mut self.conns[key];
-        let written = conn.transport.write(HTTP1_REFUSAL);
         conn.transport.finish();
         let id = conn.id;
-        if written.is_err() {
-            self.kill(key, Death::Closed);
-            return;
-        }
         let timer = self.timers.set(self.now_ms + LINGER_MS, Timer::Setup(id));
         if let Some(down) = self.conns[key].down() {
-            down.phase = DownPhase::Refused;
+            down.phase = DownPhase::Lingering;
             if let Some(old) = down.setup_timer.replace(timer) {
                 self.timers.cancel(old);
             }
@@ -97,7 +124,11 @@ impl Worker {
                     stream: *stream,
                 };
                 // Taken back in the same breath: no endpoint is bothered with it.
-                if self.conns[key].codec.is_live(*stream) {
+                let codec = &self.conns[key].codec;
+                let content_type = || events.value(*headers, b"content-type");
+                if codec.is_h1() && content_type().is_some_and(is_grpc_type) {
+                    self.refuse_grpc_over_http1(down, *end_stream);
+                } else if codec.is_live(*stream) {
                     self.on_request(down, events.fields(*headers), *end_stream);
                 }
             }
@@ -208,7 +239,7 @@ impl Worker {
             }
             Side::Down(down) => {
                 down.setup_timer = None;
-                if down.phase != DownPhase::Refused {
+                if down.phase != DownPhase::Lingering {
                     self.stats.numbers.downstream_handshake_failures.add(1);
                 }
                 self.kill(id.key, Death::Closed);
@@ -223,13 +254,13 @@ impl Worker {
         };
         let Some(down) = conn.down() else { return };
         match down.phase {
-            DownPhase::Http2 => {
+            DownPhase::Open => {
                 down.phase = DownPhase::Leaving;
                 conn.codec.go_away(ErrorCode::NoError, true, why);
                 self.mark_dirty(key);
             }
             // One that is being set up is asked when it stands.
-            DownPhase::Preface | DownPhase::Leaving | DownPhase::Final | DownPhase::Refused => {}
+            DownPhase::Preface | DownPhase::Leaving | DownPhase::Final | DownPhase::Lingering => {}
         }
     }
 
@@ -240,13 +271,13 @@ impl Worker {
         };
         let Some(down) = conn.down() else { return };
         match down.phase {
-            DownPhase::Http2 | DownPhase::Leaving => {
+            DownPhase::Open | DownPhase::Leaving => {
                 down.phase = DownPhase::Final;
                 conn.codec.go_away(ErrorCode::NoError, false, b"draining");
                 self.mark_dirty(key);
             }
             DownPhase::Preface => return self.kill(key, Death::Finished),
-            DownPhase::Final | DownPhase::Refused => {}
+            DownPhase::Final | DownPhase::Lingering => {}
         }
         self.close_if_finished(key);
     }
@@ -260,13 +291,25 @@ impl Worker {
             && conn.codec.stream_count() == 0
             && !conn.codec.wants_write()
             && !conn.transport.wants_flush();
-        if quiet
-            && conn
-                .down()
-                .is_some_and(|down| down.phase == DownPhase::Final)
-        {
-            self.kill(key, Death::Finished);
+        let (over, cut_off) = (conn.codec.is_over(), conn.codec.was_cut_off());
+        let Some(down) = conn.down().filter(|_| quiet) else {
+            return;
+        };
+        match down.phase {
+            DownPhase::Lingering => {}
+            _ if over && cut_off => self.linger(key),
+            _ if over => self.kill(key, Death::Finished),
+            DownPhase::Final => self.kill(key, Death::Finished),
+            DownPhase::Preface | DownPhase::Open | DownPhase::Leaving => {}
         }
+    }
+
+    /// A client of HTTP/1 broke the protocol: its answer is written, its call is over.
+    pub fn end_http1(&mut self, key: usize) {
+        for id in self.conns[key].calls.clone() {
+            self.on_cancelled(id);
+        }
+        self.mark_dirty(key);
     }
 
     /// Ends the client's side of a call whose response is complete. False while the rest must leave first.

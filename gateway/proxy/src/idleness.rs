@@ -91,7 +91,7 @@ impl Worker {
             self.look_for_idleness_at(id.key, now_ms + idle_ms);
         } else if now_ms < end_ms {
             self.look_for_idleness_at(id.key, end_ms);
-        } else if phase == DownPhase::Http2 {
+        } else if phase == DownPhase::Open {
             self.stats.numbers.downstream_idle_closed.add(1);
             self.ask_to_leave(id.key, b"idle");
             self.look_for_idleness_at(id.key, now_ms + GOODBYE_MS);

@@ -25,6 +25,7 @@ mod call;
 mod choice;
 mod clock;
 mod clusters;
+mod codec;
 mod conn;
 mod connect;
 mod control;

@@ -59,6 +59,10 @@ impl Worker {
     }
 
     fn keepalive_of(&self, conn: &Conn) -> Option<Keepalive> {
+        // HTTP/1 has no PING; the kernel looks after its connections.
+        if conn.codec.is_h1() {
+            return None;
+        }
         match &conn.side {
             Side::Up(up) => {
                 let cluster = self.pools[up.pool].cluster;

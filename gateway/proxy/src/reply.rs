@@ -14,14 +14,18 @@ pub(crate) const REASON_HEADER: &[u8] = b"x-federation-reason";
 /// All names with it are the federation's own: removed from clients' requests and from endpoints' responses.
 pub(crate) const FEDERATION_PREFIX: &[u8] = b"x-federation-";
 
-/// A whole answer for a client that speaks HTTP/1.
+/// What a client is told that calls gRPC over HTTP/1.
+pub(crate) const HTTP2_REQUIRED: &str = "HTTP/2 required: gRPC needs HTTP/2. \
+Use a gRPC client, or HTTP/2 with prior knowledge (for example `curl --http2-prior-knowledge`), or HTTPS with ALPN `h2`. \
+gRPC-Web (`application/grpc-web`) works over HTTP/1.1, too.\n";
+
+/// A whole answer for a client that speaks HTTP/1 where gateways speak to each other.
 pub(crate) const HTTP1_REFUSAL: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\n\
 content-type: text/plain; charset=utf-8\r\n\
-content-length: 182\r\n\
+content-length: 90\r\n\
 connection: close\r\n\
 \r\n\
-HTTP/2 required: this listener serves gRPC over HTTP/2 only. \
-Use a gRPC client, or HTTP/2 with prior knowledge (for example `curl --http2-prior-knowledge`), or HTTPS with ALPN `h2`.\n";
+HTTP/2 required: gateways speak HTTP/2 to each other; clients have listeners of their own\n";
 
 /// The one method of grpc.health.v1 that a gateway answers its peers itself.
 pub(crate) const HEALTH_CHECK_PATH: &[u8] = b"/grpc.health.v1.Health/Check";

@@ -411,6 +411,7 @@ impl Worker {
         if outcome.is_err() {
             self.kill(key, Death::Closed);
         }
+        self.resume_reading(key);
         self.watch_liveness(key);
         self.close_if_finished(key);
     }

@@ -82,8 +82,12 @@ fn an_http1_request_that_comes_in_parts_is_told_what_is_spoken_here() {
     run(async {
         let (_runtime, gateway) = gateway(&json!({}), &[]);
         let mut client = say(gateway, &[b"GET / HT"]).await;
-        client.write_all(b"TP/1.1\r\n\r\n").await.expect("is sent");
-        client.shutdown().await.expect("ends");
+        client
+            .write_all(
+                b"TP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\nConnection: close\r\n\r\n",
+            )
+            .await
+            .expect("is sent");
         assert!(all(client).await.starts_with(b"HTTP/1.1 505 "));
     });
 }

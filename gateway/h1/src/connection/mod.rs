@@ -46,6 +46,9 @@ pub struct Connection {
     failed: Option<ConnectionError>,
 }
 
+/// Rest of a body that is rather read and dropped than answered by the end of the connection.
+const DISCARD_MAX: u64 = 64 << 10;
+
 /// How far the peer's message has come.
 #[derive(Clone, Debug)]
 enum Recv {
@@ -91,6 +94,10 @@ struct Exchange {
     upgrade: bool,
     /// The client waits for 100 before its body.
     expects: bool,
+    /// It had its answer while it waited: whether its body comes is for it to choose.
+    may_skip_body: bool,
+    /// The caller is done; so many bytes of the body may still come to be dropped.
+    discards: Option<u64>,
     informational: u32,
     /// Body bytes that the caller has not released.
     unreleased: u32,
@@ -154,6 +161,8 @@ impl Connection {
             takes_trailers: false,
             upgrade: false,
             expects: false,
+            may_skip_body: false,
+            discards: None,
             informational: 0,
             unreleased: 0,
             is_sent: false,
@@ -184,16 +193,50 @@ impl Connection {
     /// The exchange has not ended.
     #[must_use]
     pub fn is_live(&self, stream: StreamRef) -> bool {
-        self.live.as_ref().is_some_and(|live| live.stream == stream)
+        let live = self.live.as_ref();
+        live.is_some_and(|live| live.stream == stream && live.discards.is_none())
     }
 
-    /// Gives the exchange up. What was not sent or read to its end takes the connection along.
+    /// Gives the exchange up. What was not sent or read to its end takes the connection along, but for the small rest of
+    /// a request that has its answer: that is dropped as it comes.
     pub fn reset(&mut self, stream: StreamRef) {
-        if self.is_live(stream) {
-            self.cut_off = !matches!(self.recv, Recv::Ended);
-            self.live = None;
-            self.over = true;
+        let may_discard = self.may_discard();
+        let Some(live) = self.exchange(stream) else {
+            return;
+        };
+        if may_discard {
+            live.discards = Some(DISCARD_MAX);
+            return;
         }
+        self.cut_off = !matches!(self.recv, Recv::Ended);
+        self.live = None;
+        self.over = true;
+    }
+
+    fn may_discard(&self) -> bool {
+        let is_small = match &self.recv {
+            Recv::Length(left) => *left <= DISCARD_MAX,
+            Recv::Chunked(_) | Recv::Trailers => true,
+            _ => false,
+        };
+        let answered = self.config.role == Role::Server && self.send == Send::Ended;
+        let waits = self.live.as_ref().is_some_and(|live| live.may_skip_body);
+        is_small && answered && !waits && !self.is_last
+    }
+
+    /// Drops body bytes that nobody wants any more; true when there are such.
+    fn discard(&mut self, len: u64) -> bool {
+        let Some(live) = &mut self.live else {
+            return false;
+        };
+        let Some(left) = &mut live.discards else {
+            return false;
+        };
+        let is_too_much = *left < len;
+        *left = left.saturating_sub(len);
+        self.cut_off |= is_too_much;
+        self.over |= is_too_much;
+        true
     }
 
     /// Gives back `bytes` of body: more may be read.
@@ -206,7 +249,7 @@ impl Connection {
     /// Takes no further exchange: the answer to the present one says so, an idle connection is over.
     pub fn go_away(&mut self) {
         self.is_last = true;
-        self.over |= self.live.is_none();
+        self.over |= self.stream_count() == 0;
     }
 
     /// No exchange follows the present one.
@@ -242,7 +285,8 @@ impl Connection {
     /// Exchanges under way: none or one.
     #[must_use]
     pub fn stream_count(&self) -> usize {
-        usize::from(self.live.is_some())
+        let live = self.live.as_ref();
+        usize::from(live.is_some_and(|live| live.discards.is_none()))
     }
 
     /// `receive` would use bytes that it has left over before.
@@ -332,7 +376,8 @@ impl Connection {
     }
 
     fn exchange(&mut self, stream: StreamRef) -> Option<&mut Exchange> {
-        self.live.as_mut().filter(|live| live.stream == stream)
+        let live = self.live.as_mut();
+        live.filter(|live| live.stream == stream && live.discards.is_none())
     }
 
     /// Ends the exchange once both sides have.

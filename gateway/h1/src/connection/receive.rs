@@ -63,10 +63,16 @@ impl Connection {
 
     /// Body bytes, or only the end.
     fn data(&mut self, range: Range<usize>, end_stream: bool, events: &mut Events) {
-        let Some(live) = &mut self.live else { return };
         if range.is_empty() && !end_stream {
             return;
         }
+        if self.discard(range.len() as u64) {
+            if end_stream {
+                self.end_of_message();
+            }
+            return;
+        }
+        let Some(live) = &mut self.live else { return };
         let len = range.len() as u32;
         live.unreleased += len;
         live.expects = false;
@@ -137,7 +143,7 @@ impl Connection {
         }
         let mut headers = events.start_block();
         add_fields(fields, Options::default(), events, &mut headers)?;
-        if let Some(live) = &self.live {
+        if let Some(live) = self.live.as_ref().filter(|live| live.discards.is_none()) {
             let (stream, token) = (live.stream, live.token);
             events.push(Event::Trailers {
                 stream,

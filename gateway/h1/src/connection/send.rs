@@ -79,6 +79,7 @@ impl Connection {
         if informational && !live.is_1_1 {
             return Ok(());
         }
+        live.may_skip_body |= live.expects && !informational;
         live.expects &= informational && status != 100;
         let out = self.output.buffer();
         let _a_vec_takes_all = write!(out, "HTTP/1.1 {status} {}\r\n", phrase(status));

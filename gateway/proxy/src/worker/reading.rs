@@ -24,6 +24,17 @@ impl Worker {
         }
     }
 
+    /// Has input taken in the next turn that the codec did not want before.
+    pub(super) fn resume_reading(&mut self, key: usize) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && conn.wants_resume()
+            && !conn.again
+        {
+            conn.again = true;
+            self.again.push(key);
+        }
+    }
+
     /// Reads the share of this turn.
     pub(super) fn read(&mut self, key: usize) {
         if self.puts_off_handshake(key) {
@@ -66,6 +77,13 @@ impl Worker {
             if conn.dead.is_some() {
                 return;
             }
+            if let Some(len) = conn.take_waiting(buffer) {
+                self.take_bytes(key, &buffer[..len], events);
+                continue;
+            }
+            if !conn.may_read() {
+                return;
+            }
             match conn.read(buffer) {
                 Read::Blocked => return,
                 Read::Ended(error) => return self.on_ended(key, &error),
@@ -85,7 +103,7 @@ impl Worker {
     }
 
     fn take_bytes(&mut self, key: usize, input: &[u8], events: &mut Events) {
-        if !self.is_http2(key, input) {
+        if !self.is_understood(key, input) {
             return;
         }
         let Some(conn) = self.conns.get_mut(key) else {
@@ -102,7 +120,12 @@ impl Worker {
         self.on_events(key, events, input);
         if let Err(error) = outcome {
             self.count_violation(error);
-            self.kill(key, Death::Protocol);
+            match self.conns.get(key) {
+                Some(conn) if conn.codec.is_h1() && matches!(conn.side, Side::Down(_)) => {
+                    self.end_http1(key);
+                }
+                _ => self.kill(key, Death::Protocol),
+            }
         } else {
             self.judge_pings(key);
         }
