@@ -12,7 +12,7 @@ LAB_FLAGS ?=
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab lab-down test test-rust test-unit test-integration test-e2e test-kubernetes lint format check bench conformance abuse fuzz lock clean
+.PHONY: help build lab lab-down test test-rust test-unit test-integration test-e2e test-kubernetes lint format check bench conformance abuse fuzz crds lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ abuse: build ## Attacks on a gateway while another client measures its calls; re
 
 fuzz: build ## Every fuzz target for FUZZ_SECONDS (60); an input that breaks one is written below target/fuzz
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+crds: build ## Renew crds/ from the models
+	$(BIN)/fedctl crds --directory crds
 
 lock: ## Renew constraints.txt and Cargo.lock from what is installed now
 	@(echo "# Exact versions for \`make build\`: the runtime, the lab and the development tools. Renew with \`make lock\`."; \

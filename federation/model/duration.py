@@ -12,7 +12,10 @@ import re
 from fractions import Fraction
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer, ValidationInfo
+from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
+
+DURATION_FORMAT = "federation-duration"
+"""The ``format`` of durations in a model's JSON schema."""
 
 DURATION_MS_MAX = 99_999 * 3_600_000
 """GEP-2257 allows five digits before each unit; `99999h` is its largest value."""
@@ -68,6 +71,9 @@ def _to_ms(value: object, info: ValidationInfo) -> int:
 
 
 DurationMs = Annotated[
-    int, BeforeValidator(_to_ms), PlainSerializer(format_duration, return_type=str)
+    int,
+    BeforeValidator(_to_ms),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "format": DURATION_FORMAT}, mode="validation"),
 ]
 """A field that is text outside and milliseconds inside."""

@@ -275,13 +275,20 @@ def released_crds() -> list[Path]:
 
 async def install_released_crds(connection: Connection) -> None:
     """Apply ``released_crds`` and wait until their kinds are served; those there stay."""
-    wanted: list[str] = []
-    for path in released_crds():
-        for document in yaml.safe_load_all(path.read_text()):
-            kind = (document or {}).get("kind")
-            if kind == "CustomResourceDefinition":
-                wanted.append(document["metadata"]["name"])
-                await connection.apply(f"{CRDS}/{wanted[-1]}", document, manager="test")
+    found = [
+        document
+        for path in released_crds()
+        for document in yaml.safe_load_all(path.read_text())
+        if (document or {}).get("kind") == "CustomResourceDefinition"
+    ]
+    await install_crds(connection, found)
+
+
+async def install_crds(connection: Connection, definitions: Sequence[dict[str, Any]]) -> None:
+    """Apply CustomResourceDefinitions and wait until their kinds are served."""
+    wanted = [definition["metadata"]["name"] for definition in definitions]
+    for name, definition in zip(wanted, definitions, strict=True):
+        await connection.apply(f"{CRDS}/{name}", definition, manager="test")
     deadline = time.monotonic() + READY_TIMEOUT_S
     for name in wanted:
         while not _established(await connection.get(f"{CRDS}/{name}")):

@@ -7,12 +7,12 @@ Invariants: an abort has exactly one status; a percentage means so many of 100 c
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
 from federation.model.duration import DurationMs
-from federation.model.objects.metadata import Part
+from federation.model.objects.metadata import Part, Rule
 
 DELAY_MS_MAX = 3_600_000
 """Longest delay: an hour."""
@@ -31,6 +31,13 @@ class FaultDelay(Part):
 class FaultAbort(Part):
     """Calls that are answered by the gateway; after the delay, when both befall a call."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.httpStatus) != has(self.grpcStatus)",
+            "needs exactly one of httpStatus and grpcStatus",
+        ),
+    )
+
     http_status: int | None = Field(default=None, ge=200, le=599)
     grpc_status: int | None = Field(default=None, ge=0, le=16)
     percentage: Percentage = 100.0
@@ -44,6 +51,10 @@ class FaultAbort(Part):
 
 class FaultInjection(Part):
     """Delay and abort are drawn apart from each other."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule("has(self.delay) || has(self.abort)", "needs a delay, an abort or both"),
+    )
 
     delay: FaultDelay | None = None
     abort: FaultAbort | None = None

@@ -20,6 +20,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     SerializerFunctionWrapHandler,
+    WithJsonSchema,
     model_serializer,
 )
 
@@ -46,10 +47,20 @@ def _check_namespace(text: str) -> str:
     return text
 
 
-Name = Annotated[str, AfterValidator(_check_name)]
+Name = Annotated[
+    str,
+    AfterValidator(_check_name),
+    WithJsonSchema(
+        {"type": "string", "minLength": 1, "maxLength": 253, "pattern": f"^{_SUBDOMAIN.pattern}$"}
+    ),
+]
 """A name of an object (RFC 1123 subdomain)."""
 
-Namespace_ = Annotated[str, AfterValidator(_check_namespace)]
+Namespace_ = Annotated[
+    str,
+    AfterValidator(_check_namespace),
+    WithJsonSchema({"type": "string", "maxLength": 63, "pattern": f"^({_LABEL.pattern})?$"}),
+]
 """A name of a namespace (RFC 1123 label); empty for cluster-scoped objects."""
 
 OptionalText = Annotated[str, Field(exclude_if=operator.not_)]
@@ -80,8 +91,25 @@ class ObjectKey:
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A check over several fields of one part, as an API server makes it.
+
+    ``expression`` is CEL over ``self``; ``message`` is what a person reads. Each stands beside the
+    validator that does the same here.
+    """
+
+    expression: str
+    message: str
+
+
 class Part(Value):
-    """A part of an object. Its JSON form leaves out ``None`` and empty lists and maps."""
+    """A part of an object. Its JSON form leaves out ``None`` and empty lists and maps.
+
+    ``RULES`` say to API servers what validators over several fields say here.
+    """
+
+    RULES: ClassVar[tuple[Rule, ...]] = ()
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

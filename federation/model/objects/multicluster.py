@@ -22,6 +22,7 @@ from federation.model.objects.metadata import (
     OptionalText,
     Part,
     Port,
+    Rule,
 )
 from federation.model.objects.route import MCS_GROUP, WEIGHT_MAX
 
@@ -86,12 +87,23 @@ class ServiceRef(Part):
 
 
 class FederatedServiceImportSpec(Part):
-    """The federation's import; ``service_ref`` ``None`` derives the Service from the name."""
+    """A service of the clusterset, as routes of this cluster refer to it."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.resolution == 'DNS'",
+            "resolution must be DNS (clients find the import in svc.clusterset.local)",
+        ),
+    )
 
     type: ServiceType = ServiceType.CLUSTER_SET_IP
+    """ClusterSetIP balances calls; Headless names the endpoints themselves."""
     ports: tuple[ImportPort, ...] = Field(min_length=1)
+    """The ports that routes may refer to."""
     resolution: str = "DNS"
+    """How clients find the import; DNS is the only way."""
     service_ref: ServiceRef | None = None
+    """The Service that is meant; left out, it is derived from the import's own name."""
 
     @field_validator("resolution")
     @classmethod
@@ -132,8 +144,19 @@ class ClusterBackend(Part):
 class MultiClusterServiceSpec(Part):
     """Weights of clusters for one import; they hold at every gateway, wherever it stands."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.clusterBackends.all("
+            "a, self.clusterBackends.exists_one(b, b.cluster == a.cluster))",
+            "clusterBackends: a cluster stands twice",
+        ),
+        Rule("self.clusterBackends.exists(b, b.weight > 0)", "clusterBackends: weight sum is zero"),
+    )
+
     service_import: ServiceImportReference
-    cluster_backends: tuple[ClusterBackend, ...] = Field(min_length=1, max_length=256)
+    """The import whose traffic is split."""
+    cluster_backends: tuple[ClusterBackend, ...] = Field(min_length=1, max_length=64)
+    """The clusters or regions that take part, each with its weight."""
 
     @field_validator("cluster_backends")
     @classmethod

@@ -18,7 +18,7 @@ from federation.model.duration import DurationMs, format_duration
 from federation.model.objects.balancing import LoadBalancer
 from federation.model.objects.fault import FaultInjection
 from federation.model.objects.gateway import GATEWAY_GROUP
-from federation.model.objects.metadata import ApiObject, Name, OptionalText, Part
+from federation.model.objects.metadata import ApiObject, Name, OptionalText, Part, Rule
 from federation.model.objects.retry import Retry, RetryConstraint
 
 Count = Annotated[int, Field(ge=1, le=4_294_967_295)]
@@ -138,6 +138,13 @@ class FailoverStrategy(StrEnum):
 class RegionFailover(Part):
     """Traffic meant for ``source`` goes to ``target`` while ``source`` cannot take it."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.from != self.to",
+            "from and to are the same; a region cannot fail over to itself",
+        ),
+    )
+
     source: Name = Field(alias="from")
     target: Name = Field(alias="to")
 
@@ -174,7 +181,16 @@ class HeaderSelector(Part):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$", max_length=256)
-    type: HeaderSelectorType = HeaderSelectorType.EXACT
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.type) || has(self.value) == (self.type != 'Distinct')",
+            "Exact and RegularExpression need a value, Distinct takes none",
+        ),
+    )
+
+    type: HeaderSelectorType = Field(
+        default=HeaderSelectorType.EXACT, json_schema_extra={"default": None}
+    )
     value: str | None = Field(default=None, max_length=1024)
 
     @model_validator(mode="before")
@@ -234,6 +250,14 @@ REQUESTS_MAX = 4_294_967_295
 class RateLimitValue(Part):
     """A number of calls in a time; they may also come at once."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"self.requestsPerUnit <= (self.unit == 'Second' ? {REQUESTS_PER_SECOND_MAX} : "
+            f"self.unit == 'Minute' ? {REQUESTS_PER_SECOND_MAX * 60} : {REQUESTS_MAX})",
+            f"requestsPerUnit must be at most {REQUESTS_PER_SECOND_MAX} a second",
+        ),
+    )
+
     requests_per_unit: int = Field(ge=1)
     unit: RateLimitUnit
 
@@ -250,6 +274,15 @@ class RateLimitValue(Part):
 
 class RateLimitRule(Part):
     """One limit for the callers that fit all ``client_selectors``; without any: for all."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.clientSelectors) || self.clientSelectors.map(s, has(s.headers) ? s.headers"
+            ".filter(h, (has(h.type) && h.type == 'Distinct') || (!has(h.type) && !has(h.value)))"
+            f".size() : 0).sum() <= {DISTINCT_MAX}",
+            f"clientSelectors: at most {DISTINCT_MAX} headers may be Distinct",
+        ),
+    )
 
     client_selectors: tuple[ClientSelector, ...] = Field(default=(), max_length=8)
     limit: RateLimitValue
@@ -285,6 +318,14 @@ class RateLimitType(StrEnum):
 
 class RateLimit(Part):
     """Rate limits; the field of the type's name holds the rules."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.type == 'Global' ? has(self.global) && !has(self.local)"
+            " : has(self.local) && !has(self.global)",
+            "the rules stand in the field of the type's name, and in no other",
+        ),
+    )
 
     type: RateLimitType
     global_: RateLimitRules | None = Field(default=None, alias="global")

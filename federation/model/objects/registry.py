@@ -83,7 +83,12 @@ def resource(cls: type[ApiObject]) -> str:
 
 def names_of(cls: type[ApiObject]) -> tuple[str, ...]:
     """All names of a kind on the command line: singular, plural, short."""
-    return (cls.KIND.lower(), plural(cls), *_SHORT_NAMES.get(cls, ()))
+    return (cls.KIND.lower(), plural(cls), *short_names(cls))
+
+
+def short_names(cls: type[ApiObject]) -> tuple[str, ...]:
+    """The abbreviations of a kind."""
+    return _SHORT_NAMES.get(cls, ())
 
 
 def find_kind_by_name(text: str) -> type[ApiObject] | None:

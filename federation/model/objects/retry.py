@@ -9,11 +9,12 @@ Invariants: durations are milliseconds; ``attempts`` counts tries after the firs
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
 from federation.model.duration import DurationMs
-from federation.model.objects.metadata import Part
+from federation.model.objects.metadata import Part, Rule
 
 RETRY_ATTEMPTS_MAX = 10
 """More tries than this turn an outage into a storm; gRPC's own bound is five (gRFC A6)."""
@@ -41,6 +42,14 @@ class RetryOn(StrEnum):
 class Backoff(Part):
     """Waits between tries: random up to the base, doubled each time up to the maximum."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.maxDuration)"
+            " || duration(self.maxDuration) >= duration(self.defaultDuration)",
+            "maxDuration must not be shorter than defaultDuration",
+        ),
+    )
+
     default_duration_ms: DurationMs = Field(default=25, alias="defaultDuration", ge=1)
     max_duration_ms: DurationMs | None = Field(default=None, alias="maxDuration", ge=1)
 
@@ -63,6 +72,18 @@ class Retry(Part):
     ``retry_on_status_codes``: from 100 HTTP statuses, 0 to 16 gRPC codes; they count only with
     ``retriable-status-codes`` in ``retry_on``, or with an empty one.
     """
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.retryOnStatusCodes) || self.retryOnStatusCodes.all("
+            "c, (c >= 0 && c <= 16) || (c >= 100 && c <= 599))",
+            "retryOnStatusCodes: must be gRPC codes 0 to 16 or HTTP statuses",
+        ),
+        Rule(
+            "!has(self.perRetry) || !has(self.perTryTimeout)",
+            "perTryTimeout and perRetry.timeout are the same; give one of them",
+        ),
+    )
 
     retry_on: tuple[RetryOn, ...] = ()
     retry_on_status_codes: tuple[int, ...] = Field(default=(), max_length=64)

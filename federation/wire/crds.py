@@ -1,0 +1,380 @@
+"""The federation's own kinds as CustomResourceDefinitions, made from their models.
+
+Decides: how a model's fields, bounds and defaults are spelled as a structural schema, the status
+schema of each kind, printer columns, and the annotations that the API groups ask for.
+Leaves to others: what a kind is (``model.objects``; its ``RULES`` are the checks over several
+fields), applying the result.
+Invariants: a field has one description of its bounds, the model's; what the API server takes the
+model takes too, and the other way round (a test compares them); output is ordered, so that equal
+models give equal text.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import yaml
+from annotated_types import Ge, Le
+from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
+
+from federation.model.duration import DURATION_FORMAT, format_duration
+from federation.model.objects import (
+    ApiObject,
+    BackendTrafficPolicy,
+    FederatedServiceImport,
+    MultiClusterService,
+)
+from federation.model.objects.metadata import Part
+from federation.model.objects.registry import plural, short_names
+
+Schema = dict[str, Any]
+
+DURATION_PATTERN = r"^([0-9]{1,15}(\.[0-9]{1,9})?(ms|us|µs|ns|h|m|s)){1,8}$"
+
+ITEMS_MAX = 64
+"""Bound of a list whose model states none: the server wants one to bound the cost of rules."""
+
+TEXT_LENGTH_MAX = 4096
+"""Likewise for texts."""
+
+BUNDLE_VERSION = "v9.9.9"
+"""Of these definitions for the Gateway API's admission policy ``safe-upgrades``, which refuses what
+looks older than its own release in this API group."""
+
+APPROVAL = "unapproved, these kinds are the federation's own"
+"""Kinds in ``*.k8s.io`` groups need this annotation; they are no part of the Gateway API."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    name: str
+    path: str
+    type: str = "string"
+
+
+_ACCEPTED = _Column("Accepted", '.status.conditions[?(@.type=="Accepted")].status')
+_CLUSTERS = _Column("Clusters", ".status.clusters[*].cluster")
+
+_COLUMNS: Mapping[type[ApiObject], tuple[_Column, ...]] = {
+    BackendTrafficPolicy: (
+        _Column("TargetKind", ".spec.targetRef.kind"),
+        _Column("TargetName", ".spec.targetRef.name"),
+    ),
+    FederatedServiceImport: (_Column("Type", ".spec.type"), _CLUSTERS),
+    MultiClusterService: (
+        _Column("Import", ".spec.serviceImport.name"),
+        _Column("Backends", ".spec.clusterBackends[*].cluster"),
+        _ACCEPTED,
+    ),
+}
+
+KINDS = tuple(_COLUMNS)
+"""The kinds that are defined here."""
+
+
+def custom_resource_definition(kind: type[ApiObject]) -> Schema:
+    """The definition of ``kind``, as an object for the API server."""
+    names = {
+        "kind": kind.KIND,
+        "listKind": f"{kind.KIND}List",
+        "plural": plural(kind),
+        "singular": kind.KIND.lower(),
+        "categories": ["federation"],
+    }
+    if short_names(kind):
+        names["shortNames"] = list(short_names(kind))
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{plural(kind)}.{kind.GROUP}",
+            "annotations": {
+                "api-approved.kubernetes.io": APPROVAL,
+                "gateway.networking.k8s.io/bundle-version": BUNDLE_VERSION,
+                "gateway.networking.k8s.io/channel": "experimental",
+            },
+        },
+        "spec": {
+            "group": kind.GROUP,
+            "scope": "Namespaced" if kind.NAMESPACED else "Cluster",
+            "names": names,
+            "versions": [
+                _version(kind, name, storage=name == kind.VERSIONS[0]) for name in kind.VERSIONS
+            ],
+        },
+    }
+
+
+def custom_resource_text(kind: type[ApiObject]) -> str:
+    """The definition as the YAML file that is shipped."""
+    head = f"# {kind.KIND} ({kind.GROUP}). Made from its model by `make crds`; do not edit.\n"
+    text = yaml.safe_dump(
+        custom_resource_definition(kind), sort_keys=False, width=100, allow_unicode=True
+    )
+    return head + text
+
+
+def _version(kind: type[ApiObject], name: str, *, storage: bool) -> Schema:
+    columns = [*_COLUMNS[kind], _Column("Age", ".metadata.creationTimestamp", "date")]
+    return {
+        "name": name,
+        "served": True,
+        "storage": storage,
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": [
+            {"name": column.name, "type": column.type, "jsonPath": column.path}
+            for column in columns
+        ],
+        "schema": {
+            "openAPIV3Schema": {
+                "type": "object",
+                "description": _sentence(kind.__doc__),
+                "required": ["spec"],
+                "properties": {
+                    "apiVersion": {"type": "string"},
+                    "kind": {"type": "string"},
+                    "metadata": {"type": "object"},
+                    "spec": _spec(kind),
+                    "status": _status(kind),
+                },
+            }
+        },
+    }
+
+
+# --- the spec, from the model -----------------------------------------------------------------
+
+
+def _spec(kind: type[ApiObject]) -> Schema:
+    model = kind.model_fields["spec"].annotation
+    assert isinstance(model, type)
+    assert issubclass(model, Part)
+    whole = model.model_json_schema(by_alias=True, mode="validation")
+    parts = {part.__name__: part for part in _parts(model)}
+    return _Converter(whole.get("$defs", {}), parts).of_part(model, whole)
+
+
+def _parts(model: type[BaseModel]) -> Iterator[type[Part]]:
+    """``model`` and every part below it."""
+    assert issubclass(model, Part)
+    yield model
+    for field in model.model_fields.values():
+        for part in _models_in(field.annotation):
+            yield from _parts(part)
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+@dataclass(frozen=True, slots=True)
+class _Converter:
+    """From pydantic's JSON schema to a structural one."""
+
+    definitions: Mapping[str, Schema]
+    parts: Mapping[str, type[Part]]
+
+    def of_part(self, part: type[Part], schema: Schema) -> Schema:
+        told = _field_docs(part)
+        names = {(field.alias or name): name for name, field in part.model_fields.items()}
+        properties = {}
+        for alias, value in schema.get("properties", {}).items():
+            bounds = _bounds(part.model_fields[names[alias]])
+            properties[alias] = self.of({**value, **bounds})
+            if doc := told.get(names[alias]):
+                properties[alias]["description"] = doc
+        result: Schema = {"type": "object", "description": _sentence(part.__doc__)}
+        if required := schema.get("required"):
+            result["required"] = list(required)
+        result["properties"] = properties
+        if part.RULES:
+            result["x-kubernetes-validations"] = [
+                {"rule": rule.expression, "message": rule.message} for rule in part.RULES
+            ]
+        return result
+
+    def of(self, schema: Schema) -> Schema:
+        """One field's schema, without its place in a part."""
+        if "anyOf" in schema:
+            choices = [choice for choice in schema["anyOf"] if choice.get("type") != "null"]
+            assert len(choices) == 1, f"a field of several types cannot be structural: {schema}"
+            outer = {name: value for name, value in schema.items() if name != "anyOf"}
+            return self.of({**outer, **choices[0]})
+        if "$ref" in schema:
+            name = schema["$ref"].rpartition("/")[2]
+            if name in self.parts:
+                result = self.of_part(self.parts[name], self.definitions[name])
+            else:
+                result = self.of(self.definitions[name])
+            return _with_default(result, schema)
+        if schema.get("format") == DURATION_FORMAT:
+            return _with_default(_duration(schema), schema)
+        return _with_default(self._plain(schema), schema)
+
+    def _plain(self, schema: Schema) -> Schema:
+        kind = schema.get("type", "object")
+        result: Schema = {"type": kind}
+        for name in ("enum", "minimum", "maximum", "pattern", "minLength", "maxLength"):
+            if name in schema:
+                result[name] = schema[name]
+        if "const" in schema:
+            result["enum"] = [schema["const"]]
+        if kind == "string" and "enum" not in result:
+            result.setdefault("maxLength", TEXT_LENGTH_MAX)
+        if kind == "integer":
+            wide = result.get("maximum", 0) > 2**31 - 1
+            result["format"] = "int64" if wide else "int32"
+        if kind == "array":
+            result["items"] = self.of(schema["items"])
+            result["maxItems"] = schema.get("maxItems", ITEMS_MAX)
+            if "minItems" in schema:
+                result["minItems"] = schema["minItems"]
+        if kind == "object":
+            values = schema.get("additionalProperties")
+            if isinstance(values, dict):
+                result["additionalProperties"] = self.of(values)
+            else:
+                result["x-kubernetes-preserve-unknown-fields"] = True
+        return result
+
+
+def _bounds(field: FieldInfo) -> Schema:
+    """Bounds of the field, which the JSON schema of a duration leaves out."""
+    found: Schema = {}
+    for constraint in field.metadata:
+        if isinstance(constraint, Ge):
+            found["ge"] = constraint.ge
+        elif isinstance(constraint, Le):
+            found["le"] = constraint.le
+    return found
+
+
+def _duration(schema: Schema) -> Schema:
+    result: Schema = {"type": "string", "maxLength": 64, "pattern": DURATION_PATTERN}
+    bounds = []
+    least, most = schema.get("ge"), schema.get("le")
+    if least:
+        text = format_duration(least)
+        bounds.append((f"duration(self) >= duration('{text}')", f"must be at least {text}"))
+    if most is not None:
+        text = format_duration(most)
+        bounds.append((f"duration(self) <= duration('{text}')", f"must be at most {text}"))
+    if bounds:
+        result["x-kubernetes-validations"] = [
+            {"rule": rule, "message": message} for rule, message in bounds
+        ]
+    return result
+
+
+def _with_default(result: Schema, schema: Schema) -> Schema:
+    default = schema.get("default")
+    if default is None or default in ([], ""):
+        return result
+    if schema.get("format") == DURATION_FORMAT:
+        default = format_duration(default)
+    return {**result, "default": default}
+
+
+def _field_docs(part: type[BaseModel]) -> dict[str, str]:
+    """The texts below fields of ``part`` and its bases, by the field's Python name."""
+    docs: dict[str, str] = {}
+    for cls in reversed(part.__mro__):
+        if not (issubclass(cls, Part) and cls is not Part):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, text in zip(body.body, body.body[1:], strict=False):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                continue
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                docs[field.target.id] = _sentence(str(text.value.value))
+    return docs
+
+
+def _sentence(text: str | None) -> str:
+    """A docstring as one paragraph, with the names that fields have outside."""
+    told = re.sub(r"\s+", " ", (text or "").replace("``", "`")).strip()
+    return re.sub(r"`([a-z]+(?:_[a-z]+)+)`", lambda found: f"`{to_camel(found[1])}`", told)
+
+
+# --- the status -------------------------------------------------------------------------------
+
+_CONDITION: Schema = {
+    "type": "object",
+    "required": ["type", "status", "lastTransitionTime", "reason", "message"],
+    "properties": {
+        "type": {"type": "string", "maxLength": 316},
+        "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
+        "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
+        "lastTransitionTime": {"type": "string", "format": "date-time"},
+        "reason": {"type": "string", "minLength": 1, "maxLength": 1024},
+        "message": {"type": "string", "maxLength": 32768},
+    },
+}
+
+_CONDITIONS: Schema = {
+    "type": "array",
+    "maxItems": 16,
+    "items": _CONDITION,
+    "x-kubernetes-list-type": "map",
+    "x-kubernetes-list-map-keys": ["type"],
+}
+
+_ANCESTORS: Schema = {
+    "type": "array",
+    "maxItems": 16,
+    "x-kubernetes-list-type": "atomic",
+    "items": {
+        "type": "object",
+        "required": ["ancestorRef", "controllerName", "conditions"],
+        "properties": {
+            "ancestorRef": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {
+                    name: {"type": "string"}
+                    for name in ("group", "kind", "namespace", "name", "sectionName")
+                }
+                | {"port": {"type": "integer", "format": "int32"}},
+            },
+            "controllerName": {"type": "string", "maxLength": 253},
+            "conditions": _CONDITIONS,
+        },
+    },
+}
+
+_STATUS_CLUSTERS: Schema = {
+    "type": "array",
+    "maxItems": 1024,
+    "items": {
+        "type": "object",
+        "required": ["cluster"],
+        "properties": {"cluster": {"type": "string", "maxLength": 63}},
+    },
+    "x-kubernetes-list-type": "map",
+    "x-kubernetes-list-map-keys": ["cluster"],
+}
+
+
+def _status(kind: type[ApiObject]) -> Schema:
+    properties = {"conditions": _CONDITIONS}
+    if kind is BackendTrafficPolicy:
+        properties = {"ancestors": _ANCESTORS}
+    if kind is FederatedServiceImport:
+        properties["clusters"] = _STATUS_CLUSTERS
+    return {
+        "type": "object",
+        "description": "What the federation concluded about the object.",
+        "properties": properties,
+    }
