@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Iterable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from federation.cli.standalone import StandaloneSettings, serve
 from federation.model.base import ClusterId
+from gateway import _native
 from gateway.driver import open_core
 from gateway.settings import CoreSettings
 
@@ -22,7 +24,13 @@ class Standalone:
     """A running gateway; ``said`` is what it has printed."""
 
     folder: Path
+    core: _native.Core
     said: list[str] = field(default_factory=list)
+
+    def numbers(self) -> dict[str, int]:
+        """The core's plain counters."""
+        stats = json.loads(self.core.stats())
+        return dict(stats["numbers"])
 
     def apply(self, name: str, *documents: str) -> None:
         """Put ``documents`` into the file ``name`` of its folder, in place of what was there."""
@@ -44,10 +52,19 @@ async def until(condition: Callable[[], object], what: str) -> None:
         await asyncio.sleep(0.01)
 
 
+async def until_async(condition: Callable[[], Awaitable[object]], what: str) -> None:
+    """``until`` for a condition that is awaited."""
+    end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=DEADLINE_S)
+    while not await condition():
+        assert dt.datetime.now(dt.UTC) < end, f"not within {DEADLINE_S} s: {what}"
+        await asyncio.sleep(0.01)
+
+
 @contextlib.asynccontextmanager
 async def standalone(folder: Path, documents: Iterable[str] = ()) -> AsyncIterator[Standalone]:
     """A gateway over ``folder``, which holds ``documents`` and takes ports as they are named."""
-    running = Standalone(folder)
+    core = open_core(CoreSettings())
+    running = Standalone(folder, core)
     if documents := tuple(documents):
         running.apply("base.yaml", *documents)
     settings = StandaloneSettings(
@@ -59,7 +76,6 @@ async def standalone(folder: Path, documents: Iterable[str] = ()) -> AsyncIterat
         admin="127.0.0.1:0",
         gateway_classes=frozenset({"istio"}),
     )
-    core = open_core(CoreSettings())
     task = asyncio.create_task(serve(settings, core=core, say=running.said.append))
     try:
         await until(lambda: running.said or task.done(), "it says something")
@@ -113,4 +129,14 @@ def plain(port: int, name: str = "grpc") -> str:
     return (
         f"{{name: {name}, port: {port}, protocol: HTTP, "
         "allowedRoutes: {namespaces: {from: All}}}"
+    )
+
+
+def policy(route: str, *fields: str, name: str = "policy") -> str:
+    """A BackendTrafficPolicy for the GRPCRoute; ``fields`` are lines of its spec."""
+    return (
+        "apiVersion: gateway.networking.k8s.io/v1alpha3\nkind: BackendTrafficPolicy\n"
+        f"metadata: {{name: {name}, namespace: app}}\nspec:\n"
+        f"  targetRef: {{group: gateway.networking.k8s.io, kind: GRPCRoute, name: {route}}}\n"
+        + "".join(f"  {field}\n" for field in fields)
     )

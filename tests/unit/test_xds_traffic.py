@@ -224,7 +224,8 @@ def manager_of(kind: ListenerKind) -> http_connection_manager_pb2.HttpConnection
 
 def test_the_filters_stand_on_ingress_listeners_whatever_their_routes_ask_for() -> None:
     names = [entry.name for entry in manager_of(ListenerKind.INGRESS).http_filters]
-    assert names == [FAULT, SESSION, "envoy.filters.http.router"]
+    assert FAULT in names
+    assert names[-2:] == [SESSION, "envoy.filters.http.router"]
     names = [entry.name for entry in manager_of(ListenerKind.EAST_WEST).http_filters]
     assert names == ["envoy.filters.http.router"]
 
@@ -333,13 +334,14 @@ def test_a_filter_with_settings_of_the_listener_is_refused() -> None:
     snapshot = Snapshot(cluster=ClusterId("c"), listeners=(listener,))
     resource = to_resources(snapshot, NodeView()).listeners["l"]
     manager = manager_of(ListenerKind.INGRESS)
-    manager.http_filters[0].typed_config.Pack(
+    place = [entry.name for entry in manager.http_filters].index(FAULT)
+    manager.http_filters[place].typed_config.Pack(
         fault_pb2.HTTPFault(abort=fault_pb2.FaultAbort(grpc_status=14))
     )
     resource.filter_chains[0].filters[0].typed_config.Pack(manager)
     with pytest.raises(UnsupportedFieldError) as refusal:
         translate_message(Kind.LISTENERS, resource)
     assert str(refusal.value) == (
-        "filter_chains[0].filters[0].typed_config.http_filters[0].typed_config.abort: "
+        f"filter_chains[0].filters[0].typed_config.http_filters[{place}].typed_config.abort: "
         "not supported by this gateway"
     )

@@ -60,8 +60,8 @@ pub enum NoRoute {
 /// Where a call goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'a> {
-    /// To this part of the split.
-    Cluster(&'a WeightedCluster),
+    /// To the part of the split with this position in [`Route::clusters`].
+    Cluster(usize),
     /// It is answered at once.
     Reply(&'a Reply),
     /// Every weight is 0: UNAVAILABLE.
@@ -186,21 +186,21 @@ impl Route {
     #[must_use]
     pub fn pick(&self, random: u64) -> Target<'_> {
         match &self.config.action {
-            Action::Weighted(parts) => self
+            Action::Weighted(_) => self
                 .split
                 .pick(random)
-                .map_or(Target::NoWeight, |at| Target::Cluster(&parts[at])),
+                .map_or(Target::NoWeight, Target::Cluster),
             Action::Reply(reply) => Target::Reply(reply),
         }
     }
 
-    /// The part of the split that a session is with, while calls may go there; a part whose weight
-    /// became 0 has no sessions either. Its endpoint is for
+    /// The position of the part of the split that a session is with, while calls may go there; a
+    /// part whose weight became 0 has no sessions either. Its endpoint is for
     /// [`Affinity::pinned`](crate::Affinity::pinned).
     #[must_use]
-    pub fn held(&self, held: &Held) -> Option<&WeightedCluster> {
+    pub fn held(&self, held: &Held) -> Option<usize> {
         let mut parts = self.clusters().iter();
-        parts.find(|part| part.weight > 0 && held.is_with(&part.cluster))
+        parts.position(|part| part.weight > 0 && held.is_with(&part.cluster))
     }
 
     /// Counts a call by the route's rate limits.

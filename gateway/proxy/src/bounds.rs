@@ -21,6 +21,7 @@ impl Worker {
         let state = match call.phase {
             Phase::Waiting => "waiting for a connection",
             Phase::Open => "waiting for a response",
+            Phase::Backoff if call.tries.addresses.is_empty() => "delayed on purpose",
             Phase::Backoff => "waiting to try again",
             Phase::Streaming | Phase::Closing => "streaming the response",
         };

@@ -87,8 +87,8 @@ pub(crate) struct Call {
     // Where it goes; keys into the worker's tables.
     pub route: usize,
     pub cluster: usize,
-    /// The number that chose the part of the route's split; choosing again with it gives the same part.
-    pub split_random: u64,
+    /// The chosen part of the route's split.
+    pub part: usize,
     /// Where the present try goes; none in `Backoff` and `Closing`.
     pub pool: Option<usize>,
     pub up: Option<StreamAt>,

@@ -109,22 +109,23 @@ impl Worker {
         request: Request,
         ended: bool,
     ) {
-        let split_random = self.random.u64(..);
-        let refusal = match (&request.timeout, route.pick(split_random)) {
+        let target = route.pick(self.random.u64(..));
+        let refusal = match (&request.timeout, target) {
             (Some(Err(error)), _) => Some(Reply::new(
                 Code::Internal,
                 Reason::BadRequest,
                 error.to_string(),
             )),
-            (_, Target::Cluster(part)) => match self.cluster_keys.get(&part.cluster) {
-                Some(cluster) => {
+            (_, Target::Cluster(at)) => {
+                let part = &route.clusters()[at];
+                if let Some(cluster) = self.cluster_keys.get(&part.cluster) {
                     let cluster = *cluster;
                     let key = self.routes.enter(route);
-                    let id = self.add_call(down, listener, (key, cluster, split_random), request);
+                    let id = self.add_call(down, listener, (key, cluster, at), request);
                     return self.start(id, ended);
                 }
-                None => Some(unknown_cluster(route, part)),
-            },
+                Some(unknown_cluster(route, part))
+            }
             (_, Target::Reply(reply)) => Some(Reply::new(
                 Code::from_number(u32::from(reply.grpc_status)).unwrap_or(Code::Unknown),
                 Reason::RouteReply,
@@ -150,7 +151,7 @@ impl Worker {
         &mut self,
         down: StreamAt,
         listener: usize,
-        (route, cluster, split_random): (usize, usize, u64),
+        (route, cluster, part): (usize, usize, usize),
         request: Request,
     ) -> CallId {
         let id = CallId {
@@ -179,7 +180,7 @@ impl Worker {
             committed: false,
             route,
             cluster,
-            split_random,
+            part,
             pool: None,
             up: None,
             up_index: 0,
@@ -215,6 +216,13 @@ impl Worker {
             call.deadline_timer = Some(self.timers.set(deadline.at_ms, Timer::Deadline(id)));
         }
         self.watch_liveness_of_client(id);
+        if !self.is_hit_by_fault(id) {
+            self.set_out(id);
+        }
+    }
+
+    /// Nothing keeps the call any more: its first try begins.
+    pub fn set_out(&mut self, id: CallId) {
         self.try_endpoint(id);
     }
 

@@ -34,6 +34,7 @@ mod dispatch;
 mod downstream;
 mod drain;
 mod events;
+mod faults;
 mod finish;
 mod headers;
 mod idleness;

@@ -55,6 +55,7 @@ pub(crate) enum Reason {
     ConnectionAge,
     BadRequest,
     RateLimit,
+    Fault,
 }
 
 /// A status to answer with.
@@ -91,6 +92,7 @@ impl Reason {
             Self::ConnectionAge => "connection_age",
             Self::BadRequest => "bad_request",
             Self::RateLimit => "rate_limit",
+            Self::Fault => "fault",
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Header blocks as the next hop gets them: changed by route and cluster, freed of what is this hop's own business.
 
-use gateway_core::config::{HeaderOps, WeightedCluster};
-use gateway_core::route::Target;
+use gateway_core::config::HeaderOps;
 use gateway_core::{Route, deadline};
 use gateway_h2::Fields;
 
@@ -10,14 +9,6 @@ use crate::headers::HeaderList;
 use crate::reply::FEDERATION_PREFIX;
 
 const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
-
-/// The part of the split that the call goes to.
-pub(crate) fn split_part(route: &Route, random: u64) -> Option<&WeightedCluster> {
-    match route.pick(random) {
-        Target::Cluster(part) => Some(part),
-        Target::Reply(_) | Target::NoWeight => None,
-    }
-}
 
 /// Applies changes in their order: remove, set, add.
 pub(crate) fn apply_ops(list: &mut HeaderList, ops: Option<&HeaderOps>) {
@@ -41,7 +32,7 @@ pub(crate) fn upstream_headers(call: &Call, route: &Route, now_ms: u64, out: &mu
         out.push(field);
     }
     apply_ops(out, route.request_headers());
-    let part = split_part(route, call.split_random);
+    let part = route.clusters().get(call.part);
     apply_ops(out, part.and_then(|part| part.request_headers.as_ref()));
     if let Some(at_ms) = call.timeout_at_ms {
         let mut buffer = [0; 16];
@@ -72,7 +63,7 @@ pub(crate) fn response_headers(
         }
     }
     if has_status {
-        let part = split_part(route, call.split_random);
+        let part = route.clusters().get(call.part);
         apply_ops(out, part.and_then(|part| part.response_headers.as_ref()));
         apply_ops(out, route.response_headers());
     }

@@ -121,6 +121,10 @@ numbers! {
     request_overflows,
     /// Endpoints ejected by outlier detection.
     ejections,
+    /// Calls delayed on purpose.
+    faults_delayed,
+    /// Calls refused on purpose.
+    faults_aborted,
     /// Deadlines that ended a call.
     deadlines_exceeded,
     /// Streams ended because their endpoint's drain grace was over.

@@ -59,6 +59,8 @@ pub(crate) enum Timer {
     Idle(CallId),
     PerTry(CallId),
     Backoff(CallId),
+    /// A call was delayed on purpose; the flag says that it is refused now.
+    Delayed(CallId, bool),
     /// Response headers were held long enough.
     Held(CallId),
     /// A connection (of either side) is not set up in time.
@@ -318,6 +320,7 @@ impl Worker {
             Timer::Idle(call) => self.on_idle(call),
             Timer::PerTry(call) => self.on_try_timeout(call),
             Timer::Backoff(call) => self.on_backoff_over(call),
+            Timer::Delayed(call, aborts) => self.on_delay_over(call, aborts),
             Timer::Held(call) => self.release_held(call),
             Timer::Setup(conn) => self.on_setup_timeout(conn),
             Timer::Accept(listener) => self.on_pause_over(listener),

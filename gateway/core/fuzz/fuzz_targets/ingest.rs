@@ -148,7 +148,8 @@ fn ask(snapshot: &Snapshot, random: u64) {
         for route in table.routes() {
             let names: HashSet<_> = route.clusters().iter().map(|part| &part.cluster).collect();
             assert!(names.iter().all(|name| snapshot.cluster(name).is_some()));
-            if let Target::Cluster(part) = route.pick(random) {
+            if let Target::Cluster(at) = route.pick(random) {
+                let part = &route.clusters()[at];
                 assert!(part.weight > 0 && names.contains(&part.cluster));
             }
             let _limited = route.pass(&headers, random >> 20);

@@ -241,7 +241,7 @@ fn weights_of_zero_get_nothing() {
     let routes = table(vec![split]);
     let route = routes.routes().next().unwrap();
     for random in 0..1_000 {
-        assert!(matches!(route.pick(random), Target::Cluster(part) if &*part.cluster == "b"));
+        assert_eq!(route.pick(random), Target::Cluster(1));
     }
     let mut none = self::route("none", prefix("/"), vec![]);
     none.action = Action::Weighted(vec![part("a", 0)]);
@@ -406,7 +406,7 @@ fn a_session_holds_to_a_part_that_has_weight() {
             .value;
         session.read(&Owned(token), 9).unwrap()
     };
-    assert_eq!(route.held(&held("a")).map(|part| &*part.cluster), Some("a"));
+    assert_eq!(route.held(&held("a")), Some(0));
     assert_eq!(route.held(&held("b")), None, "it has no weight any more");
     assert_eq!(route.held(&held("c")), None);
 }
