@@ -32,6 +32,7 @@ pytestmark = [
 ]
 
 CLUSTER = "west-a"
+BASE_MANIFESTS = Path(__file__).parents[2] / "clusters" / "base"
 PODS = {"blue": "10.77.1.1", "green": "10.77.1.2"}
 POD_PORT = 9090
 
@@ -131,9 +132,14 @@ def cluster(own_kubernetes: KubernetesServer, tmp_path: Path) -> Iterator[Cluste
         found = Cluster(own_kubernetes, port)
         services = "".join(SERVICE.format(name=name, address=PODS[name]) for name in PODS)
         found.kubectl("apply", "-f", "-", stdin=BASE.format(port=port) + services)
+        # With the rights of its own account, and no others.
+        for manifest in (BASE_MANIFESTS / "namespace.yaml", BASE_MANIFESTS / "agent" / "rbac.yaml"):
+            found.kubectl("apply", "-f", str(manifest))
+        token = found.kubectl("create", "token", "federation-agent", "-n", "federation-system")
+        kubeconfig = own_kubernetes.write_kubeconfig("agent", token.strip())
         agent = (
             *(*FEDCTL, *federation.options, "agent", "--cluster", CLUSTER, "--region", "us-west-1"),
-            *("--source", "kubernetes", "--kubeconfig", str(own_kubernetes.kubeconfig)),
+            *("--source", "kubernetes", "--kubeconfig", str(kubeconfig)),
             *("--xds", xds, "--state-dir", str(tmp_path / "agent")),
         )
         gateway = (
@@ -146,6 +152,7 @@ def cluster(own_kubernetes: KubernetesServer, tmp_path: Path) -> Iterator[Cluste
         stack.enter_context(process(tmp_path / "gateway.log", *gateway)).says("gateway started")
         until(lambda: found.call() == "blue", seen.output)
         yield found
+        assert "403" not in seen.output(), seen.output()
 
 
 def test_weights_follow_a_json_patch(cluster: Cluster) -> None:
