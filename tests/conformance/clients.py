@@ -98,7 +98,7 @@ def curl_call(ways: Ways) -> None:
 def curl_no_grpc(ways: Ways) -> None:
     text = _curl(ways, ways.url("/"))
     assert text.startswith("HTTP/2 415"), text
-    assert "this listener serves gRPC only" in text, text
+    assert "the rule that matches takes gRPC only" in text, text
 
 
 def curl_http1(ways: Ways) -> None:

@@ -25,11 +25,15 @@
 //!     "routes": [{                                           // first match wins
 //!       "name": "app/users/rule-0",
 //!       "match": {
-//!         "path": {"exact": "/pkg.Svc/M"},                 // or "prefix", or "regex" (full match)
+//!         "path": {"exact": "/pkg.Svc/M"},   // or "prefix", "segments", or "regex" (full match)
 //!         "headers": [{"name": "version", "exact": "2"}], // or "regex": "...", or "present": true
+//!         "query": [{"name": "page", "exact": "2"}],        // the same words
+//!         "method": null,                                  // or "GET"
 //!         "grpc": true                   // needs content-type application/grpc*; default false
 //!       },
-//!       "action": {                      // or {"reply": {"grpc_status": 14, "message": "..."}}
+//!       "action": {  // or {"reply": {"grpc_status": 14, "http_status": 500, "message": "..."}}
+//!                    // or {"redirect": {"status": 302, "scheme": null, "host": null, "port": null,
+//!                    //                  "path": null}}, its path as in "rewrite"
 //!         "weighted": [{"cluster": "users", "weight": 1,
 //!                       "request_headers": null, "response_headers": null, "mirrors": []}]
 //!       },
@@ -49,7 +53,11 @@
 //!       "mirrors": [{"cluster": "users", "numerator": 1, "denominator": 3, // default 100 of 100
 //!                    "request_headers": null}],
 //!       "session": {"name": "sid", "kind": "cookie",         // or "header"
-//!                   "absolute_ms": 3600000, "idle_ms": null, "permanent": true}
+//!                   "absolute_ms": 3600000, "idle_ms": null, "permanent": true},
+//!       "rewrite": {"host": "users.internal",                // path: or "prefix": "/x", or "full"
+//!                   "path": {"regex": {"pattern": "^/a/", "substitution": "/"}}},
+//!       "cors": {"origins": ["https://*.example.com"], "methods": ["PUT"], "headers": ["*"],
+//!                "expose_headers": [], "credentials": false, "max_age_s": 5}
 //!     }]
 //!   }]}],
 //!   "clusters": [{
@@ -69,7 +77,7 @@
 //!     "panic_percent": 50, "overprovision_percent": 140,
 //!     "peer_tls": {"secret": "me", "ca": "peers", "sni": "gw",
 //!                  "allowed_spiffe": ["spiffe://clusterset.local/ns/*"]},
-//!     "health_check": false
+//!     "health_check": false, "empty_status": 503
 //!   }],
 //!   "endpoints": [{"cluster": "users", "localities": [{
 //!     "cluster_id": "us-west-1", "region": "us-west", "priority": 0, "weight": 1,
@@ -91,6 +99,7 @@
 mod check;
 mod cluster;
 mod endpoints;
+mod http;
 mod limit;
 mod listener;
 mod policy;
@@ -104,6 +113,7 @@ pub use self::cluster::{
     Cluster, FailurePercentage, HashOn, Keepalive, LoadBalancing, Outlier, PeerTls, SlowStart,
 };
 pub use self::endpoints::{EndpointConfig, EndpointDelta, EndpointSet, Health, LocalityConfig};
+pub use self::http::{Cors, PathRewrite, QueryMatch, Redirect, RegexRewrite, Rewrite};
 pub use self::limit::{LimitHeader, LimitUnit, RateLimitConfig};
 pub use self::listener::{
     ConnectionPolicy, Listener, ListenerKind, ListenerTls, PingLimit, Secret, spiffe_allowed,

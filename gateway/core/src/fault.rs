@@ -53,6 +53,7 @@ mod tests {
             abort: Some(FaultAbort {
                 reply: Reply {
                     grpc_status: 14,
+                    http_status: None,
                     message: "drill".into(),
                 },
                 per_million: abort,

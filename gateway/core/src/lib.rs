@@ -28,6 +28,7 @@ pub mod endpoint;
 mod error;
 pub mod fault;
 pub mod hash;
+pub mod http;
 pub mod limit;
 pub mod meter;
 pub mod outcome;

@@ -21,13 +21,14 @@ use self::host::HostMap;
 use self::index::PathIndex;
 pub(crate) use self::limits::KnownLimits;
 use self::limits::Limits;
-pub(crate) use self::matcher::HeaderMatcher;
-use self::matcher::PathMatcher;
+pub(crate) use self::matcher::{HeaderMatcher, compile_regex};
+use self::matcher::{PathMatcher, QueryMatcher};
 use crate::config::{
     Action, HeaderOps, Mirror, Name, Reply, RouteConfig, RouteTableConfig, Session,
     VirtualHostConfig, WeightedCluster,
 };
 use crate::fault::Injected;
+use crate::http::{HttpChanges, Redirection};
 use crate::limit::{self, Limited, RateLimit};
 use crate::random::Draws;
 use crate::session::Held;
@@ -46,7 +47,7 @@ pub trait HeaderLookup {
     }
 }
 
-/// No route takes the call; for gRPC both are UNIMPLEMENTED.
+/// No route takes the call; for gRPC each is UNIMPLEMENTED.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoute {
     /// No virtual host has the hostname.
@@ -55,15 +56,20 @@ pub enum NoRoute {
     /// The virtual host has no rule that matches.
     #[error("no rule of this host matches")]
     NoRule,
+    /// The virtual host has a rule that matches, but for calls of gRPC only.
+    #[error("the rule that matches takes calls of gRPC only")]
+    NotGrpc,
 }
 
 /// Where a call goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Target<'a> {
     /// To the part of the split with this position in [`Route::clusters`].
     Cluster(usize),
     /// It is answered at once.
     Reply(&'a Reply),
+    /// The client is sent elsewhere.
+    Redirect(&'a Redirection),
     /// Every weight is 0: UNAVAILABLE.
     NoWeight,
 }
@@ -74,9 +80,12 @@ pub struct Route {
     config: RouteConfig,
     path: PathMatcher,
     headers: Vec<HeaderMatcher>,
+    query: Vec<QueryMatcher>,
     split: Split,
     retry: Option<RetryPolicy>,
     limits: Vec<Arc<RateLimit>>,
+    redirect: Option<Box<Redirection>>,
+    http: Option<Box<HttpChanges>>,
 }
 
 /// A compiled route table.
@@ -128,46 +137,45 @@ impl Route {
         config: RouteConfig,
         (limits, known): (&mut Limits, &KnownLimits),
     ) -> Result<Self, ConfigError> {
-        let path = PathMatcher::compile(&config.matches.path)
-            .map_err(|error| error.under("match.path"))?;
-        let headers = config
-            .matches
-            .headers
-            .iter()
-            .enumerate()
-            .map(|(position, header)| {
-                HeaderMatcher::compile(header)
-                    .map_err(|error| error.under(&format!("match.headers[{position}]")))
-            });
-        let headers = headers.collect::<Result<_, _>>()?;
-        let split = match &config.action {
-            Action::Weighted(parts) => Split::new(parts.iter().map(|part| part.weight.into())),
-            Action::Reply(_) => Split::new(std::iter::empty()),
+        let matches = &config.matches;
+        let path =
+            PathMatcher::compile(&matches.path).map_err(|error| error.under("match.path"))?;
+        let (split, redirect) = match &config.action {
+            Action::Weighted(parts) => (
+                Split::new(parts.iter().map(|part| part.weight.into())),
+                None,
+            ),
+            Action::Reply(_) => (Split::new(std::iter::empty()), None),
+            Action::Redirect(redirect) => {
+                let compiled = Redirection::compile(redirect.clone(), &matches.path)
+                    .map_err(|error| error.under("action.redirect"))?;
+                (Split::new(std::iter::empty()), Some(Box::new(compiled)))
+            }
         };
-        let retry = config.retry.clone().map(RetryPolicy::new);
-        let limits = config
-            .rate_limits
-            .iter()
-            .enumerate()
-            .map(|(position, limit)| {
-                limits
-                    .limit(limit, known)
-                    .map_err(|error| error.under(&format!("rate_limits[{position}]")))
-            });
-        let limits = limits.collect::<Result<_, _>>()?;
         Ok(Self {
-            config,
             path,
-            headers,
+            headers: compiled("match.headers", &matches.headers, HeaderMatcher::compile)?,
+            query: compiled("match.query", &matches.query, QueryMatcher::compile)?,
             split,
-            retry,
-            limits,
+            retry: config.retry.clone().map(RetryPolicy::new),
+            limits: compiled("rate_limits", &config.rate_limits, |it| {
+                limits.limit(it, known)
+            })?,
+            redirect,
+            http: HttpChanges::compile(
+                config.rewrite.as_ref(),
+                config.cors.as_ref(),
+                &matches.path,
+            )?,
+            config,
         })
     }
 
-    fn matches_beside_path(&self, headers: &impl HeaderLookup, is_grpc: bool) -> bool {
-        (is_grpc || !self.config.matches.grpc)
+    fn matches_beside_path(&self, headers: &impl HeaderLookup, query: &[u8]) -> bool {
+        let method = self.config.matches.method.as_ref();
+        method.is_none_or(|method| headers.first(":method") == Some(method.as_bytes()))
             && self.headers.iter().all(|header| header.matches(headers))
+            && self.query.iter().all(|parameter| parameter.matches(query))
     }
 
     /// For logs, metrics and messages.
@@ -191,6 +199,10 @@ impl Route {
                 .pick(random)
                 .map_or(Target::NoWeight, Target::Cluster),
             Action::Reply(reply) => Target::Reply(reply),
+            Action::Redirect(_) => self
+                .redirect
+                .as_ref()
+                .map_or(Target::NoWeight, |redirect| Target::Redirect(redirect)),
         }
     }
 
@@ -241,8 +253,14 @@ impl Route {
     pub fn clusters(&self) -> &[WeightedCluster] {
         match &self.config.action {
             Action::Weighted(parts) => parts,
-            Action::Reply(_) => &[],
+            Action::Reply(_) | Action::Redirect(_) => &[],
         }
+    }
+
+    /// What it changes besides header fields; `None`: nothing.
+    #[must_use]
+    pub fn http(&self) -> Option<&HttpChanges> {
+        self.http.as_deref()
     }
 
     /// Changes to request headers.
@@ -368,8 +386,8 @@ impl RouteTable {
     }
 
     /// The first route that takes a call. `host` is `:authority` (case, port and a final dot do not
-    /// matter), `path` is `:path` (a query does not matter), `is_grpc` says whether content-type
-    /// begins with `application/grpc`.
+    /// matter), `path` is `:path` with its query, `headers` knows `:method` too, `is_grpc` says
+    /// whether content-type begins with `application/grpc`.
     ///
     /// # Errors
     /// When no route takes it.
@@ -382,17 +400,38 @@ impl RouteTable {
     ) -> Result<&Arc<Route>, NoRoute> {
         let position = self.hosts.find(host).ok_or(NoRoute::NoHost)?;
         let host = &self.virtual_hosts[position];
-        let path = path.split(|byte| *byte == b'?').next().unwrap_or(path);
+        let end = path.iter().position(|byte| *byte == b'?');
+        let (path, query) = path.split_at(end.unwrap_or(path.len()));
+        let query = query.strip_prefix(b"?").unwrap_or_default();
+        let mut not_grpc = false;
         let mut candidates = host.index.candidates(path);
         candidates
             .find_map(|(at, path_matches)| {
                 let route = &host.routes[at];
                 let matches = (path_matches || route.path.matches(path))
-                    && route.matches_beside_path(headers, is_grpc);
-                matches.then_some(route)
+                    && route.matches_beside_path(headers, query);
+                let taken = is_grpc || !route.config.matches.grpc;
+                not_grpc |= matches && !taken;
+                (matches && taken).then_some(route)
             })
-            .ok_or(NoRoute::NoRule)
+            .ok_or(if not_grpc {
+                NoRoute::NotGrpc
+            } else {
+                NoRoute::NoRule
+            })
     }
+}
+
+/// Compiles each of `configs`; `ConfigError::path` gets the name of the list and the position.
+fn compiled<C, T>(
+    list: &str,
+    configs: &[C],
+    mut compile: impl FnMut(&C) -> Result<T, ConfigError>,
+) -> Result<Vec<T>, ConfigError> {
+    let compiled = configs.iter().enumerate().map(|(position, config)| {
+        compile(config).map_err(|error| error.under(&format!("{list}[{position}]")))
+    });
+    compiled.collect()
 }
 
 // === impl VirtualHost ===

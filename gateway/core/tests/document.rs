@@ -49,6 +49,85 @@ fn the_documented_example_is_accepted() {
 }
 
 #[test]
+fn what_routes_of_http_cannot_do_is_refused() {
+    let route = |fields: Value| {
+        let mut route = json!({"name": "r", "match": {"path": {"segments": "/a"}},
+            "action": {"weighted": [{"cluster": "c", "weight": 1}]}});
+        for (name, value) in fields.as_object().expect("fields") {
+            route[name] = value.clone();
+        }
+        let document = json!({"version": "1", "full": true, "clusters": [{"name": "c"}],
+            "route_tables": [{"name": "t", "virtual_hosts": [
+                {"name": "h", "hostnames": ["*"], "routes": [route]}]}]});
+        let update = parse_update(document.to_string().as_bytes())?;
+        Snapshot::apply(&Snapshot::default(), update, 0)
+    };
+    route(json!({})).expect("is fine");
+    for (fields, error) in [
+        (
+            json!({"match": {"path": {"segments": "/a/"}}}),
+            "match.path.segments: must not end",
+        ),
+        (
+            json!({"match": {"path": {"prefix": "/"}, "method": "A B"}}),
+            "match.method: must be",
+        ),
+        (
+            json!({"match": {"path": {"prefix": "/"}, "query": [{"name": "a"}]}}),
+            "match.query[0]: needs exactly one",
+        ),
+        (
+            json!({"match": {"path": {"prefix": "/"}, "query": [{"name": "a", "regex": "("}]}}),
+            "match.query[0].regex: must be a regular expression",
+        ),
+        (
+            json!({"action": {"redirect": {"status": 300}}}),
+            "action.redirect.status: must be 301",
+        ),
+        (
+            json!({"action": {"redirect": {"status": 302, "scheme": "ftp"}}}),
+            "action.redirect.scheme: must be `http`",
+        ),
+        (
+            json!({"action": {"redirect": {"status": 302, "port": 0}}}),
+            "action.redirect.port: must be 1 to 65535",
+        ),
+        (
+            json!({"action": {"redirect": {"status": 302, "path": {"full": "a"}}}}),
+            "action.redirect.path.full: must begin with `/`",
+        ),
+        (
+            json!({"rewrite": {"host": "a b"}}),
+            "rewrite.host: must be a host name",
+        ),
+        (
+            json!({"rewrite": {"path": {"full": "/a b"}}}),
+            "rewrite.path.full: must be visible",
+        ),
+        (
+            json!({"match": {"path": {"exact": "/"}}, "rewrite": {"path": {"prefix": "/b"}}}),
+            "rewrite.path.prefix: needs a route that matches",
+        ),
+        (
+            json!({"cors": {"origins": []}}),
+            "cors.origins: needs at least one",
+        ),
+        (
+            json!({"cors": {"origins": ["*"], "methods": [""]}}),
+            "cors.methods[0]: must be",
+        ),
+        (
+            json!({"action": {"reply": {"grpc_status": 14, "http_status": 99, "message": ""}}}),
+            "action.reply.http_status: must be 200 to 599",
+        ),
+    ] {
+        let message = route(fields).expect_err("refused").to_string();
+        let expected = format!("route_tables[0].virtual_hosts[0].routes[0].{error}");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+}
+
+#[test]
 fn fields_with_defaults_may_be_absent() {
     let minimal = r#"{"version": "1", "full": false, "clusters": [{"name": "a"}],
         "endpoints": [{"cluster": "a", "localities": [{"cluster_id": "c", "region": "r",

@@ -4,7 +4,8 @@ use gateway_h2::{ErrorCode, Field, StreamRef};
 
 use crate::conn::{ConnId, StreamAt};
 use crate::downstream::LINGER_MS;
-use crate::reply::{HEALTH_NOT_SERVING, HEALTH_SERVING, HTTP2_REQUIRED, Reply};
+use crate::headers::HeaderList;
+use crate::reply::{Form, HEALTH_NOT_SERVING, HEALTH_SERVING, HTTP2_REQUIRED, Reply};
 use crate::worker::{Timer, Worker};
 
 impl Worker {
@@ -16,7 +17,7 @@ impl Worker {
         list.add(b":status", b"415");
         list.add(b"content-type", b"text/plain; charset=utf-8");
         let text =
-            b"content-type must begin with `application/grpc`: this listener serves gRPC only\n";
+            b"content-type must begin with `application/grpc`: the rule that matches takes gRPC only\n";
         let conn = &mut self.conns[down.conn];
         let _gone = conn.codec.send_headers(down.stream, list.iter(), false);
         let _gone = conn.codec.send_data(down.stream, text, true);
@@ -78,13 +79,44 @@ impl Worker {
     }
 
     /// Answers a stream for which there is no call.
-    pub fn answer_stream(&mut self, down: StreamAt, listener: usize, ended: bool, reply: &Reply) {
+    pub fn answer_stream(
+        &mut self,
+        down: StreamAt,
+        listener: usize,
+        (form, ended): (Form, bool),
+        reply: &Reply,
+    ) {
+        self.send_reply(down, listener, form, reply);
+        self.end_answered_stream(down, ended);
+    }
+
+    /// Sends a whole response in the gateway's own name.
+    pub fn send_reply(&mut self, down: StreamAt, listener: usize, form: Form, reply: &Reply) {
         let marked = self.listeners[listener].marks_replies();
         let list = &mut self.work_list;
-        reply.trailers_only(marked, list);
-        let conn = &mut self.conns[down.conn];
-        let _gone = conn.codec.send_headers(down.stream, list.iter(), true);
+        if form.is_grpc() {
+            reply.trailers_only(marked, list);
+            let codec = &mut self.conns[down.conn].codec;
+            let _gone_is_seen_as_reset = codec.send_headers(down.stream, list.iter(), true);
+        } else {
+            let text = reply.text();
+            reply.head(&text, marked, list);
+            let bare = form == Form::HttpHead;
+            let codec = &mut self.conns[down.conn].codec;
+            let sent = codec.send_headers(down.stream, list.iter(), bare);
+            if !bare && sent.is_ok() {
+                let _gone_is_seen_as_reset = codec.send_data(down.stream, text.as_bytes(), true);
+            }
+        }
         list.clear();
+        self.stats.numbers.local_replies.add(1);
+        self.mark_dirty(down.conn);
+    }
+
+    /// Answers with fields alone: a redirect, or what a browser asked before it calls.
+    pub fn answer_bare(&mut self, down: StreamAt, ended: bool, fields: &HeaderList) {
+        let codec = &mut self.conns[down.conn].codec;
+        let _gone = codec.send_headers(down.stream, fields.iter(), true);
         self.stats.numbers.local_replies.add(1);
         self.end_answered_stream(down, ended);
     }

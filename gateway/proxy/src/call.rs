@@ -26,6 +26,7 @@ use gateway_core::{ClusterShared, Name, RetryState, Route};
 
 use crate::conn::StreamAt;
 use crate::headers::HeaderList;
+use crate::reply::Form;
 use crate::timers::TimerId;
 
 /// Names a call; the serial tells it from a later one in the same slot.
@@ -76,6 +77,10 @@ pub(crate) struct Call {
     pub down_index: usize,
     pub listener: usize,
     pub request: HeaderList,
+    /// How it is answered.
+    pub form: Form,
+    /// The response's status, once its headers were forwarded; gRPC does not need it.
+    pub http_status: u16,
     pub request_ended: bool,
     /// Window bytes of the client that are not given back yet.
     pub request_owed: u32,

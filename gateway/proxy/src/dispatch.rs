@@ -10,7 +10,7 @@ use gateway_h2::{ErrorCode, Fields};
 use crate::call::{Call, CallId, Phase, Tries, deadlines};
 use crate::conn::{DownPhase, Side, StreamAt, UpPhase};
 use crate::headers::HeaderList;
-use crate::reply::{FEDERATION_PREFIX, HEALTH_CHECK_PATH, Reason, Reply};
+use crate::reply::{FEDERATION_PREFIX, Form, HEALTH_CHECK_PATH, Reason, Reply};
 use crate::rewrite::upstream_headers;
 use crate::worker::{Timer, Worker};
 
@@ -42,14 +42,7 @@ impl Worker {
         self.note_call_of_client(down.conn);
         let request = self.read_request(listener, fields);
         let listener_state = &self.listeners[listener];
-        let is_grpc = request
-            .headers
-            .value(b"content-type")
-            .is_some_and(is_grpc_type);
-        if !is_grpc {
-            self.refuse_media_type(down, ended);
-            return self.recycle(request.headers, Vec::new());
-        }
+        let form = form(&request.headers);
         let path = request.headers.value(b":path").unwrap_or_default();
         if listener_state.kind == ListenerKind::EastWest && path == HEALTH_CHECK_PATH {
             self.answer_health_check(down, ended);
@@ -57,20 +50,24 @@ impl Worker {
         }
         let host = host(&request.headers);
         let table = &listener_state.table;
-        match table.lookup(host, path, &request.headers, is_grpc) {
+        match table.lookup(host, path, &request.headers, form.is_grpc()) {
             Ok(route) => {
                 let route = Arc::clone(route);
                 match route.pass(&request.headers, self.now_ms) {
-                    Ok(()) => self.begin(down, listener, &route, request, ended),
+                    Ok(()) => self.begin(down, listener, &route, request, (form, ended)),
                     Err(limited) => {
-                        self.answer_limited(down, (listener, ended), &route, &limited);
+                        self.answer_limited(down, listener, (form, ended), (&route, &limited));
                         self.recycle(request.headers, Vec::new());
                     }
                 }
             }
+            Err(NoRoute::NotGrpc) => {
+                self.refuse_media_type(down, ended);
+                self.recycle(request.headers, Vec::new());
+            }
             Err(reason) => {
                 let reply = no_route(reason, host, path, &listener_state.name);
-                self.answer_stream(down, listener, ended, &reply);
+                self.answer_stream(down, listener, (form, ended), &reply);
                 self.recycle(request.headers, Vec::new());
             }
         }
@@ -107,11 +104,16 @@ impl Worker {
         listener: usize,
         route: &Arc<Route>,
         request: Request,
-        ended: bool,
+        (form, ended): (Form, bool),
     ) {
+        if let Some(changes) = route.http()
+            && self.answer_preflight(down, changes, &request.headers, ended)
+        {
+            return self.recycle(request.headers, Vec::new());
+        }
         let target = route.pick(self.random.u64(..));
         let refusal = match (&request.timeout, target) {
-            (Some(Err(error)), _) => Some(Reply::new(
+            (Some(Err(error)), _) if form.is_grpc() => Some(Reply::new(
                 Code::Internal,
                 Reason::BadRequest,
                 error.to_string(),
@@ -121,16 +123,25 @@ impl Worker {
                 if let Some(cluster) = self.cluster_keys.get(&part.cluster) {
                     let cluster = *cluster;
                     let key = self.routes.enter(route);
-                    let id = self.add_call(down, listener, (key, cluster, at), request);
+                    let place = (key, cluster, at);
+                    let id = self.add_call(down, listener, place, request, form);
                     return self.start(id, ended);
                 }
                 Some(unknown_cluster(route, part))
             }
-            (_, Target::Reply(reply)) => Some(Reply::new(
-                Code::from_number(u32::from(reply.grpc_status)).unwrap_or(Code::Unknown),
-                Reason::RouteReply,
-                reply.message.clone(),
-            )),
+            (_, Target::Reply(reply)) => Some(
+                Reply::new(
+                    Code::from_number(u32::from(reply.grpc_status)).unwrap_or(Code::Unknown),
+                    Reason::RouteReply,
+                    reply.message.clone(),
+                )
+                .with_http(reply.http_status),
+            ),
+            (_, Target::Redirect(redirection)) => {
+                let place = (route.as_ref(), redirection);
+                self.redirect(down, listener, place, &request.headers, ended);
+                None
+            }
             (_, Target::NoWeight) => Some(Reply::unavailable(
                 Reason::NoWeight,
                 format!(
@@ -140,7 +151,7 @@ impl Worker {
             )),
         };
         if let Some(reply) = refusal {
-            self.answer_stream(down, listener, ended, &reply);
+            self.answer_stream(down, listener, (form, ended), &reply);
             let code = u32::from(reply.code.number());
             self.stats.calls(route.name(), "").record(code, 0);
         }
@@ -153,12 +164,14 @@ impl Worker {
         listener: usize,
         (route, cluster, part): (usize, usize, usize),
         request: Request,
+        form: Form,
     ) -> CallId {
         let id = CallId {
             key: self.calls.vacant_key() as u32,
             serial: self.next_serial() as u32,
         };
         let timeout_ms = request.timeout.and_then(Result::ok);
+        let timeout_ms = timeout_ms.filter(|_| form.is_grpc());
         let deadlines = deadlines(timeout_ms, &self.routes.get(route).route, self.now_ms);
         let conn = &mut self.conns[down.conn];
         conn.set_call(down.stream, id);
@@ -174,6 +187,8 @@ impl Worker {
             down_index,
             listener,
             request: request.headers,
+            form,
+            http_status: 0,
             request_ended: false,
             request_owed: 0,
             body: self.spare_bodies.pop().unwrap_or_default(),
@@ -294,7 +309,21 @@ impl Worker {
             PickError::Unavailable => Reason::NoAvailableEndpoint,
         };
         let message = format!("rule `{rule}`, cluster `{cluster}`: {error}");
-        self.answer(id, &Reply::unavailable(reason, message));
+        let http_status = self.clusters[call.cluster].handle.config.empty_status;
+        let http_status = http_status.filter(|_| error == PickError::Empty);
+        let reply = Reply::unavailable(reason, message).with_http(http_status);
+        self.answer(id, &reply);
+    }
+}
+
+/// How a request with these fields is answered.
+fn form(headers: &HeaderList) -> Form {
+    if headers.value(b"content-type").is_some_and(is_grpc_type) {
+        Form::Grpc
+    } else if headers.value(b":method") == Some(b"HEAD") {
+        Form::HttpHead
+    } else {
+        Form::Http
     }
 }
 

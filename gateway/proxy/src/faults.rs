@@ -49,7 +49,8 @@ impl Worker {
         };
         let code = u32::from(abort.reply.grpc_status);
         let code = Code::from_number(code).unwrap_or(Code::Unknown);
-        let reply = Reply::new(code, Reason::Fault, abort.reply.message.clone());
+        let reply = Reply::new(code, Reason::Fault, abort.reply.message.clone())
+            .with_http(abort.reply.http_status);
         self.stats.numbers.faults_aborted.add(1);
         self.answer(id, &reply);
     }

@@ -4,7 +4,8 @@ use gateway_core::{Code, Outcome};
 use gateway_h2::ErrorCode;
 
 use crate::call::{CallId, Phase};
-use crate::reply::Reply;
+use crate::conn::StreamAt;
+use crate::reply::{Form, Reply};
 use crate::worker::Worker;
 
 impl Worker {
@@ -38,14 +39,26 @@ impl Worker {
             self.forget_pool_if_done(pool);
         }
         let call = &self.calls[id.key as usize];
-        let marked = self.listeners[call.listener].marks_replies();
-        let list = &mut self.work_list;
-        if call.phase == Phase::Streaming {
-            reply.trailers(marked, list);
-        } else {
-            reply.trailers_only(marked, list);
+        let (down, listener, form) = (call.down, call.listener, call.form);
+        match (call.phase, form) {
+            (Phase::Streaming, Form::Grpc) => self.send_trailers(down, listener, reply),
+            // HTTP has no word for what went wrong behind the headers but the end of the stream.
+            (Phase::Streaming, Form::Http | Form::HttpHead) => {
+                let codec = &mut self.conns[down.conn].codec;
+                codec.reset(down.stream, ErrorCode::InternalError);
+                self.mark_dirty(down.conn);
+                self.count(id, reply.code);
+                return self.remove(id);
+            }
+            _ => self.send_reply(down, listener, form, reply),
         }
-        let down = call.down;
+        self.finish(id, reply.code);
+    }
+
+    fn send_trailers(&mut self, down: StreamAt, listener: usize, reply: &Reply) {
+        let marked = self.listeners[listener].marks_replies();
+        let list = &mut self.work_list;
+        reply.trailers(marked, list);
         let _gone_is_seen_as_reset =
             self.conns[down.conn]
                 .codec
@@ -53,7 +66,6 @@ impl Worker {
         list.clear();
         self.mark_dirty(down.conn);
         self.stats.numbers.local_replies.add(1);
-        self.finish(id, reply.code);
     }
 
     /// The response is complete: counts it and lets the call go, at once or when its rest has left.

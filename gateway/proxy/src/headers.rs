@@ -74,6 +74,21 @@ impl HeaderList {
         self.spans.retain(|span| span.name(bytes) != name);
     }
 
+    /// Gives the first field of this name another value, in its place.
+    pub fn replace(&mut self, name: &[u8], value: &[u8]) {
+        let bytes = &self.bytes;
+        let Some(at) = self.spans.iter().position(|span| span.name(bytes) == name) else {
+            return;
+        };
+        let sensitive = self.spans[at].sensitive;
+        self.push(Field {
+            name,
+            value,
+            sensitive,
+        });
+        self.spans.swap_remove(at);
+    }
+
     /// The value of the first field with this name.
     pub fn value(&self, name: &[u8]) -> Option<&[u8]> {
         self.iter()

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::conn::StreamAt;
-use crate::reply::Reply;
+use crate::reply::{Form, Reply};
 use crate::worker::Worker;
 
 /// The share of one global limit, from outside.
@@ -33,12 +33,12 @@ impl Worker {
     pub fn answer_limited(
         &mut self,
         down: StreamAt,
-        (listener, ended): (usize, bool),
-        route: &Arc<Route>,
-        limited: &Limited,
+        listener: usize,
+        (form, ended): (Form, bool),
+        (route, limited): (&Arc<Route>, &Limited),
     ) {
         let reply = Reply::limited(route.name(), limited);
-        self.answer_stream(down, listener, ended, &reply);
+        self.answer_stream(down, listener, (form, ended), &reply);
         self.stats.numbers.rate_limited.add(1);
         let key = self.routes.enter(route);
         self.routes

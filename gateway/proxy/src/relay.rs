@@ -141,8 +141,11 @@ impl Worker {
         if let Some(tried_us) = call.tried_us {
             call.answered_us = Some(clock.now_us().saturating_sub(tried_us));
         }
-        let peer = pool.is_some_and(|pool| self.pools[pool].endpoint.peer);
         let http_status = http_status(fields.clone());
+        if !call.form.is_grpc() {
+            return self.on_http_response(id, fields, http_status, end);
+        }
+        let peer = pool.is_some_and(|pool| self.pools[pool].endpoint.peer);
         if end || http_status != 200 {
             let verdict = verdict(fields.clone(), Some(http_status), peer);
             return self.on_whole_answer(id, fields, end, &verdict);
@@ -190,7 +193,7 @@ impl Worker {
         self.recycle(list, Vec::new());
     }
 
-    fn begin_response(&mut self, id: CallId) {
+    pub fn begin_response(&mut self, id: CallId) {
         let call = &mut self.calls[id.key as usize];
         call.phase = Phase::Streaming;
         call.committed = true;
@@ -225,7 +228,7 @@ impl Worker {
         }
     }
 
-    fn forward_headers(&mut self, id: CallId, fields: Fields<'_>, end: bool) {
+    pub fn forward_headers(&mut self, id: CallId, fields: Fields<'_>, end: bool) {
         let call = &self.calls[id.key as usize];
         let down = call.down;
         let list = &mut self.work_list;
@@ -257,6 +260,9 @@ impl Worker {
             return self.on_cancelled(id);
         }
         self.settle_response(id);
+        if end && !self.calls[id.key as usize].form.is_grpc() {
+            return self.on_http_end(id);
+        }
         if end {
             // A gRPC response ends with trailers; without them the client maps the missing status itself.
             self.end_try(id, Outcome::status(Code::Unknown));
@@ -315,6 +321,10 @@ impl Worker {
     pub fn on_trailers(&mut self, id: CallId, fields: Fields<'_>) {
         self.release_held(id);
         let Some(call) = self.call(id) else { return };
+        if !call.form.is_grpc() {
+            self.forward_headers(id, fields, true);
+            return self.on_http_end(id);
+        }
         let peer = call.pool.is_some_and(|pool| self.pools[pool].endpoint.peer);
         let verdict = verdict(fields.clone(), None, peer);
         self.end_try(id, verdict.outcome);

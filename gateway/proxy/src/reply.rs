@@ -1,8 +1,9 @@
 //! Answers that the gateway makes itself.
 //!
-//! Each is proper gRPC: HTTP 200, one header frame with `grpc-status` and a percent-encoded `grpc-message` that says
-//! what was attempted and why it failed. Towards a peer gateway it also carries the reason as one word, so that the
-//! peer can tell "that cluster cannot" from the service's own answer.
+//! A call of gRPC gets proper gRPC: HTTP 200, one header frame with `grpc-status` and a percent-encoded `grpc-message`
+//! that says what was attempted and why it failed. Any other request gets a status of HTTP and the same words as plain
+//! text. Towards a peer gateway it also carries the reason as one word, so that the peer can tell "that cluster cannot"
+//! from the service's own answer.
 
 use gateway_core::limit::Limited;
 use gateway_core::{Code, status};
@@ -58,10 +59,23 @@ pub(crate) enum Reason {
     Fault,
 }
 
+/// How a request is answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Form {
+    /// It is a call of gRPC.
+    Grpc,
+    /// A status of HTTP, and words.
+    Http,
+    /// A status of HTTP without words: `HEAD`.
+    HttpHead,
+}
+
 /// A status to answer with.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub code: Code,
+    /// For requests that are not gRPC.
+    pub http_status: u16,
     pub message: String,
     pub reason: Reason,
     /// When it may be worth another try, for whoever can wait.
@@ -113,12 +127,21 @@ pub(crate) fn says_unprocessed(word: &[u8]) -> bool {
         .any(|reason| reason.word().as_bytes() == word)
 }
 
+// === impl Form ===
+
+impl Form {
+    pub fn is_grpc(self) -> bool {
+        self == Self::Grpc
+    }
+}
+
 // === impl Reply ===
 
 impl Reply {
     pub fn new(code: Code, reason: Reason, message: impl Into<String>) -> Self {
         Self {
             code,
+            http_status: http_status(code, reason),
             message: message.into(),
             reason,
             retry_after_ms: None,
@@ -138,6 +161,36 @@ impl Reply {
 
     pub fn unavailable(reason: Reason, message: impl Into<String>) -> Self {
         Self::new(Code::Unavailable, reason, message)
+    }
+
+    /// The same with another status of HTTP.
+    pub fn with_http(self, http_status: Option<u16>) -> Self {
+        Self {
+            http_status: http_status.unwrap_or(self.http_status),
+            ..self
+        }
+    }
+
+    /// Writes the header frame of a response of HTTP; `body` stands for its text.
+    pub fn head(&self, body: &str, marked: bool, out: &mut HeaderList) {
+        out.clear();
+        out.add(b":status", self.http_status.to_string().as_bytes());
+        out.add(b"content-type", b"text/plain; charset=utf-8");
+        out.add(b"content-length", body.len().to_string().as_bytes());
+        if let Some(wait_ms) = self.retry_after_ms {
+            out.add(
+                b"retry-after",
+                wait_ms.div_ceil(1_000).to_string().as_bytes(),
+            );
+        }
+        if marked {
+            out.add(REASON_HEADER, self.reason.word().as_bytes());
+        }
+    }
+
+    /// The text of a response of HTTP.
+    pub fn text(&self) -> String {
+        format!("{}\n", self.message)
     }
 
     /// Writes the one header frame of a response without a body.
@@ -167,6 +220,25 @@ impl Reply {
         if marked {
             out.add(REASON_HEADER, self.reason.word().as_bytes());
         }
+    }
+}
+
+/// What the gateway's own answer is in HTTP.
+fn http_status(code: Code, reason: Reason) -> u16 {
+    match reason {
+        Reason::NoRoute => 404,
+        Reason::NoWeight => 500,
+        Reason::Deadline | Reason::StreamAge | Reason::Idle => 504,
+        Reason::BadRequest => 400,
+        _ => match code {
+            Code::DeadlineExceeded => 504,
+            Code::ResourceExhausted => 429,
+            Code::PermissionDenied => 403,
+            Code::Unauthenticated => 401,
+            Code::Unimplemented => 404,
+            Code::Internal | Code::Unknown | Code::DataLoss => 500,
+            _ => 503,
+        },
     }
 }
 

@@ -1,6 +1,7 @@
 //! Header blocks as the next hop gets them: changed by route and cluster, freed of what is this hop's own business.
 
 use gateway_core::config::HeaderOps;
+use gateway_core::http::HttpChanges;
 use gateway_core::{Route, deadline};
 use gateway_h2::Fields;
 
@@ -8,6 +9,11 @@ use crate::call::Call;
 use crate::headers::HeaderList;
 use crate::reply::FEDERATION_PREFIX;
 
+const CORS_FIELDS: [&[u8]; 3] = [
+    b"access-control-allow-origin",
+    b"access-control-allow-credentials",
+    b"access-control-expose-headers",
+];
 const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 
 /// Applies changes in their order: remove, set, add.
@@ -34,6 +40,12 @@ pub(crate) fn upstream_headers(call: &Call, route: &Route, now_ms: u64, out: &mu
     apply_ops(out, route.request_headers());
     let part = route.clusters().get(call.part);
     apply_ops(out, part.and_then(|part| part.request_headers.as_ref()));
+    if let Some(changes) = route.http() {
+        apply_changes(out, changes);
+    }
+    if !call.form.is_grpc() {
+        return;
+    }
     if let Some(at_ms) = call.timeout_at_ms {
         let mut buffer = [0; 16];
         let left_ms = at_ms.saturating_sub(now_ms);
@@ -44,6 +56,17 @@ pub(crate) fn upstream_headers(call: &Call, route: &Route, now_ms: u64, out: &mu
     if retries > 0 {
         out.remove(PREVIOUS_ATTEMPTS.as_bytes());
         out.add(PREVIOUS_ATTEMPTS.as_bytes(), retries.to_string().as_bytes());
+    }
+}
+
+/// Asks the endpoint for another path or host.
+fn apply_changes(list: &mut HeaderList, changes: &HttpChanges) {
+    if let Some(host) = changes.host() {
+        list.replace(b":authority", host.as_bytes());
+    }
+    let path = list.value(b":path").and_then(|path| changes.path(path));
+    if let Some(path) = path.map(std::borrow::Cow::into_owned) {
+        list.replace(b":path", &path);
     }
 }
 
@@ -66,5 +89,22 @@ pub(crate) fn response_headers(
         let part = route.clusters().get(call.part);
         apply_ops(out, part.and_then(|part| part.response_headers.as_ref()));
         apply_ops(out, route.response_headers());
+        apply_cors(call, route, out);
+    }
+}
+
+/// Tells a foreign page's browser that the page may read the response.
+fn apply_cors(call: &Call, route: &Route, out: &mut HeaderList) {
+    let cors = route.http().and_then(HttpChanges::cors);
+    let origin = call.request.value(b"origin");
+    let (Some(cors), Some(origin)) = (cors, origin) else {
+        return;
+    };
+    if cors.allows(origin) {
+        // The route's word replaces the service's own.
+        for name in CORS_FIELDS {
+            out.remove(name);
+        }
+        cors.response(origin, |name, value| out.add(name, value));
     }
 }

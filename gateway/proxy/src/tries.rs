@@ -201,7 +201,7 @@ impl Worker {
         self.another_try(id, verdict.outcome, verdict.pushback, free)
     }
 
-    fn note_failure(&mut self, id: CallId, cluster_cannot: bool) {
+    pub fn note_failure(&mut self, id: CallId, cluster_cannot: bool) {
         let call = &mut self.calls[id.key as usize];
         if let Some(pool) = call.pool {
             let endpoint = &self.pools[pool].endpoint;
@@ -229,6 +229,19 @@ impl Worker {
             self.deferred.push(Deferred::Retry(id));
             return Ok(());
         }
+        let wait_ms = self.decide_retry(id, outcome, pushback)?;
+        self.plan_retry(id, wait_ms);
+        Ok(())
+    }
+
+    /// Whether the route's policy has a try repeated, and after how many milliseconds; counts it.
+    pub fn decide_retry(
+        &mut self,
+        id: CallId,
+        outcome: Outcome,
+        pushback: Option<Pushback>,
+    ) -> Result<u64, Option<NoRetry>> {
+        let call = &mut self.calls[id.key as usize];
         let left_ms = call
             .timeout_at_ms
             .map(|at_ms| at_ms.saturating_sub(self.now_ms));
@@ -244,13 +257,7 @@ impl Worker {
         match policy.decide(&mut call.tries.counted, outcome, context) {
             RetryDecision::After(wait_ms) => {
                 self.stats.numbers.retries.add(1);
-                if wait_ms == 0 {
-                    self.deferred.push(Deferred::Retry(id));
-                } else {
-                    let timer = self.timers.set(self.now_ms + wait_ms, Timer::Backoff(id));
-                    call.try_timer = Some(timer);
-                }
-                Ok(())
+                Ok(wait_ms)
             }
             RetryDecision::No(reason) => {
                 if reason == NoRetry::Budget {
@@ -258,6 +265,18 @@ impl Worker {
                 }
                 Err(Some(reason))
             }
+        }
+    }
+
+    /// Begins another try after a wait.
+    pub fn plan_retry(&mut self, id: CallId, wait_ms: u64) {
+        let call = &mut self.calls[id.key as usize];
+        call.phase = Phase::Backoff;
+        if wait_ms == 0 {
+            self.deferred.push(Deferred::Retry(id));
+        } else {
+            let timer = self.timers.set(self.now_ms + wait_ms, Timer::Backoff(id));
+            call.try_timer = Some(timer);
         }
     }
 

@@ -5,6 +5,7 @@
 //! in front.
 
 mod cluster;
+mod http;
 mod policy;
 mod route;
 

@@ -65,6 +65,10 @@ pub struct Cluster {
     /// yet is healthy.
     #[serde(default)]
     pub health_check: bool,
+    /// HTTP status, 400 to 599, of the answer to a request that is not gRPC while there are no
+    /// endpoints: 500 where a rule refers to what does not exist. Default 503.
+    #[serde(default)]
+    pub empty_status: Option<u16>,
 }
 
 /// How an endpoint is chosen among those of a locality.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Fault, Mirror, Name, RateLimitConfig, Session};
+use super::{Cors, Fault, Mirror, Name, QueryMatch, RateLimitConfig, Redirect, Rewrite, Session};
 
 /// A named set of virtual hosts; several listeners may use one.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -70,6 +70,12 @@ pub struct RouteConfig {
     /// `None`: each call is balanced by itself.
     #[serde(default)]
     pub session: Option<Session>,
+    /// `None`: the endpoint is asked for what the client asked for.
+    #[serde(default)]
+    pub rewrite: Option<Rewrite>,
+    /// `None`: the service itself says who may call from a foreign page.
+    #[serde(default)]
+    pub cors: Option<Cors>,
 }
 
 /// Conditions on a request; all must hold.
@@ -81,6 +87,12 @@ pub struct RouteMatch {
     /// On header fields; all must hold.
     #[serde(default)]
     pub headers: Vec<HeaderMatch>,
+    /// On parameters of the query; all must hold.
+    #[serde(default)]
+    pub query: Vec<QueryMatch>,
+    /// The HTTP method, case-sensitive; `None`: every one.
+    #[serde(default)]
+    pub method: Option<String>,
     /// Requires a content-type that begins with `application/grpc`.
     #[serde(default)]
     pub grpc: bool,
@@ -94,6 +106,9 @@ pub enum PathMatch {
     Exact(String),
     /// The beginning of the path, byte by byte.
     Prefix(String),
+    /// The beginning of the path, whole segments alone: `/a` takes `/a`, `/a/` and `/a/b`, not `/ab`.
+    /// It does not end with `/`.
+    Segments(String),
     /// A regular expression (crate `regex`) for the whole path.
     Regex(String),
 }
@@ -123,6 +138,8 @@ pub enum Action {
     Weighted(Vec<WeightedCluster>),
     /// Answers it.
     Reply(Reply),
+    /// Sends the client elsewhere.
+    Redirect(Redirect),
 }
 
 /// One part of a split.
@@ -150,6 +167,9 @@ pub struct WeightedCluster {
 pub struct Reply {
     /// gRPC code, 0 to 16.
     pub grpc_status: u8,
+    /// Status for a request that is not gRPC, 200 to 599; `None`: what the gRPC code means in HTTP.
+    #[serde(default)]
+    pub http_status: Option<u16>,
     /// Text of `grpc-message`, not encoded yet.
     pub message: String,
 }

@@ -2,9 +2,10 @@
 //!
 //! gRPC paths are `/service/method`. Routes for one path go under that path, routes for one service
 //! (a prefix of the form `/service/`) under that prefix, routes for a method of any service (an
-//! expression of the form `/[^/]+/method`) under that method, and everything else (other prefixes
-//! and regular expressions) into a list that is tried for every path. All keep ascending positions,
-//! so merging them gives the order of precedence.
+//! expression of the form `/[^/]+/method`) under that method, prefixes of whole segments (as
+//! routes of HTTP have) under the prefix if it is not deep, and everything else (other prefixes and
+//! regular expressions) into a list that is tried for every path. All keep ascending positions, so
+//! merging them gives the order of precedence.
 
 use hashbrown::HashMap;
 
@@ -12,6 +13,11 @@ use crate::config::PathMatch;
 
 /// How an expression for a method of any service begins.
 const ANY_SERVICE: &str = "/[^/]+/";
+
+/// Segments of a prefix that has a place of its own; one that is deeper is tried for every path.
+const DEPTH_MAX: usize = 8;
+/// Lists that one path may be in: exact, service, method, rest, and one for each depth.
+const LISTS_MAX: usize = 4 + DEPTH_MAX;
 
 /// Positions of routes by path.
 #[derive(Debug, Default)]
@@ -21,6 +27,8 @@ pub(super) struct PathIndex {
     service: HashMap<Box<[u8]>, Positions>,
     /// By `method`, for any service.
     method: HashMap<Box<[u8]>, Positions>,
+    /// By a prefix of whole segments.
+    segments: HashMap<Box<[u8]>, Positions>,
     rest: Vec<u32>,
 }
 
@@ -66,7 +74,12 @@ impl PathIndex {
             PathMatch::Regex(pattern) if method_of_any(pattern).is_some() => {
                 (&mut self.method, &pattern[ANY_SERVICE.len()..])
             }
-            PathMatch::Prefix(_) | PathMatch::Regex(_) => return self.rest.push(position),
+            PathMatch::Segments(path) if depth(path.as_bytes()) <= DEPTH_MAX => {
+                (&mut self.segments, path.as_str())
+            }
+            PathMatch::Prefix(_) | PathMatch::Segments(_) | PathMatch::Regex(_) => {
+                return self.rest.push(position);
+            }
         };
         map.entry(key.as_bytes().into())
             .and_modify(|positions| positions.push(position))
@@ -74,17 +87,39 @@ impl PathIndex {
     }
 
     /// Positions of routes that may match, ascending, and whether their path is known to.
-    pub(super) fn candidates(&self, path: &[u8]) -> impl Iterator<Item = (usize, bool)> {
+    pub(super) fn candidates<'a>(
+        &'a self,
+        path: &[u8],
+    ) -> impl Iterator<Item = (usize, bool)> + 'a {
         let exact = self.exact.get(path);
         let service = service_of(path).and_then(|service| self.service.get(service));
         let method = method_of(path).and_then(|method| self.method.get(method));
-        Merge([
-            exact.map_or(&[][..], Positions::as_slice),
-            service.map_or(&[][..], Positions::as_slice),
-            method.map_or(&[][..], Positions::as_slice),
-            &self.rest,
-        ])
+        let mut lists = [&[][..]; LISTS_MAX];
+        lists[0] = exact.map_or(&[][..], Positions::as_slice);
+        lists[1] = service.map_or(&[][..], Positions::as_slice);
+        lists[2] = method.map_or(&[][..], Positions::as_slice);
+        lists[3] = &self.rest;
+        let mut len = 4;
+        if !self.segments.is_empty() {
+            for end in ends_of_segments(path).take(DEPTH_MAX) {
+                if let Some(positions) = self.segments.get(&path[..end]) {
+                    lists[len] = positions.as_slice();
+                    len += 1;
+                }
+            }
+        }
+        Merge { lists, len }
     }
+}
+
+/// Where the prefixes of whole segments end: `/a` and `/a/b` for `/a/b`.
+fn ends_of_segments(path: &[u8]) -> impl Iterator<Item = usize> {
+    let inner = (1..path.len()).filter(|at| path[*at] == b'/');
+    inner.chain([path.len()])
+}
+
+fn depth(path: &[u8]) -> usize {
+    path.split(|byte| *byte == b'/').count() - 1
 }
 
 /// `/service/` of `/service/method`; `None` when there is no second slash, or nothing before it.
@@ -109,20 +144,23 @@ fn method_of_any(pattern: &str) -> Option<&str> {
     (!method.is_empty() && method.bytes().all(literal)).then_some(method)
 }
 
-/// Merges ascending lists; the path of those in the first two is known to match. (An expression has
-/// the last word on its own: it wants UTF-8.)
-struct Merge<'a>([&'a [u32]; 4]);
+/// Merges ascending lists, the first `len` of them; the path of those in the first two and behind
+/// the fourth is known to match. (An expression has the last word on its own: it wants UTF-8.)
+struct Merge<'a> {
+    lists: [&'a [u32]; LISTS_MAX],
+    len: usize,
+}
 
 impl Iterator for Merge<'_> {
     type Item = (usize, bool);
 
     fn next(&mut self) -> Option<(usize, bool)> {
-        let lists = self.0.iter_mut().enumerate();
+        let lists = self.lists[..self.len].iter_mut().enumerate();
         let (at, list) = lists
             .filter(|(_, list)| !list.is_empty())
             .min_by_key(|(_, list)| list[0])?;
         let (first, rest) = list.split_first()?;
         *list = rest;
-        Some((*first as usize, at < 2))
+        Some((*first as usize, !matches!(at, 2 | 3)))
     }
 }

@@ -4,7 +4,7 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use super::HeaderLookup;
 use crate::ConfigError;
-use crate::config::{HeaderMatch, Name, PathMatch};
+use crate::config::{HeaderMatch, Name, PathMatch, QueryMatch};
 
 /// Memory that one compiled expression may take; the default of the crate, 10 MiB, is for programs
 /// that have one.
@@ -15,7 +15,15 @@ const REGEX_BYTES_MAX: usize = 256 * 1024;
 pub(super) enum PathMatcher {
     Exact(Box<[u8]>),
     Prefix(Box<[u8]>),
+    Segments(Box<[u8]>),
     Regex(Regex),
+}
+
+/// A condition on one parameter of the query.
+#[derive(Debug)]
+pub(super) struct QueryMatcher {
+    name: Box<[u8]>,
+    value: ValueMatcher,
 }
 
 /// A condition on one header.
@@ -32,19 +40,21 @@ enum ValueMatcher {
     Present,
 }
 
+/// Compiles an expression that may match anywhere in its subject.
+pub(crate) fn compile_regex(pattern: &str) -> Result<Regex, ConfigError> {
+    let regex = RegexBuilder::new(pattern)
+        .size_limit(REGEX_BYTES_MAX)
+        .build();
+    regex.map_err(|error| {
+        ConfigError::new("regex", format!("must be a regular expression: {error}"))
+    })
+}
+
 /// Compiles an expression that has to match the whole of its subject.
-fn compile_regex(pattern: &str) -> Result<Regex, ConfigError> {
-    let build = |pattern: &str| {
-        let regex = RegexBuilder::new(pattern)
-            .size_limit(REGEX_BYTES_MAX)
-            .build();
-        regex.map_err(|error| {
-            ConfigError::new("regex", format!("must be a regular expression: {error}"))
-        })
-    };
+fn compile_whole(pattern: &str) -> Result<Regex, ConfigError> {
     // By itself first: the parentheses would make `a)(b` whole.
-    build(pattern)?;
-    build(&format!(r"\A(?:{pattern})\z"))
+    compile_regex(pattern)?;
+    compile_regex(&format!(r"\A(?:{pattern})\z"))
 }
 
 impl PathMatcher {
@@ -52,7 +62,8 @@ impl PathMatcher {
         Ok(match config {
             PathMatch::Exact(path) => Self::Exact(path.as_bytes().into()),
             PathMatch::Prefix(path) => Self::Prefix(path.as_bytes().into()),
-            PathMatch::Regex(pattern) => Self::Regex(compile_regex(pattern)?),
+            PathMatch::Segments(path) => Self::Segments(path.as_bytes().into()),
+            PathMatch::Regex(pattern) => Self::Regex(compile_whole(pattern)?),
         })
     }
 
@@ -60,6 +71,9 @@ impl PathMatcher {
         match self {
             Self::Exact(exact) => path == &**exact,
             Self::Prefix(prefix) => path.starts_with(prefix),
+            Self::Segments(prefix) => path
+                .strip_prefix(&**prefix)
+                .is_some_and(|rest| matches!(rest.first(), None | Some(b'/'))),
             Self::Regex(regex) => regex.is_match(path),
         }
     }
@@ -67,23 +81,53 @@ impl PathMatcher {
 
 impl HeaderMatcher {
     pub(crate) fn compile(config: &HeaderMatch) -> Result<Self, ConfigError> {
-        let value = match (&config.exact, &config.regex) {
-            (Some(exact), _) => ValueMatcher::Exact(exact.as_bytes().into()),
-            (None, Some(pattern)) => ValueMatcher::Regex(compile_regex(pattern)?),
-            (None, None) => ValueMatcher::Present,
-        };
         Ok(Self {
             name: config.name.clone(),
-            value,
+            value: ValueMatcher::compile(config.exact.as_deref(), config.regex.as_deref())?,
         })
     }
 
     pub(crate) fn matches(&self, headers: &impl HeaderLookup) -> bool {
-        headers.any(&self.name, &|value| match &self.value {
-            ValueMatcher::Exact(exact) => value == &**exact,
-            ValueMatcher::Regex(regex) => regex.is_match(value),
-            ValueMatcher::Present => true,
+        headers.any(&self.name, &|value| self.value.matches(value))
+    }
+}
+
+impl QueryMatcher {
+    pub(super) fn compile(config: &QueryMatch) -> Result<Self, ConfigError> {
+        Ok(Self {
+            name: config.name.as_bytes().into(),
+            value: ValueMatcher::compile(config.exact.as_deref(), config.regex.as_deref())?,
         })
+    }
+
+    /// `query` is what stands behind the `?`.
+    pub(super) fn matches(&self, query: &[u8]) -> bool {
+        let mut parameters = query.split(|byte| *byte == b'&');
+        let value = parameters.find_map(|parameter| {
+            let end = parameter.iter().position(|byte| *byte == b'=');
+            let (name, value) = parameter.split_at(end.unwrap_or(parameter.len()));
+            (name == &*self.name).then(|| value.strip_prefix(b"=").unwrap_or(value))
+        });
+        value.is_some_and(|value| self.value.matches(value))
+    }
+}
+
+impl ValueMatcher {
+    /// Neither: any value will do.
+    fn compile(exact: Option<&str>, regex: Option<&str>) -> Result<Self, ConfigError> {
+        Ok(match (exact, regex) {
+            (Some(exact), _) => Self::Exact(exact.as_bytes().into()),
+            (None, Some(pattern)) => Self::Regex(compile_whole(pattern)?),
+            (None, None) => Self::Present,
+        })
+    }
+
+    fn matches(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Exact(exact) => value == &**exact,
+            Self::Regex(regex) => regex.is_match(value),
+            Self::Present => true,
+        }
     }
 }
 
@@ -95,7 +139,7 @@ mod tests {
     fn unusable_expressions_are_refused() {
         for pattern in ["(", "a)(b", "(a{1000}){1000}"] {
             assert_eq!(
-                compile_regex(pattern).unwrap_err().path,
+                compile_whole(pattern).unwrap_err().path,
                 "regex",
                 "{pattern}"
             );

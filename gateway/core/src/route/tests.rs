@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{HeaderMatch, PathMatch, RouteMatch};
+use crate::config::{HeaderMatch, PathMatch, QueryMatch, RouteMatch};
 
 struct Headers(Vec<(&'static str, &'static str)>);
 
@@ -27,10 +27,13 @@ fn route(name: &str, path: PathMatch, headers: Vec<HeaderMatch>) -> RouteConfig 
         matches: RouteMatch {
             path,
             headers,
+            query: Vec::new(),
+            method: None,
             grpc: false,
         },
         action: Action::Reply(Reply {
             grpc_status: 14,
+            http_status: None,
             message: String::new(),
         }),
         request_headers: None,
@@ -43,6 +46,8 @@ fn route(name: &str, path: PathMatch, headers: Vec<HeaderMatch>) -> RouteConfig 
         fault: None,
         mirrors: Vec::new(),
         session: None,
+        rewrite: None,
+        cors: None,
     }
 }
 
@@ -219,7 +224,7 @@ fn grpc_routes_take_grpc_only_and_hosts_are_told_from_rules() {
     assert!(table.lookup(b"A.com:1", b"/x", &NONE, true).is_ok());
     assert_eq!(
         table.lookup(b"a.com", b"/x", &NONE, false).unwrap_err(),
-        NoRoute::NoRule
+        NoRoute::NotGrpc
     );
     assert_eq!(
         table.lookup(b"b.com", b"/x", &NONE, true).unwrap_err(),
@@ -411,6 +416,77 @@ fn a_session_holds_to_a_part_that_has_weight() {
     assert_eq!(route.held(&held("c")), None);
 }
 
+#[test]
+fn segments_are_whole() {
+    let deep = "/1/2/3/4/5/6/7/8/9";
+    let table = table(vec![
+        route("deep", PathMatch::Segments(deep.into()), vec![]),
+        route("ab", PathMatch::Segments("/a/b".into()), vec![]),
+        route("a", PathMatch::Segments("/a".into()), vec![]),
+    ]);
+    for (path, expected) in [
+        ("/a", Some("a")),
+        ("/a/", Some("a")),
+        ("/a?b", Some("a")),
+        ("/ab", None),
+        ("/a/b", Some("ab")),
+        ("/a/b/c", Some("ab")),
+        ("/a/bc", Some("a")),
+        ("/1/2/3/4/5/6/7/8/9/10", Some("deep")),
+        ("/", None),
+    ] {
+        assert_eq!(name_of(&table, path, &NONE).as_deref(), expected, "{path}");
+    }
+}
+
+#[test]
+fn query_and_method_are_conditions_too() {
+    let query = |name: &str, exact: Option<&str>, regex: Option<&str>| QueryMatch {
+        name: name.into(),
+        exact: exact.map(Into::into),
+        regex: regex.map(Into::into),
+        present: (exact.is_none() && regex.is_none()).then_some(true),
+    };
+    let mut posted = route("posted", prefix("/"), vec![]);
+    posted.matches.method = Some("POST".into());
+    let mut paged = route("paged", prefix("/"), vec![]);
+    paged.matches.query = vec![query("page", Some("2"), None), query("all", None, None)];
+    let mut sorted = route("sorted", prefix("/"), vec![]);
+    sorted.matches.query = vec![query("sort", None, Some("[a-z]+"))];
+    let table = table(vec![posted, paged, sorted]);
+    let get = Headers(vec![(":method", "GET")]);
+    let post = Headers(vec![(":method", "POST")]);
+    for (path, headers, expected) in [
+        ("/", &post, Some("posted")),
+        ("/", &get, None),
+        ("/?page=2&all", &get, Some("paged")),
+        ("/?all=&page=2", &get, Some("paged")),
+        ("/?page=2", &get, None),
+        ("/?page=1&page=2&all", &get, None),
+        ("/?xpage=2&all", &get, None),
+        ("/?sort=up", &get, Some("sorted")),
+        ("/?sort=UP", &get, None),
+        ("/?sort", &get, None),
+    ] {
+        assert_eq!(
+            name_of(&table, path, headers).as_deref(),
+            expected,
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn a_rule_for_grpc_alone_says_so() {
+    let mut grpc = route("g", prefix("/a/"), vec![]);
+    grpc.matches.grpc = true;
+    let table = table(vec![grpc]);
+    let refusal = |path: &[u8]| table.lookup(b"h", path, &NONE, false).unwrap_err();
+    assert_eq!(refusal(b"/a/b"), NoRoute::NotGrpc);
+    assert_eq!(refusal(b"/b"), NoRoute::NoRule);
+    assert!(table.lookup(b"h", b"/a/b", &NONE, true).is_ok());
+}
+
 struct Owned(String);
 
 impl HeaderLookup for Owned {
@@ -443,6 +519,8 @@ fn any_match() -> impl Strategy<Value = PathMatch> {
     prop_oneof![
         any_path().prop_map(PathMatch::Exact),
         any_path().prop_map(PathMatch::Prefix),
+        prop::sample::select(vec!["/a", "/a/x", "/b", "//x", "/a/x/y", "/ab"])
+            .prop_map(|path| PathMatch::Segments(path.into())),
         prop::sample::select(vec![
             "/.*",
             "/a/.",
@@ -471,7 +549,7 @@ proptest! {
         let headers = if second { Headers(vec![("v", "2")]) } else { NONE };
         let table = table(routes);
         let matches = |route: &&Arc<Route>| {
-            route.path.matches(path.as_bytes()) && route.matches_beside_path(&headers, true)
+            route.path.matches(path.as_bytes()) && route.matches_beside_path(&headers, b"")
         };
         let linear = table.routes().find(matches);
         let linear = linear.map(|route| route.name().to_string());

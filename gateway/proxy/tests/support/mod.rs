@@ -107,7 +107,7 @@ pub fn gateway_with_retry(
         "version": "1", "full": true,
         "listeners": [{"name": "in", "address": "127.0.0.1", "port": 0, "kind": "ingress", "route_table": "main"}],
         "route_tables": [{"name": "main", "virtual_hosts": [{"name": "all", "hostnames": ["*"], "routes": [{
-            "name": "rule-0", "match": {"path": {"prefix": "/"}},
+            "name": "rule-0", "match": {"path": {"prefix": "/"}, "grpc": true},
             "action": {"weighted": [{"cluster": "echo", "weight": 1}]}, "retry": retry,
         }]}]}],
         "clusters": [echo],

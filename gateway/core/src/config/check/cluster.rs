@@ -46,6 +46,8 @@ pub(super) fn cluster(cluster: &Cluster) -> Checked {
         positive("keepalive.interval_ms", Some(interval_ms))?;
         positive("keepalive.timeout_ms", Some(timeout_ms))?;
     }
+    let empty_status = cluster.empty_status.unwrap_or(503);
+    within("empty_status", empty_status.into(), 400, 599)?;
     each("hash_on", &cluster.hash_on, hash_on)?;
     table_size(cluster.table_size)?;
     if let Some(SlowStart {

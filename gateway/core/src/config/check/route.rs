@@ -4,7 +4,7 @@ use std::fmt;
 
 use hashbrown::HashSet;
 
-use super::{Checked, WEIGHT_MAX, each, ensure, named, policy, positive, under, within};
+use super::{Checked, WEIGHT_MAX, each, ensure, http, named, policy, positive, under, within};
 use crate::config::route::{
     Action, HeaderMatch, HeaderOps, PathMatch, Reply, Retry, RouteConfig, RouteMatch,
 };
@@ -94,6 +94,12 @@ fn route(route: &RouteConfig) -> Checked {
     if let Some(session) = &route.session {
         under("session", policy::session(session))?;
     }
+    if let Some(rewrite) = &route.rewrite {
+        under("rewrite", http::rewrite(rewrite))?;
+    }
+    if let Some(cors) = &route.cors {
+        under("cors", http::cors(cors))?;
+    }
     route
         .retry
         .as_ref()
@@ -104,12 +110,22 @@ fn route_match(matches: &RouteMatch) -> Checked {
     match &matches.path {
         PathMatch::Exact(path) => absolute("path.exact", path)?,
         PathMatch::Prefix(path) => absolute("path.prefix", path)?,
+        PathMatch::Segments(path) => {
+            absolute("path.segments", path)?;
+            ensure(!path.ends_with('/'), "path.segments", || {
+                format!("must not end with `/`; it is `{path}`")
+            })?;
+        }
         PathMatch::Regex(_) => {}
     }
+    if let Some(method) = &matches.method {
+        http::method("method", method)?;
+    }
+    each("query", &matches.query, http::query_match)?;
     each("headers", &matches.headers, header_match)
 }
 
-fn absolute(path: &str, value: &str) -> Checked {
+pub(super) fn absolute(path: &str, value: &str) -> Checked {
     ensure(value.starts_with('/'), path, || {
         format!("must begin with `/`; it is `{value}`")
     })
@@ -143,11 +159,14 @@ fn action(action: &Action) -> Checked {
             })
         }
         Action::Reply(reply) => under("reply", grpc_reply(reply)),
+        Action::Redirect(redirect) => under("redirect", http::redirect(redirect)),
     }
 }
 
 pub(super) fn grpc_reply(reply: &Reply) -> Checked {
-    within("grpc_status", reply.grpc_status.into(), 0, 16)
+    within("grpc_status", reply.grpc_status.into(), 0, 16)?;
+    let status = reply.http_status.unwrap_or(200);
+    within("http_status", status.into(), 200, 599)
 }
 
 pub(super) fn header_ops(path: &str, ops: Option<&HeaderOps>) -> Checked {

@@ -1,0 +1,144 @@
+//! CORS: which foreign pages may call, by the Fetch standard (section "CORS protocol").
+
+use crate::config::Cors;
+
+/// A compiled [`Cors`].
+#[derive(Debug)]
+pub struct CorsPolicy {
+    origins: Vec<Origin>,
+    any_origin: bool,
+    methods: List,
+    headers: List,
+    expose: List,
+    credentials: bool,
+    max_age: Option<Box<str>>,
+}
+
+#[derive(Debug)]
+enum Origin {
+    Exact(Box<[u8]>),
+    /// What stands before and behind one or more labels.
+    Wildcard(Box<[u8]>, Box<[u8]>),
+}
+
+/// Names for one header field.
+#[derive(Debug)]
+struct List {
+    any: bool,
+    joined: Box<[u8]>,
+}
+
+// === impl CorsPolicy ===
+
+impl CorsPolicy {
+    pub(super) fn new(config: &Cors) -> Self {
+        let origins = config.origins.iter().filter(|origin| *origin != "*");
+        Self {
+            origins: origins.map(|origin| Origin::new(origin)).collect(),
+            any_origin: config.origins.iter().any(|origin| origin == "*"),
+            methods: List::new(&config.methods),
+            headers: List::new(&config.headers),
+            expose: List::new(&config.expose_headers),
+            credentials: config.credentials,
+            max_age: config.max_age_s.map(|seconds| seconds.to_string().into()),
+        }
+    }
+
+    /// Whether a page of this origin may call.
+    #[must_use]
+    pub fn allows(&self, origin: &[u8]) -> bool {
+        self.any_origin || self.origins.iter().any(|allowed| allowed.covers(origin))
+    }
+
+    /// The fields of the answer to a browser's question (`OPTIONS` with
+    /// `access-control-request-method`) from an allowed origin; `asked_*` are what it asks for.
+    pub fn preflight(
+        &self,
+        origin: &[u8],
+        asked_method: &[u8],
+        asked_headers: Option<&[u8]>,
+        mut add: impl FnMut(&'static [u8], &[u8]),
+    ) {
+        self.common(origin, &mut add);
+        let methods = self.methods.answer(asked_method, self.credentials);
+        add(b"access-control-allow-methods", methods);
+        if let Some(asked) = asked_headers {
+            let headers = self.headers.answer(asked, self.credentials);
+            if !headers.is_empty() {
+                add(b"access-control-allow-headers", headers);
+            }
+        }
+        if let Some(seconds) = &self.max_age {
+            add(b"access-control-max-age", seconds.as_bytes());
+        }
+    }
+
+    /// The fields of a response to an allowed origin.
+    pub fn response(&self, origin: &[u8], mut add: impl FnMut(&'static [u8], &[u8])) {
+        self.common(origin, &mut add);
+        if !self.expose.joined.is_empty() {
+            add(b"access-control-expose-headers", &self.expose.joined);
+        }
+    }
+
+    fn common(&self, origin: &[u8], add: &mut impl FnMut(&'static [u8], &[u8])) {
+        if self.any_origin && !self.credentials {
+            add(b"access-control-allow-origin", b"*");
+        } else {
+            // `*` does not go with credentials, and caches must keep the answers apart.
+            add(b"access-control-allow-origin", origin);
+            add(b"vary", b"origin");
+        }
+        if self.credentials {
+            add(b"access-control-allow-credentials", b"true");
+        }
+    }
+}
+
+// === impl List ===
+
+impl List {
+    fn new(names: &[String]) -> Self {
+        Self {
+            any: names.iter().any(|name| name == "*"),
+            joined: names.join(", ").into_bytes().into(),
+        }
+    }
+
+    /// `*` does not go with credentials: then what was asked for is named.
+    fn answer<'a>(&'a self, asked: &'a [u8], credentials: bool) -> &'a [u8] {
+        match (self.any, credentials) {
+            (true, true) => asked,
+            (true, false) => b"*",
+            (false, _) => &self.joined,
+        }
+    }
+}
+
+// === impl Origin ===
+
+impl Origin {
+    fn new(pattern: &str) -> Self {
+        match pattern.split_once('*') {
+            None => Self::Exact(pattern.as_bytes().into()),
+            Some((before, behind)) => {
+                Self::Wildcard(before.as_bytes().into(), behind.as_bytes().into())
+            }
+        }
+    }
+
+    fn covers(&self, origin: &[u8]) -> bool {
+        match self {
+            Self::Exact(exact) => origin.eq_ignore_ascii_case(exact),
+            Self::Wildcard(before, behind) => {
+                let label = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
+                origin.len() > before.len() + behind.len()
+                    && origin[..before.len()].eq_ignore_ascii_case(before)
+                    && origin[origin.len() - behind.len()..].eq_ignore_ascii_case(behind)
+                    && origin[before.len()..origin.len() - behind.len()]
+                        .iter()
+                        .all(label)
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Responses to requests that are not gRPC: what their status means for retries and for the endpoint.
+//!
+//! The status decides alone: from 500 it is a failure of the endpoint, 502 to 504 one of a gateway. A response that is
+//! not tried again passes with its body, whatever its status.
+
+use gateway_core::outcome::Answer;
+use gateway_core::retry::NoRetry;
+use gateway_core::{Code, Outcome, status};
+use gateway_h2::Fields;
+
+use crate::call::CallId;
+use crate::relay::Verdict;
+use crate::reply::{REASON_HEADER, says_unprocessed};
+use crate::tries::over_budget;
+use crate::worker::Worker;
+
+impl Worker {
+    /// Response headers from the endpoint.
+    pub fn on_http_response(&mut self, id: CallId, fields: Fields<'_>, status: u16, end: bool) {
+        let call = &self.calls[id.key as usize];
+        let peer = call.pool.is_some_and(|pool| self.pools[pool].endpoint.peer);
+        let verdict = verdict(fields.clone(), status, peer);
+        if verdict.code != Code::Ok {
+            match self.try_instead_of(id, &verdict) {
+                Ok(()) => return,
+                Err(Some(NoRetry::Budget)) => {
+                    let failure = format!("the endpoint answered with status {status}");
+                    self.end_try(id, verdict.outcome);
+                    return self.answer(id, &over_budget(&failure));
+                }
+                Err(_) => {}
+            }
+        }
+        self.begin_response(id);
+        self.calls[id.key as usize].http_status = status;
+        self.forward_headers(id, fields, end);
+        if end {
+            self.on_http_end(id);
+        }
+    }
+
+    /// Another try in place of this answer, if there may be one; else the answer is still there to be passed on.
+    fn try_instead_of(&mut self, id: CallId, verdict: &Verdict) -> Result<(), Option<NoRetry>> {
+        if self.calls[id.key as usize].committed {
+            return Err(None);
+        }
+        if verdict.unprocessed && self.has_untried_endpoint(id) {
+            return self.try_again_after(id, verdict);
+        }
+        let wait_ms = self.decide_retry(id, verdict.outcome, None)?;
+        self.note_failure(id, false);
+        self.end_try(id, verdict.outcome);
+        self.plan_retry(id, wait_ms);
+        Ok(())
+    }
+
+    /// The end of a response, with or without trailers.
+    pub fn on_http_end(&mut self, id: CallId) {
+        let status = self.calls[id.key as usize].http_status;
+        self.end_try(id, outcome(status, false));
+        self.finish(id, code(status));
+    }
+}
+
+fn verdict(mut fields: Fields<'_>, http_status: u16, peer: bool) -> Verdict {
+    let mark = fields.find(|field| peer && field.name == REASON_HEADER);
+    let mark = mark.map(|field| says_unprocessed(field.value));
+    Verdict {
+        outcome: outcome(http_status, mark.is_some()),
+        code: code(http_status),
+        pushback: None,
+        unprocessed: mark == Some(true),
+    }
+}
+
+/// In the words of ejection and retry. A status below 500 is the service's answer to this client, whatever it would
+/// mean to one of gRPC.
+const fn outcome(http_status: u16, by_gateway: bool) -> Outcome {
+    let code = match http_status {
+        0..400 => Code::Ok,
+        502..=504 => Code::Unavailable,
+        _ => Code::Unknown,
+    };
+    Outcome::Answer(Answer {
+        code,
+        http_status,
+        by_gateway,
+    })
+}
+
+/// For the counters.
+const fn code(http_status: u16) -> Code {
+    if http_status < 400 {
+        Code::Ok
+    } else {
+        status::http_to_grpc(http_status)
+    }
+}
