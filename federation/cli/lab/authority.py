@@ -9,6 +9,7 @@ lab's directory, which `fedctl lab down` removes.
 from __future__ import annotations
 
 import datetime as dt
+import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,12 +59,18 @@ class Authority:
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def issue(
-        self, common_name: str, *, dns: tuple[str, ...] = (), uris: tuple[str, ...] = ()
+        self,
+        common_name: str,
+        *,
+        dns: tuple[str, ...] = (),
+        uris: tuple[str, ...] = (),
+        addresses: tuple[str, ...] = (),
     ) -> KeyPair:
         """A certificate for both ends of TLS with the given subject alternative names."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns]
+        names.extend(x509.IPAddress(ipaddress.ip_address(text)) for text in addresses)
         names.extend(x509.UniformResourceIdentifier(uri) for uri in uris)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
