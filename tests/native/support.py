@@ -54,15 +54,24 @@ class EchoHandler(grpc.GenericRpcHandler):
 
 @dataclass
 class Backend:
-    """One endpoint: a real gRPC server on a port of the system's choice."""
+    """One endpoint: a real gRPC server on a port of the system's choice.
+
+    It fails with ``fail``, or where a call's ``x-fail-at`` names it; it answers after ``delay_s``.
+    """
 
     name: str = "a"
     fail: grpc.StatusCode | None = None
+    delay_s: float = 0.0
+    options: tuple[tuple[str, int], ...] = ()
     seen: list[dict[str, Any]] = field(default_factory=list)
     address: str = ""
 
     def start(self, port: int = 0, *, host: str = "127.0.0.1") -> Backend:
-        options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 16 << 20)]
+        options = [
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", 16 << 20),
+            *self.options,
+        ]
         self._server = grpc.server(futures.ThreadPoolExecutor(32), options=options)
         self._server.add_generic_rpc_handlers((EchoHandler(self),))
         self.address = f"{host}:{self._server.add_insecure_port(f'{host}:{port}')}"
@@ -82,6 +91,8 @@ class Backend:
         spec = json.loads(request)
         for _ in range(spec["count"]):
             yield b"x" * spec["size"]
+        if spec.get("fail_at") == self.name:
+            context.abort(grpc.StatusCode.UNAVAILABLE, f"{self.name} fails at the end")
 
     def client_stream(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         self._begin(context)
@@ -98,8 +109,11 @@ class Backend:
         return b""
 
     def _begin(self, context: grpc.ServicerContext) -> None:
-        if self.fail is not None:
-            context.abort(self.fail, f"{self.name} fails")
+        if self.delay_s:
+            threading.Event().wait(self.delay_s)
+        asked = dict(context.invocation_metadata()).get("x-fail-at") == self.name
+        if self.fail is not None or asked:
+            context.abort(self.fail or grpc.StatusCode.UNAVAILABLE, f"{self.name} fails")
         context.send_initial_metadata((("x-served-by", self.name),))
 
 

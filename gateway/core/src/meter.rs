@@ -8,9 +8,9 @@
 //!   time jumps up to a slower answer at once and comes down from it by halves.
 //!
 //! A server that refuses is quick, and would look like the best of all. So a refusal
-//! (`RESOURCE_EXHAUSTED`, `UNAVAILABLE`, refused streams) never lowers the time, and counts as requests
-//! that are open still, forgotten by halves: the endpoint that refuses gets less, not more, and is
-//! found again soon after it stops.
+//! (`RESOURCE_EXHAUSTED`, `UNAVAILABLE`, refused streams) never lowers the time: it counts as an answer
+//! that took long, and as requests that are open still. Both are forgotten by halves: the endpoint
+//! that refuses gets less, not more, and is found again some seconds after it stops.
 
 use crate::config::LoadBalancing;
 use crate::{Code, Outcome};
@@ -21,6 +21,8 @@ const HALF_LIFE_MS: u64 = 1_000;
 const REFUSAL_MILLI: u64 = 4_000;
 /// The most that refusals together count for: found again within ten half-lives.
 const REFUSALS_MILLI_MAX: u64 = 1_000_000;
+/// The answer time that a refusal stands for: above what callers put up with elsewhere.
+const REFUSAL_US: u64 = 1_000_000;
 /// An answer time to begin with, so that a new endpoint is neither free nor avoided.
 const FIRST_US: u64 = 1_000;
 /// Longest answer time that is told apart: an hour.
@@ -78,6 +80,7 @@ impl LoadMeter {
             let left = self.refusals_milli_at(now_ms);
             self.refusals_milli = (left + REFUSAL_MILLI).min(REFUSALS_MILLI_MAX);
             self.refused_at_ms = now_ms;
+            self.answered(self.answer_us_at(now_ms).max(REFUSAL_US), now_ms);
         } else if let Some(answer_us) = answer_us {
             self.answered(answer_us.clamp(1, ANSWER_US_MAX), now_ms);
         }
@@ -101,21 +104,23 @@ impl LoadMeter {
         let refusals_milli = self.refusals_milli_at(now_ms);
         let requests_milli = u64::from(self.open) * 1_000 + refusals_milli;
         let load = if lb == LoadBalancing::PeakEwma {
-            let answer_us = if self.answer_us == 0 {
-                FIRST_US
-            } else {
-                self.answer_us
-            };
-            // Without answers the time is forgotten down to the first guess: a slow endpoint that
-            // gets nothing any more is tried again.
-            let silence_ms = now_ms.saturating_sub(self.answered_at_ms);
-            let above_us = halved(answer_us.saturating_sub(FIRST_US), silence_ms);
-            let time_us = answer_us.min(FIRST_US) + above_us;
-            time_us.saturating_mul(requests_milli + 1_000) / 1_000
+            let answer_us = self.answer_us_at(now_ms);
+            answer_us.saturating_mul(requests_milli + 1_000) / 1_000
         } else {
             requests_milli / 1_000
         };
         u32::try_from(load).unwrap_or(u32::MAX)
+    }
+
+    /// Without answers the time is forgotten down to the first guess: a slow endpoint that gets
+    /// nothing any more is tried again.
+    fn answer_us_at(&self, now_ms: u64) -> u64 {
+        if self.answer_us == 0 {
+            return FIRST_US;
+        }
+        let silence_ms = now_ms.saturating_sub(self.answered_at_ms);
+        let above_us = halved(self.answer_us.saturating_sub(FIRST_US), silence_ms);
+        self.answer_us.min(FIRST_US) + above_us
     }
 
     fn refusals_milli_at(&self, now_ms: u64) -> u64 {
@@ -182,6 +187,24 @@ mod tests {
         assert_eq!(meter.load(LEAST, 0), 4);
         assert_eq!(meter.load(LEAST, 1_000), 2);
         assert_eq!(meter.load(LEAST, 3_000), 0);
+    }
+
+    #[test]
+    fn a_refusal_is_no_quick_answer() {
+        let mut refuses = LoadMeter::new();
+        refuses.started();
+        refuses.finished(NO, Some(10), 0);
+        let mut busy = LoadMeter::new();
+        busy.started();
+        busy.finished(OK, Some(100_000), 0);
+        for _ in 0..8 {
+            busy.started();
+        }
+        assert!(refuses.load(EWMA, 0) > busy.load(EWMA, 0));
+        assert!(
+            refuses.load(EWMA, 20_000) <= FIRST_US as u32,
+            "it is found again"
+        );
     }
 
     #[test]

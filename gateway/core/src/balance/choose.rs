@@ -202,12 +202,12 @@ impl<'a> Choice<'a> {
         }
     }
 
-    fn in_turn(&self, pool: &Pool) -> Place {
+    fn in_turn(&mut self, pool: &Pool) -> Place {
         let cursor = &self.table.localities[pool.locality].cursor;
         let mut place = pool.next_in_turn(cursor);
         if self.view.careful {
             for _ in 0..LOOKS_MAX.min(pool.len()) {
-                if self.may_be_tried(place) {
+                if self.may_be_tried(place) && self.is_warm_enough(place) {
                     break;
                 }
                 place = pool.next_in_turn(cursor);

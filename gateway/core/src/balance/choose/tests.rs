@@ -117,7 +117,13 @@ fn when_all_are_on_their_way_back_requests_still_go_somewhere() {
 
 #[test]
 fn a_new_endpoint_grows_into_its_share() {
-    let mut config = with(LoadBalancing::LeastRequest);
+    for lb in [LoadBalancing::LeastRequest, LoadBalancing::RoundRobin] {
+        grows_into_its_share(lb);
+    }
+}
+
+fn grows_into_its_share(lb: LoadBalancing) {
+    let mut config = with(lb);
     config.slow_start = Some(SlowStart {
         window_ms: 10_000,
         min_percent: 10,
