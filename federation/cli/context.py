@@ -24,6 +24,7 @@ import typer
 from federation.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from federation.adapters.etcd import EtcdSettings
     from federation.ports import Store
 
 DEFAULT_ETCD = "http://127.0.0.1:2379"
@@ -68,17 +69,23 @@ class Context:
     tls: EtcdFiles = EtcdFiles()
     if_away: str = "Is it up, and is --etcd (FEDERATION_ETCD) right?"
 
+    def etcd_settings(self) -> EtcdSettings:
+        """How etcd is reached. Raises ``PortError`` for addresses and files that do not fit."""
+        from federation.adapters.etcd import EtcdSettings, EtcdTls
+
+        tls = EtcdTls(self.tls.authority, self.tls.certificate, self.tls.private_key)
+        return EtcdSettings(endpoints=self.etcd, tls=tls)
+
     @asynccontextmanager
     async def open_store(self) -> AsyncIterator[Store]:
         """The store, closed on leaving; it dials on first use.
 
         ``StoreUnavailable`` leaves with the note ``if_away``.
         """
-        from federation.adapters.etcd import EtcdSettings, EtcdStore, EtcdTls
+        from federation.adapters.etcd import EtcdStore
         from federation.ports import StoreUnavailable
 
-        tls = EtcdTls(self.tls.authority, self.tls.certificate, self.tls.private_key)
-        store = EtcdStore(EtcdSettings(endpoints=self.etcd, tls=tls))
+        store = EtcdStore(self.etcd_settings())
         try:
             yield store
         except StoreUnavailable as error:

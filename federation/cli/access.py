@@ -1,0 +1,85 @@
+"""``fedctl access``: who may write which keys of etcd.
+
+Decides: the users' names: a cluster's own, ``resolver``, ``operator``; they are the common names of
+the certificates that those parts show to etcd.
+Leaves to others: the rights of each (``wire.etcd_access``), making them (``adapters.etcd``).
+Invariants: a command says what it did; granting again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from federation.cli.context import Context, current, run
+
+if TYPE_CHECKING:
+    from federation.adapters.etcd import EtcdAccess
+
+app = typer.Typer(help="Say who may write which keys of etcd.", no_args_is_help=True)
+
+RESOLVER, OPERATOR = "resolver", "operator"
+
+
+@app.command(epilog="Example: fedctl access grant us-west-1")
+def grant(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="A cluster's name, `resolver` or `operator`.")],
+) -> None:
+    """Give a cluster's agent, resolvers or operators the rights that they need, and no others."""
+    run(_grant(current(ctx), name))
+
+
+@app.command(epilog="Example: fedctl access revoke us-west-1")
+def revoke(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="A cluster's name, `resolver` or `operator`.")],
+) -> None:
+    """Take all rights back. What was written stays."""
+    run(_revoke(current(ctx), name))
+
+
+@app.command(epilog="Example: fedctl --etcd-cert root.pem --etcd-key root-key.pem access enable")
+def enable(ctx: typer.Context) -> None:
+    """Let etcd ask everyone who they are. Grant first, and have a certificate for `root`."""
+    run(_enable(current(ctx)))
+
+
+async def _grant(context: Context, name: str) -> None:
+    from federation.model.base import ClusterId
+    from federation.wire.etcd_access import of_cluster, of_operator, of_resolver
+    from federation.wire.etcd_keys import Keys
+
+    keys = Keys(context.prefix)
+    permissions = {RESOLVER: of_resolver(keys), OPERATOR: of_operator(keys)}.get(name)
+    wanted = permissions or of_cluster(keys, ClusterId(name))
+    async with _access(context) as access:
+        await access.grant(name, wanted)
+    for permission in wanted:
+        typer.echo(f"{name} may {permission}")
+
+
+async def _revoke(context: Context, name: str) -> None:
+    async with _access(context) as access:
+        await access.remove(name)
+    typer.echo(f"{name} may do nothing")
+
+
+async def _enable(context: Context) -> None:
+    async with _access(context) as access:
+        await access.enable()
+    typer.echo("etcd asks for certificates from now on; `root` may do everything")
+
+
+@asynccontextmanager
+async def _access(context: Context) -> AsyncGenerator[EtcdAccess, None]:
+    from federation.adapters.etcd import EtcdAccess
+
+    access = EtcdAccess(context.etcd_settings())
+    try:
+        yield access
+    finally:
+        await access.close()
