@@ -19,7 +19,12 @@ from federation.cli.context import Context, current, run
 if TYPE_CHECKING:
     from federation.adapters.etcd import EtcdAccess
 
-app = typer.Typer(help="Say who may write which keys of etcd.", no_args_is_help=True)
+app = typer.Typer(
+    name="access",
+    no_args_is_help=True,
+    help="Say who may write which keys of etcd, by the names in their certificates.\n\n"
+    "Example: fedctl access grant us-west-1",
+)
 
 RESOLVER, OPERATOR = "resolver", "operator"
 
