@@ -102,18 +102,19 @@ def _fault(fault: fault_pb2.HTTPFault, path: str) -> dict[str, Any]:
         where = join(path, "abort")
         only(fault.abort, where, reads=("http_status", "grpc_status", "percentage"))
         body["abort"] = {
-            "reply": {"grpc_status": _abort_code(fault.abort, where), "message": ABORT_MESSAGE},
+            "reply": {**_abort_status(fault.abort, where), "message": ABORT_MESSAGE},
             "per_million": per_million(fault.abort.percentage, join(where, "percentage")),
         }
     return body
 
 
-def _abort_code(abort: fault_pb2.FaultAbort, path: str) -> int:
+def _abort_status(abort: fault_pb2.FaultAbort, path: str) -> dict[str, int]:
     match abort.WhichOneof("error_type"):
         case "grpc_status":
-            return int(abort.grpc_status)
+            return {"grpc_status": int(abort.grpc_status)}
         case "http_status":
-            return grpc_of_http(abort.http_status)
+            status = int(abort.http_status)
+            return {"grpc_status": grpc_of_http(status), "http_status": status}
         case _:
             raise UnsupportedFieldError(path, "must have a grpc_status or an http_status")
 

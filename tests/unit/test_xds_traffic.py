@@ -98,7 +98,8 @@ def test_a_fault_is_a_setting_of_envoys_fault_filter() -> None:
 
 def test_a_fault_with_an_http_status_is_what_grpc_makes_of_it() -> None:
     body = body_of(fault=Fault(abort=FaultAbort(http_status=404)))
-    assert body["fault"]["abort"]["reply"]["grpc_status"] == 12
+    reply = body["fault"]["abort"]["reply"]
+    assert (reply["grpc_status"], reply["http_status"]) == (12, 404)
 
 
 def test_mirrors_of_a_route_name_their_own_destination() -> None:

@@ -27,6 +27,7 @@ use gateway_core::{ClusterShared, Name, RetryState, Route};
 use crate::conn::StreamAt;
 use crate::headers::HeaderList;
 use crate::reply::Form;
+use crate::sessions::CallSession;
 use crate::timers::TimerId;
 
 /// Names a call; the serial tells it from a later one in the same slot.
@@ -94,6 +95,8 @@ pub(crate) struct Call {
     pub cluster: usize,
     /// The chosen part of the route's split.
     pub part: usize,
+    /// Until the response begins; `None`: no session is asked for.
+    pub session: Option<Box<CallSession>>,
     /// Where the present try goes; none in `Backoff` and `Closing`.
     pub pool: Option<usize>,
     pub up: Option<StreamAt>,

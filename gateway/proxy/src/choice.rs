@@ -62,7 +62,7 @@ impl Worker {
         };
         Affinity {
             hash: cluster.hash(&call.request, client),
-            pinned: None,
+            pinned: call.session.as_ref().and_then(|session| session.pinned),
         }
     }
 

@@ -103,7 +103,7 @@ impl Worker {
         down: StreamAt,
         listener: usize,
         route: &Arc<Route>,
-        request: Request,
+        mut request: Request,
         (form, ended): (Form, bool),
     ) {
         if let Some(changes) = route.http()
@@ -111,7 +111,11 @@ impl Worker {
         {
             return self.recycle(request.headers, Vec::new());
         }
-        let target = route.pick(self.random.u64(..));
+        let (session, held) = self.session_of(route, listener, &mut request.headers);
+        let target = match held {
+            Some(at) => Target::Cluster(at),
+            None => route.pick(self.random.u64(..)),
+        };
         let refusal = match (&request.timeout, target) {
             (Some(Err(error)), _) if form.is_grpc() => Some(Reply::new(
                 Code::Internal,
@@ -125,6 +129,7 @@ impl Worker {
                     let key = self.routes.enter(route);
                     let place = (key, cluster, at);
                     let id = self.add_call(down, listener, place, request, form);
+                    self.calls[id.key as usize].session = session;
                     return self.start(id, ended);
                 }
                 Some(unknown_cluster(route, part))
@@ -196,6 +201,7 @@ impl Worker {
             route,
             cluster,
             part,
+            session: None,
             pool: None,
             up: None,
             up_index: 0,
@@ -289,6 +295,9 @@ impl Worker {
         let bare = call.request_ended && call.body.is_empty();
         let list = &mut self.work_list;
         upstream_headers(call, &self.routes.get(call.route).route, self.now_ms, list);
+        if let (Some(session), Some(pool)) = (&mut call.session, call.pool) {
+            session.tried(&self.pools[pool].endpoint, list);
+        }
         let sent = conn.codec.send_headers(up.stream, list.iter(), bare);
         call.up_ended = bare;
         list.clear();

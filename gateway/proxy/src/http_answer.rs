@@ -31,9 +31,9 @@ impl Worker {
                 Err(_) => {}
             }
         }
-        self.begin_response(id);
         self.calls[id.key as usize].http_status = status;
         self.forward_headers(id, fields, end);
+        self.begin_response(id);
         if end {
             self.on_http_end(id);
         }

@@ -50,6 +50,7 @@ mod reply;
 mod rewrite;
 mod routes;
 mod runtime;
+mod sessions;
 mod settings;
 mod state;
 mod stats;

@@ -12,6 +12,7 @@ use crate::call::{CallId, Phase};
 use crate::conn::StreamAt;
 use crate::reply::{REASON_HEADER, Reason, Reply, says_unprocessed};
 use crate::rewrite::response_headers;
+use crate::sessions::add_session;
 use crate::tries::over_budget;
 use crate::worker::{Timer, Worker};
 
@@ -137,15 +138,18 @@ impl Worker {
         let (now_ms, clock) = (self.now_ms, self.clock);
         let Some(call) = self.call(id) else { return };
         call.last_activity_ms = now_ms;
-        let pool = call.pool;
+        let (pool, is_grpc) = (call.pool, call.form.is_grpc());
         if let Some(tried_us) = call.tried_us {
             call.answered_us = Some(clock.now_us().saturating_sub(tried_us));
         }
+        let peer = pool.is_some_and(|pool| self.pools[pool].endpoint.peer);
+        if peer {
+            self.note_session_of_peer(id, fields.clone());
+        }
         let http_status = http_status(fields.clone());
-        if !call.form.is_grpc() {
+        if !is_grpc {
             return self.on_http_response(id, fields, http_status, end);
         }
-        let peer = pool.is_some_and(|pool| self.pools[pool].endpoint.peer);
         if end || http_status != 200 {
             let verdict = verdict(fields.clone(), Some(http_status), peer);
             return self.on_whole_answer(id, fields, end, &verdict);
@@ -153,8 +157,8 @@ impl Worker {
         if self.may_hold(id) {
             return self.hold_headers(id, fields);
         }
-        self.begin_response(id);
         self.forward_headers(id, fields, false);
+        self.begin_response(id);
     }
 
     /// Another try is possible, and the client waits for nothing but the message.
@@ -166,9 +170,11 @@ impl Worker {
 
     fn hold_headers(&mut self, id: CallId, fields: Fields<'_>) {
         let mut list = self.spare_lists.pop().unwrap_or_default();
+        let session = self.session_header(id);
         let call = &mut self.calls[id.key as usize];
         let route = &self.routes.get(call.route).route;
         response_headers(call, route, fields, &mut list);
+        add_session(&mut list, session.as_ref());
         if let Some(timer) = call.try_timer.take() {
             self.timers.cancel(timer);
         }
@@ -197,6 +203,7 @@ impl Worker {
         let call = &mut self.calls[id.key as usize];
         call.phase = Phase::Streaming;
         call.committed = true;
+        call.session = None;
         call.body = Vec::new();
         if let Some(timer) = call.try_timer.take() {
             self.timers.cancel(timer);
@@ -229,10 +236,12 @@ impl Worker {
     }
 
     pub fn forward_headers(&mut self, id: CallId, fields: Fields<'_>, end: bool) {
+        let session = self.session_header(id);
         let call = &self.calls[id.key as usize];
         let down = call.down;
         let list = &mut self.work_list;
         response_headers(call, &self.routes.get(call.route).route, fields, list);
+        add_session(list, session.as_ref());
         let _gone_is_seen_as_reset =
             self.conns[down.conn]
                 .codec
