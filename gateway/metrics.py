@@ -22,7 +22,9 @@ from prometheus_client.registry import Collector
 from gateway.status import State, Status
 
 PREFIX = "federation_gateway"
-_GAUGES = frozenset({"downstream_connections", "calls_open", "upstream_connections"})
+_GAUGES = frozenset(
+    {"downstream_connections", "calls_open", "upstream_connections", "passthrough_connections"}
+)
 
 
 class GatewayCollector(Collector):

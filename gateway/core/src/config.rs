@@ -13,7 +13,12 @@
 //!   "listeners": [{
 //!     "name": "public", "address": "0.0.0.0", "port": 20443,
 //!     "kind": "ingress",                                     // or "east_west"
-//!     "tls": {"certificates": ["web"], "client_ca": null, "allowed_spiffe": []}, // null: h2c
+//!     "tls": {"certificates": ["web"], "client_ca": null,      // null: h2c
+//!             "client_optional": false, "allowed_spiffe": [],
+//!             "chains": [{"server_names": ["a.example.com"], "certificates": ["web"]},
+//!                        {"server_names": ["*.example.org"],   // [] for all other names
+//!                         "passthrough": {"name": "app/raw/rule-0", "idle_ms": null,
+//!                                         "weighted": [{"cluster": "users", "weight": 1}]}}]},
 //!     "connection": {                                        // what is left out has no bound
 //!       "max_idle_ms": 300000, "max_age_ms": 1800000, "max_age_grace_ms": 30000,
 //!       "ping_after_ms": 60000, "ping_timeout_ms": 20000,
@@ -116,7 +121,8 @@ pub use self::endpoints::{EndpointConfig, EndpointDelta, EndpointSet, Health, Lo
 pub use self::http::{Cors, PathRewrite, QueryMatch, Redirect, RegexRewrite, Rewrite};
 pub use self::limit::{LimitHeader, LimitUnit, RateLimitConfig};
 pub use self::listener::{
-    ConnectionPolicy, Listener, ListenerKind, ListenerTls, PingLimit, Secret, spiffe_allowed,
+    ConnectionPolicy, Listener, ListenerKind, ListenerTls, Passthrough, PassthroughTarget,
+    PingLimit, Secret, TlsChain, spiffe_allowed,
 };
 pub use self::policy::{Fault, FaultAbort, FaultDelay, Mirror, Session, SessionKind};
 pub use self::route::{

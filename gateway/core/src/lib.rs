@@ -36,6 +36,7 @@ pub mod outlier;
 mod random;
 pub mod retry;
 pub mod route;
+pub mod server_name;
 pub mod session;
 pub mod snapshot;
 mod split;

@@ -88,8 +88,8 @@ pub struct Route {
     http: Option<Box<HttpChanges>>,
 }
 
-/// A compiled route table.
-#[derive(Debug)]
+/// A compiled route table; the default one has no host.
+#[derive(Debug, Default)]
 pub struct RouteTable {
     name: Name,
     hosts: HostMap,

@@ -116,18 +116,31 @@ impl Worker {
         numbers.downstream_accepted.add(1);
         numbers.downstream_connections.add(1);
         self.listeners[listener].connections += 1;
-        if self.open_down(listener, stream, client).is_err() {
+        let opened = if self.listeners[listener].entrances.is_some() {
+            self.open_tunnel(listener, stream, client)
+        } else {
+            self.open_down(listener, stream, client, Vec::new())
+        };
+        if opened.is_err() {
             self.count_down_gone(listener);
         }
     }
 
-    fn open_down(&mut self, listener: usize, stream: TcpStream, client: IpAddr) -> io::Result<()> {
+    /// A client's connection; `early` is what was read of its TLS.
+    pub fn open_down(
+        &mut self,
+        listener: usize,
+        stream: TcpStream,
+        client: IpAddr,
+        early: Vec<u8>,
+    ) -> io::Result<()> {
         stream.set_nodelay(true)?;
+        let is_early = !early.is_empty();
         let mut transport = match &self.listeners[listener].tls {
             None => Transport::Plain(stream),
             Some(tls) => {
                 let session = ServerConnection::new(Arc::clone(tls)).map_err(io::Error::other)?;
-                Transport::tls(stream, session.into())
+                Transport::tls_after(stream, session.into(), early)
             }
         };
         let entry = self.conns.vacant_key();
@@ -158,6 +171,9 @@ impl Worker {
             Side::Down(down),
             self.now_ms,
         ));
+        if is_early {
+            self.read_next_turn(entry);
+        }
         Ok(())
     }
 

@@ -65,7 +65,7 @@ impl Worker {
     }
 
     /// A socket on its way to an endpoint; at the limit of descriptors it takes the place of a spare one.
-    fn socket_to(&mut self, address: SocketAddr) -> Result<TcpStream, ConnectFault> {
+    pub fn socket_to(&mut self, address: SocketAddr) -> Result<TcpStream, ConnectFault> {
         match TcpStream::connect(address) {
             Err(error) if descriptors::are_short(&error) => {
                 self.stats.numbers.descriptor_shortages.add(1);

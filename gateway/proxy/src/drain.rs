@@ -140,6 +140,7 @@ impl Worker {
         if !self.listeners.contains(key) {
             return;
         }
+        self.end_tunnels_of(key);
         let message = if self.draining {
             "the gateway is shutting down"
         } else {

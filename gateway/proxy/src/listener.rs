@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use gateway_core::config::{ConnectionPolicy, Listener, ListenerKind};
+use gateway_core::server_name::ServerNames;
 use gateway_core::{Name, RouteTable};
 use mio::net::TcpListener;
 use rustls::ServerConfig;
 
+use crate::passthrough::Entrance;
 use crate::timers::TimerId;
 
 /// A listener that could be set up: checked, bound, its certificates loaded.
@@ -15,6 +17,7 @@ pub(crate) struct ListenerConfig {
     pub config: Arc<Listener>,
     pub table: Arc<RouteTable>,
     pub tls: Option<Arc<ServerConfig>>,
+    pub entrances: Option<Arc<ServerNames<Entrance>>>,
 }
 
 /// One worker's part of a listener. It stays while connections of it are open, also after its socket is closed.
@@ -23,6 +26,8 @@ pub(crate) struct WorkerListener {
     pub kind: ListenerKind,
     pub table: Arc<RouteTable>,
     pub tls: Option<Arc<ServerConfig>>,
+    /// What the server name decides; `None`: nothing.
+    pub entrances: Option<Arc<ServerNames<Entrance>>>,
     /// How long new connections live.
     pub connection: ConnectionPolicy,
     /// `None`: closed, the connections drain.
@@ -45,6 +50,7 @@ impl WorkerListener {
             kind: listener.config.kind,
             table: Arc::clone(&listener.table),
             tls: listener.tls.clone(),
+            entrances: listener.entrances.clone(),
             connection: listener.config.connection.clone(),
             socket: Some(socket),
             paused: false,
@@ -59,6 +65,7 @@ impl WorkerListener {
         self.kind = listener.config.kind;
         self.table = Arc::clone(&listener.table);
         self.tls.clone_from(&listener.tls);
+        self.entrances.clone_from(&listener.entrances);
         self.connection.clone_from(&listener.config.connection);
     }
 

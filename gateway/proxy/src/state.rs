@@ -17,8 +17,9 @@ use crate::bind::bind;
 use crate::clusters::{ClusterChanges, ToldCluster};
 use crate::control::{Applied, Command};
 use crate::listener::ListenerConfig;
+use crate::passthrough::entrances;
 use crate::runtime::{ListenerReport, RuntimeError, WorkerHandle};
-use crate::tls::{self, ClientDemand};
+use crate::tls::{self, Certificates, ClientDemand};
 
 /// How long the owner waits for a worker to take a snapshot; a worker's turn takes microseconds to milliseconds.
 const WORKER_ANSWER: Duration = Duration::from_secs(5);
@@ -203,8 +204,12 @@ impl State {
             .filter_map(|bound| {
                 Some(ListenerConfig {
                     config: Arc::clone(&bound.config),
-                    table: Arc::clone(snapshot.table(&bound.config.route_table)?),
+                    table: match &bound.config.route_table {
+                        Some(name) => Arc::clone(snapshot.table(name)?),
+                        None => Arc::default(),
+                    },
                     tls: bound.tls.clone(),
+                    entrances: entrances(&bound.config),
                 })
             })
             .collect();
@@ -279,7 +284,9 @@ fn secrets_of(snapshot: &Snapshot, listener: &Listener) -> Vec<Arc<Secret>> {
     let Some(tls) = &listener.tls else {
         return Vec::new();
     };
-    let names = tls.certificates.iter().chain(&tls.client_ca);
+    let of_chains = tls.chains.iter().flat_map(|chain| &chain.certificates);
+    let names = tls.certificates.iter().chain(of_chains);
+    let names = names.chain(&tls.client_ca);
     names
         .filter_map(|name| snapshot.secret(name).cloned())
         .collect()
@@ -297,16 +304,27 @@ fn server_tls(
             .secret(name)
             .ok_or_else(|| format!("secret `{name}` is not known"))
     };
-    let certificates = tls
-        .certificates
-        .iter()
-        .map(|name| secret(name).map(|it| &**it))
-        .collect::<Result<Vec<_>, _>>()?;
+    let identities = |names: &[Name]| {
+        let found = names.iter().map(|name| secret(name).map(|it| &**it));
+        found.collect::<Result<Vec<_>, _>>()
+    };
+    let terminated = tls.chains.iter().filter(|it| it.passthrough.is_none());
+    let by_name = terminated
+        .map(|chain| Ok((&chain.server_names[..], identities(&chain.certificates)?)))
+        .collect::<Result<Vec<_>, String>>()?;
+    let certificates = Certificates {
+        rest: identities(&tls.certificates)?,
+        by_name,
+    };
+    if certificates.is_empty() {
+        return Ok(None);
+    }
     let demand = match &tls.client_ca {
         None => None,
         Some(name) => Some(ClientDemand {
             authorities: secret(name)?,
             allowed: &tls.allowed_spiffe,
+            optional: tls.client_optional,
         }),
     };
     tls::server_config(&certificates, demand.as_ref())

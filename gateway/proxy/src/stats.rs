@@ -63,6 +63,22 @@ numbers! {
     downstream_cut_calls,
     /// Downstream connections ended because their PINGs came more often than their listener allows.
     downstream_ping_limit_ended,
+    /// Connections passed on without terminating TLS that are open now.
+    passthrough_connections,
+    /// Clients whose TLS is passed on, by server name.
+    passthrough_accepted,
+    /// Clients that asked for a server name that nobody has here.
+    passthrough_unknown_names,
+    /// Attempts to connect to an endpoint for such a client that failed.
+    passthrough_connect_failures,
+    /// Such clients that were closed because no endpoint could be reached.
+    passthrough_failed,
+    /// Such connections ended because nothing moved for long.
+    passthrough_idle_closed,
+    /// Bytes passed on from clients.
+    passthrough_bytes_up,
+    /// Bytes passed on to clients.
+    passthrough_bytes_down,
     /// HTTP/1.x requests that got the refusal.
     http1_refused,
     /// Connections ended because the peer broke the protocol or a limit.

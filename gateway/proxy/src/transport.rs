@@ -22,6 +22,8 @@ pub enum Transport {
 /// A socket and its TLS session.
 pub struct Tls {
     socket: TcpStream,
+    /// Read from the socket before TLS was put onto it.
+    early: Vec<u8>,
     session: rustls::Connection,
 }
 
@@ -29,9 +31,18 @@ pub struct Tls {
 
 impl Transport {
     /// Puts TLS onto a socket.
-    pub fn tls(socket: TcpStream, mut session: rustls::Connection) -> Self {
+    pub fn tls(socket: TcpStream, session: rustls::Connection) -> Self {
+        Self::tls_after(socket, session, Vec::new())
+    }
+
+    /// Puts TLS onto a socket whose first bytes were read already.
+    pub fn tls_after(socket: TcpStream, mut session: rustls::Connection, early: Vec<u8>) -> Self {
         session.set_buffer_limit(Some(TLS_BUFFER_BYTES));
-        Self::Tls(Box::new(Tls { socket, session }))
+        Self::Tls(Box::new(Tls {
+            socket,
+            early,
+            session,
+        }))
     }
 
     /// The socket below, for registration and its addresses.
@@ -105,7 +116,14 @@ impl Tls {
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
                 done => return done,
             }
-            if retry_interrupted(|| self.session.read_tls(&mut self.socket))? == 0 {
+            if !self.early.is_empty() {
+                let mut early = self.early.as_slice();
+                let taken = self.session.read_tls(&mut early)?;
+                self.early.drain(..taken);
+                if self.early.is_empty() {
+                    self.early = Vec::new();
+                }
+            } else if retry_interrupted(|| self.session.read_tls(&mut self.socket))? == 0 {
                 return Ok(0);
             }
             if let Err(error) = self.session.process_new_packets() {

@@ -33,6 +33,7 @@ use crate::descriptors::SpareDescriptors;
 use crate::events::{Notice, NoticeLog};
 use crate::headers::HeaderList;
 use crate::listener::WorkerListener;
+use crate::passthrough::{End, Tunnels};
 use crate::pool::{ClusterState, Pool};
 use crate::routes::RouteMemory;
 use crate::settings::Settings;
@@ -73,6 +74,8 @@ pub(crate) enum Timer {
     DownIdle(ConnId),
     /// A client's connection may be old, idle or silent, as its listener's settings have it.
     Age(ConnId),
+    /// A connection that is passed on is not set up in time, or may be idle.
+    Tunnel(ConnId),
     /// A refused request had its time to end.
     Linger(ConnId, StreamRef),
     Liveness(ConnId),
@@ -146,12 +149,13 @@ pub(crate) struct Worker {
     /// For headers on their way; empty between uses.
     pub work_list: HeaderList,
     pub spare_descriptors: SpareDescriptors,
+    pub tunnels: Tunnels,
+    pub read_buffer: Vec<u8>,
 
     dirty: Vec<usize>,
     again: Vec<usize>,
     handshakes_left: usize,
     dead: Vec<usize>,
-    read_buffer: Vec<u8>,
     read_events: Events,
     write_events: Events,
 }
@@ -174,12 +178,17 @@ pub(crate) const fn waker_token() -> Token {
 
 /// Token of a listener's socket.
 pub(crate) fn listener_token(key: usize) -> Token {
-    Token(1 + 2 * key)
+    Token(1 + 3 * key)
 }
 
 /// Token of a connection's socket.
 pub(crate) fn conn_token(key: usize) -> Token {
-    Token(2 + 2 * key)
+    Token(2 + 3 * key)
+}
+
+/// Token of a socket of a connection that is passed on.
+pub(crate) fn tunnel_token(key: usize, end: End) -> Token {
+    Token(3 + 3 * (2 * key + usize::from(end == End::Server)))
 }
 
 // === impl Worker ===
@@ -216,6 +225,7 @@ impl Worker {
             spare_bodies: Vec::new(),
             work_list: HeaderList::default(),
             spare_descriptors: SpareDescriptors::default(),
+            tunnels: Tunnels::default(),
             dirty: Vec::new(),
             again: Vec::new(),
             handshakes_left: HANDSHAKES_PER_TURN,
@@ -249,6 +259,7 @@ impl Worker {
             for key in again {
                 self.go_on_reading(key);
             }
+            self.guarded(None, Self::go_on_with_tunnels);
             self.timers.advance(self.now_ms, &mut fired);
             for timer in fired.drain(..) {
                 self.guarded(None, |worker| worker.on_timer(timer));
@@ -261,7 +272,7 @@ impl Worker {
     }
 
     fn park_time(&self) -> Option<Duration> {
-        if !self.again.is_empty() {
+        if !self.again.is_empty() || self.tunnels.want_a_turn() {
             return Some(Duration::ZERO);
         }
         let next_ms = self.timers.next_at_ms()?;
@@ -274,10 +285,19 @@ impl Worker {
         let token = event.token();
         if token == WAKER {
             self.guarded(None, Self::take_commands);
-        } else if token.0 % 2 == 1 {
-            self.guarded(None, |worker| worker.accept(token.0 / 2));
+            return;
+        }
+        let key = (token.0 - 1) / 3;
+        if token.0 % 3 == 1 {
+            self.guarded(None, |worker| worker.accept(key));
+        } else if token.0.is_multiple_of(3) {
+            let ends = [End::Client, End::Server];
+            let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+            let writable = event.is_writable() || event.is_error();
+            self.guarded(None, |worker| {
+                worker.on_tunnel_ready(key / 2, ends[key % 2], readable, writable);
+            });
         } else {
-            let key = token.0 / 2 - 1;
             let Some(conn) = self.conns.get_mut(key) else {
                 return;
             };
@@ -327,6 +347,7 @@ impl Worker {
             Timer::UpIdle(conn) => self.on_up_idle(conn),
             Timer::DownIdle(conn) => self.on_down_idle(conn),
             Timer::Age(conn) => self.on_age(conn),
+            Timer::Tunnel(tunnel) => self.on_tunnel_time(tunnel),
             Timer::Linger(conn, stream) => self.on_linger_over(conn, stream),
             Timer::Liveness(conn) => self.on_liveness(conn),
             Timer::Reconnect(pool) => self.on_reconnect(pool),
@@ -344,6 +365,7 @@ impl Worker {
             conn.codec.tick();
         }
         self.look_for_abuse();
+        self.end_drained_tunnels();
         self.spare_descriptors.fill();
         self.give_up_after_panics();
     }
@@ -398,6 +420,7 @@ impl Worker {
                 break;
             }
         }
+        self.bury_tunnels();
         self.report_drained();
     }
 

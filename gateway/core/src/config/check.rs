@@ -13,7 +13,7 @@ use hashbrown::HashSet;
 
 use self::cluster::{cluster, endpoint_delta, endpoint_set};
 use self::route::route_table;
-use super::{ConnectionPolicy, Listener, Removed, Secret, Update};
+use super::{ConnectionPolicy, Listener, Removed, Secret, TlsChain, Update};
 use crate::ConfigError;
 
 /// Largest weight of a cluster in a split, or of an endpoint (Gateway API's bound for `weight`).
@@ -136,17 +136,78 @@ fn listener(listener: &Listener) -> Checked {
     named("name", &listener.name)?;
     under("connection", connection(&listener.connection))?;
     let Some(tls) = &listener.tls else {
-        return Ok(());
+        return ensure(listener.route_table.is_some(), "route_table", || {
+            "is needed without TLS".into()
+        });
     };
-    ensure(!tls.certificates.is_empty(), "tls.certificates", || {
-        "needs at least one secret".into()
-    })?;
+    ensure(
+        !tls.certificates.is_empty() || !tls.chains.is_empty(),
+        "tls.certificates",
+        || "needs at least one secret".into(),
+    )?;
+    each("tls.chains", &tls.chains, chain)?;
+    distinct_names(&tls.chains)?;
+    let terminates =
+        !tls.certificates.is_empty() || tls.chains.iter().any(|chain| chain.passthrough.is_none());
+    ensure(
+        !terminates || listener.route_table.is_some(),
+        "route_table",
+        || "is needed where TLS is terminated".into(),
+    )?;
+    ensure(
+        !tls.client_optional || tls.client_ca.is_some(),
+        "tls.client_optional",
+        || "needs `client_ca`: without it no client certificate is asked for".into(),
+    )?;
     ensure(
         tls.allowed_spiffe.is_empty() || tls.client_ca.is_some(),
         "tls.allowed_spiffe",
         || "needs `client_ca`: without it no client certificate is asked for".into(),
     )?;
     spiffe_patterns("tls.allowed_spiffe", &tls.allowed_spiffe)
+}
+
+fn distinct_names(chains: &[TlsChain]) -> Checked {
+    let mut seen = HashSet::new();
+    for (position, chain) in chains.iter().enumerate() {
+        let other = chain.server_names.is_empty().then_some("every other name");
+        let names = chain.server_names.iter().map(|name| &**name);
+        for name in other.into_iter().chain(names) {
+            let at = format!("tls.chains[{position}].server_names");
+            ensure(seen.insert(name), at, || {
+                format!("`{name}` is in another chain too")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn chain(chain: &TlsChain) -> Checked {
+    ensure(
+        chain.certificates.is_empty() == chain.passthrough.is_some(),
+        "certificates",
+        || "a chain has certificates, or passes TLS through".into(),
+    )?;
+    for (position, name) in chain.server_names.iter().enumerate() {
+        let plain = name.strip_prefix("*.").unwrap_or(name);
+        let fine = !plain.is_empty() && !plain.contains('*') && **name == *name.to_lowercase();
+        ensure(fine, format!("server_names[{position}]"), || {
+            format!("must be a lower-case name, `*.` in front at most; it is `{name}`")
+        })?;
+    }
+    let Some(passthrough) = &chain.passthrough else {
+        return Ok(());
+    };
+    named("passthrough.name", &passthrough.name)?;
+    positive("passthrough.idle_ms", passthrough.idle_ms)?;
+    each("passthrough.weighted", &passthrough.weighted, |target| {
+        within("weight", u64::from(target.weight), 0, 1_000_000)
+    })?;
+    ensure(
+        passthrough.weighted.iter().any(|target| target.weight > 0),
+        "passthrough.weighted",
+        || "needs a cluster with a weight above 0".into(),
+    )
 }
 
 fn connection(policy: &ConnectionPolicy) -> Checked {

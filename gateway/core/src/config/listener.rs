@@ -24,8 +24,9 @@ pub struct Listener {
     /// How long clients' connections live; default: without bounds.
     #[serde(default)]
     pub connection: ConnectionPolicy,
-    /// The route table of every call on this listener.
-    pub route_table: Name,
+    /// The route table of every call on this listener; `None` where all TLS is passed through.
+    #[serde(default)]
+    pub route_table: Option<Name>,
 }
 
 /// The life of clients' connections (gRPC's server keepalive); `crate::aging` acts by it.
@@ -75,21 +76,67 @@ pub enum ListenerKind {
     EastWest,
 }
 
-/// Termination of TLS on a listener.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// TLS on a listener: terminated here, or passed on by server name.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerTls {
-    /// Secrets with the certificates to serve, chosen by SNI; the first is served when none fits.
-    /// Not empty.
+    /// Secrets with the certificates for server names that no chain has, chosen by the names in
+    /// them; the first is served when none fits.
+    #[serde(default)]
     pub certificates: Vec<Name>,
     /// Secret whose `ca_pem` client certificates must chain to; `None` asks for no client
     /// certificate.
     #[serde(default)]
     pub client_ca: Option<Name>,
+    /// Clients without a certificate, or with one that is not valid, are let in as well.
+    #[serde(default)]
+    pub client_optional: bool,
     /// SPIFFE ids that clients may have, see [`spiffe_allowed`]; empty accepts every id that
     /// `client_ca` signed.
     #[serde(default)]
     pub allowed_spiffe: Vec<Name>,
+    /// What holds for single server names. A name belongs to one chain at most.
+    #[serde(default)]
+    pub chains: Vec<TlsChain>,
+}
+
+/// What happens to clients that ask for one of some server names: `certificates` or `passthrough`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsChain {
+    /// Lower-case names, exact or `*.suffix` (one label or more); empty: every other name, and
+    /// clients that send none.
+    #[serde(default)]
+    pub server_names: Vec<Name>,
+    /// Secrets with the certificates, as in [`ListenerTls::certificates`].
+    #[serde(default)]
+    pub certificates: Vec<Name>,
+    /// TLS goes on to endpoints as it is.
+    #[serde(default)]
+    pub passthrough: Option<Passthrough>,
+}
+
+/// Where connections go whose TLS is not terminated here.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Passthrough {
+    /// For logs and counters.
+    pub name: Name,
+    /// Clusters by weight.
+    pub weighted: Vec<PassthroughTarget>,
+    /// A connection on which nothing moves ends after this long; `None`: 3600000.
+    #[serde(default)]
+    pub idle_ms: Option<u64>,
+}
+
+/// A cluster that gets connections.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PassthroughTarget {
+    /// Its name.
+    pub cluster: Name,
+    /// Its part, 0 to 1000000.
+    pub weight: u32,
 }
 
 /// Certificate material. `Debug` prints which parts are there, never their text.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::Snapshot;
-use crate::config::{Listener, Name, Secret, Update};
+use crate::config::{Listener, Name, Secret, TlsChain, Update};
 use crate::{ClusterHandle, ConfigError, RouteTable};
 
 type Checked = Result<(), ConfigError>;
@@ -97,8 +97,10 @@ fn sorted<'a, T>(
 }
 
 fn check_listener(next: &Snapshot, listener: &Listener) -> Checked {
-    if next.table(&listener.route_table).is_none() {
-        return Err(missing("route_table", "route table", &listener.route_table));
+    if let Some(table) = &listener.route_table
+        && next.table(table).is_none()
+    {
+        return Err(missing("route_table", "route table", table));
     }
     let Some(tls) = &listener.tls else {
         return Ok(());
@@ -111,9 +113,32 @@ fn check_listener(next: &Snapshot, listener: &Listener) -> Checked {
             Part::Identity,
         )?;
     }
+    for (position, chain) in tls.chains.iter().enumerate() {
+        let at = format!("tls.chains[{position}]");
+        check_chain(next, chain).map_err(|error| error.under(&at))?;
+    }
     tls.client_ca.as_ref().map_or(Ok(()), |name| {
         check_secret(next, "tls.client_ca", name, Part::Ca)
     })
+}
+
+fn check_chain(next: &Snapshot, chain: &TlsChain) -> Checked {
+    for (position, name) in chain.certificates.iter().enumerate() {
+        check_secret(
+            next,
+            &format!("certificates[{position}]"),
+            name,
+            Part::Identity,
+        )?;
+    }
+    let targets = chain.passthrough.iter().flat_map(|it| &it.weighted);
+    for (position, target) in targets.enumerate() {
+        if next.cluster(&target.cluster).is_none() {
+            let at = format!("passthrough.weighted[{position}].cluster");
+            return Err(missing(&at, "cluster", &target.cluster));
+        }
+    }
+    Ok(())
 }
 
 fn check_table(next: &Snapshot, table: &RouteTable) -> Checked {

@@ -19,8 +19,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
 
-use identity::{ClientIdentityVerifier, ServerIdentityVerifier};
-use sni::ByServerName;
+use identity::{AnyClientVerifier, ClientIdentityVerifier, ServerIdentityVerifier};
+use sni::{ByServerName, Keys};
 
 /// Offered by ALPN; HTTP/1.1 is accepted only to answer it with a clear refusal.
 const SERVER_ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -39,23 +39,54 @@ pub struct ClientDemand<'a> {
     pub authorities: &'a Secret,
     /// SPIFFE ids, exact or with a trailing `*`; empty lets in every holder of a valid certificate.
     pub allowed: &'a [Name],
+    /// Everybody is let in, with or without a certificate.
+    pub optional: bool,
+}
+
+/// The certificates of a listener: those of single server names, and those for the rest.
+pub struct Certificates<'a> {
+    /// For all other names.
+    pub rest: Vec<&'a Secret>,
+    /// By the names that clients ask for.
+    pub by_name: Vec<(&'a [Name], Vec<&'a Secret>)>,
+}
+
+// === impl Certificates ===
+
+impl Certificates<'_> {
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty() && self.by_name.is_empty()
+    }
+
+    fn resolver(&self) -> Result<ByServerName, TlsError> {
+        let keys = |secrets: &[&Secret]| {
+            let keys = secrets.iter().map(|secret| certified_key(secret));
+            Ok(Keys::new(keys.collect::<Result<_, _>>()?))
+        };
+        let by_name = self
+            .by_name
+            .iter()
+            .map(|(names, secrets)| Ok((*names, keys(secrets)?)))
+            .collect::<Result<_, TlsError>>()?;
+        Ok(ByServerName::new(by_name, keys(&self.rest)?))
+    }
 }
 
 /// Config of a TLS listener: one of `certificates` by server name, the first when none fits.
 pub fn server_config(
-    certificates: &[&Secret],
+    certificates: &Certificates<'_>,
     demand: Option<&ClientDemand<'_>>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let keys = certificates
-        .iter()
-        .map(|secret| certified_key(secret))
-        .collect::<Result<Vec<_>, _>>()?;
     let provider = provider();
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .expect("ring supports the default protocol versions");
     let builder = match demand {
         None => builder.with_no_client_auth(),
+        Some(demand) if demand.optional => {
+            authorities(demand.authorities)?;
+            builder.with_client_cert_verifier(Arc::new(AnyClientVerifier::new(&provider)))
+        }
         Some(demand) => {
             let roots = authorities(demand.authorities)?;
             let verifier = ClientIdentityVerifier::new(roots, provider, demand.allowed)
@@ -63,7 +94,7 @@ pub fn server_config(
             builder.with_client_cert_verifier(Arc::new(verifier))
         }
     };
-    let mut config = builder.with_cert_resolver(Arc::new(ByServerName::new(keys)));
+    let mut config = builder.with_cert_resolver(Arc::new(certificates.resolver()?));
     config.alpn_protocols = SERVER_ALPN.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }

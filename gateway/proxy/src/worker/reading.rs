@@ -52,6 +52,12 @@ impl Worker {
         }
     }
 
+    /// Has bytes that the poll knows nothing of.
+    pub fn read_next_turn(&mut self, key: usize) {
+        self.conns[key].again = true;
+        self.again.push(key);
+    }
+
     /// Many handshakes at once are spread over turns, so that calls on standing connections go on in between.
     fn puts_off_handshake(&mut self, key: usize) -> bool {
         let Some(conn) = self.conns.get_mut(key) else {
