@@ -91,7 +91,7 @@ def test_no_call_is_lost_while_connections_age(driver: Driver) -> None:
         done = [0, 0, 0]
 
         def load(number: int) -> None:
-            # As clients are by default: a call that meets a GOAWAY before it left is sent elsewhere.
+            # As clients are by default: a call that meets a GOAWAY before it left goes elsewhere.
             options = [("grpc.use_local_subchannel_pool", 1)]
             with grpc.insecure_channel(address, options) as client:
                 while not stop.is_set():
