@@ -34,7 +34,7 @@ class Raw:
 
     def answer(self, *, head_only: bool = False) -> Answer:
         """The next response."""
-        lines = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
+        lines = self.until(b"\r\n\r\n").decode("latin-1").split("\r\n")
         fields = [
             (name, value.strip()) for name, _, value in (it.partition(":") for it in lines[1:])
         ]
@@ -65,14 +65,14 @@ class Raw:
 
     def _chunks(self) -> bytes:
         body = b""
-        while size := int(self._until(b"\r\n"), 16):
+        while size := int(self.until(b"\r\n"), 16):
             body += self.exactly(size)
             assert self.exactly(2) == b"\r\n"
-        while self._until(b"\r\n"):
+        while self.until(b"\r\n"):
             pass
         return body
 
-    def _until(self, end: bytes) -> bytes:
+    def until(self, end: bytes) -> bytes:
         while end not in self.unread:
             self._read()
         taken, _, self.unread = self.unread.partition(end)

@@ -67,6 +67,7 @@
 //!   }]}],
 //!   "clusters": [{
 //!     "name": "users", "connect_timeout_ms": 5000,
+//!     "protocol": "http2",     // or "http1"
 //!     "lb": "least_request",   // or "round_robin", "peak_ewma", "ring_hash", "maglev"
 //!     "hash_on": [{"header": "x-user"}, {"cookie": "id"}, {"source": true}], // all that are there
 //!     "table_size": 65537,                                           // of "maglev"; a prime
@@ -115,7 +116,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 pub use self::cluster::{
-    Cluster, FailurePercentage, HashOn, Keepalive, LoadBalancing, Outlier, PeerTls, SlowStart,
+    Cluster, FailurePercentage, HashOn, Keepalive, LoadBalancing, Outlier, PeerTls, Protocol,
+    SlowStart,
 };
 pub use self::endpoints::{EndpointConfig, EndpointDelta, EndpointSet, Health, LocalityConfig};
 pub use self::http::{Cors, PathRewrite, QueryMatch, Redirect, RegexRewrite, Rewrite};

@@ -43,6 +43,14 @@ impl Codec {
         either!(self, it => it.receive(input, events))
     }
 
+    /// The peer's bytes have ended, `failed` when that was no clean end: a response of HTTP/1 may be whole by it, or its
+    /// request fit to be sent elsewhere.
+    pub fn end_of_input(&mut self, failed: bool, events: &mut Events) {
+        if let Self::H1(h1) = self {
+            h1.end_of_input(failed, events);
+        }
+    }
+
     pub fn open(&mut self, token: u64) -> Result<StreamRef, OpenError> {
         either!(self, it => it.open(token))
     }

@@ -345,6 +345,18 @@ impl Conn {
         }
     }
 
+    /// An endpoint of HTTP/1 can be asked once it is connected: it says nothing of its own.
+    pub fn is_reached(&mut self) -> bool {
+        let connecting = matches!(&self.side, Side::Up(up) if up.phase == UpPhase::Connecting);
+        connecting && self.codec.is_h1() && self.transport.socket().peer_addr().is_ok()
+    }
+
+    /// Writes nothing more; what the peer has still sent is read.
+    pub fn give_up_writing(&mut self) {
+        self.write_blocked = true;
+        self.read_closed = true;
+    }
+
     /// The socket takes bytes again.
     pub fn unblock(&mut self) {
         self.write_blocked = false;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use gateway_core::config::Protocol;
 use gateway_h2::Config;
 use mio::Interest;
 use mio::net::TcpStream;
@@ -32,7 +33,7 @@ impl Worker {
             matches!(side, Side::Up(up) if up.phase == UpPhase::Leaving)
         };
         let usable = state.conns.len() - state.conns.iter().filter(leaving).count();
-        if state.live && state.should_grow(usable, config.max_connections) {
+        if state.live && state.should_grow(usable, config) {
             self.connect(pool);
         }
     }
@@ -81,6 +82,7 @@ impl Worker {
         let stream = self.socket_to(self.pools[pool].endpoint.address)?;
         let state = &self.pools[pool];
         let cluster = &self.clusters[state.cluster];
+        let protocol = state.protocol(&cluster.handle.config);
         let _only_slower_without = stream.set_nodelay(true);
         let _found_later_without = watch_by_kernel(&stream, &cluster.handle.config);
         let mut transport = if state.endpoint.peer {
@@ -111,16 +113,29 @@ impl Worker {
             idle_timer: None,
             last_call_ms: self.now_ms,
         };
-        let codec = Codec::h2(Config {
-            initial_stream_window: RESPONSE_WINDOW.min(self.settings.stream_window),
-            stream_queue_max: self.settings.stream_window as usize + KEPT_BYTES_MAX,
-            ..Config::client()
-        });
+        let codec = self.client_codec(protocol);
         let conn = Conn::connecting(id, transport, codec, Side::Up(up), self.now_ms);
         self.conns.insert(conn);
         self.pools[pool].conns.push(key);
         self.stats.numbers.upstream_connections.add(1);
         Ok(())
+    }
+
+    fn client_codec(&self, protocol: Protocol) -> Codec {
+        let window = RESPONSE_WINDOW.min(self.settings.stream_window);
+        let queue_max = self.settings.stream_window as usize + KEPT_BYTES_MAX;
+        match protocol {
+            Protocol::Http2 => Codec::h2(Config {
+                initial_stream_window: window,
+                stream_queue_max: queue_max,
+                ..Config::client()
+            }),
+            Protocol::Http1 => Codec::h1(gateway_h1::Config {
+                window,
+                queue_max,
+                ..gateway_h1::Config::client()
+            }),
+        }
     }
 
     /// With PINGs configured, silence on a new connection is judged like silence on an old one.

@@ -10,6 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use gateway_core::config::{Cluster, Protocol};
 use gateway_core::{ClusterHandle, Endpoint, EndpointIndex, LoadMeter};
 use rustls::ClientConfig;
 
@@ -66,6 +67,9 @@ pub(crate) struct Pool {
 /// connection that is being made before another one is begun (the default of gRPC servers is 100 and more).
 const STREAMS_EXPECTED: usize = 100;
 
+/// Connections of a pool whose endpoint takes one request at a time on each, when the cluster states no bound.
+const HTTP1_CONNECTIONS_MAX: u32 = 1024;
+
 const NO_POOL: u32 = u32::MAX;
 
 // === impl ClusterState ===
@@ -92,9 +96,22 @@ impl ClusterState {
 
 impl Pool {
     /// Whether another connection should be begun for the calls that wait.
-    pub fn should_grow(&self, usable: usize, connections_max: Option<u32>) -> bool {
-        let room = connections_max.is_none_or(|max| usable < max.max(1) as usize);
-        room && self.waiting.len() > self.connecting as usize * STREAMS_EXPECTED
+    pub fn should_grow(&self, usable: usize, config: &Cluster) -> bool {
+        let (expected, most) = match self.protocol(config) {
+            Protocol::Http2 => (STREAMS_EXPECTED, config.max_connections),
+            Protocol::Http1 => (1, config.max_connections.or(Some(HTTP1_CONNECTIONS_MAX))),
+        };
+        let room = most.is_none_or(|max| usable < max.max(1) as usize);
+        room && self.waiting.len() > self.connecting as usize * expected
+    }
+
+    /// What the endpoint speaks: gateways speak HTTP/2 to each other.
+    pub fn protocol(&self, config: &Cluster) -> Protocol {
+        if self.endpoint.peer {
+            Protocol::Http2
+        } else {
+            config.protocol
+        }
     }
 
     /// Nothing refers to it any more.

@@ -91,7 +91,8 @@ impl Worker {
             .then_some(id)
     }
 
-    fn on_streams_available(&mut self, key: usize) {
+    /// A connection has room for requests, for the first time or again.
+    pub fn on_streams_available(&mut self, key: usize) {
         let Some(up) = self.conns[key].up() else {
             return;
         };
@@ -143,6 +144,7 @@ impl Worker {
         let conn = &self.conns[key];
         let Side::Up(up) = &conn.side else { return };
         let unwanted = up.phase == UpPhase::Leaving || !self.pools[up.pool].live;
+        let unwanted = unwanted || conn.codec.is_over();
         if unwanted && conn.calls.is_empty() {
             self.kill(key, Death::Finished);
         }

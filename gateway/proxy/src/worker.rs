@@ -309,6 +309,9 @@ impl Worker {
                 if conn.wants_flush() {
                     self.mark_dirty(key);
                 }
+                if self.conns[key].is_reached() {
+                    self.on_streams_available(key);
+                }
             }
             let readable = event.is_readable() || event.is_read_closed() || event.is_error();
             if readable && !has_its_turn {
@@ -434,7 +437,7 @@ impl Worker {
         let outcome = conn.flush(self.now_ms, &mut events);
         self.on_events(key, &events, &[]);
         self.write_events = events;
-        if outcome.is_err() {
+        if outcome.is_err() && !self.read_last_words(key) {
             self.kill(key, Death::Closed);
         }
         self.resume_reading(key);

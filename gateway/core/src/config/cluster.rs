@@ -18,6 +18,9 @@ pub struct Cluster {
     /// Bound for TCP, TLS and the peer's first SETTINGS together. Default 5000.
     #[serde(default = "default_connect_timeout_ms")]
     pub connect_timeout_ms: u64,
+    /// What its endpoints speak; peers speak HTTP/2 whatever this says. Default `http2`.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// How an endpoint is chosen among those of a locality. Default `least_request`.
     #[serde(default)]
     pub lb: LoadBalancing,
@@ -38,7 +41,8 @@ pub struct Cluster {
     /// `None`: nothing is ejected.
     #[serde(default)]
     pub outlier: Option<Outlier>,
-    /// Connections for each worker and endpoint; `None`: as many as streams need.
+    /// Connections for each worker and endpoint; `None`: as many as streams need, and with HTTP/1 at
+    /// most 1024.
     #[serde(default)]
     pub max_connections: Option<u32>,
     /// Requests of a worker that may wait for a connection; the next one fails. Default 1024.
@@ -69,6 +73,17 @@ pub struct Cluster {
     /// endpoints: 500 where a rule refers to what does not exist. Default 503.
     #[serde(default)]
     pub empty_status: Option<u16>,
+}
+
+/// A version of HTTP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/2, without TLS by prior knowledge: gRPC, `kubernetes.io/h2c`.
+    #[default]
+    Http2,
+    /// HTTP/1.1: one request at a time on a connection, which is kept for the next.
+    Http1,
 }
 
 /// How an endpoint is chosen among those of a locality.

@@ -410,34 +410,34 @@ impl Connection {
         error
     }
 
-    /// What the end of the peer's bytes means for the exchange (client role): the end of a response without a length, or
-    /// a reset. `RefusedStream` says that the request may be sent elsewhere without asking anyone: none of it has left,
-    /// or it is idempotent and met a connection that the server was closing.
-    pub fn end_of_input(&mut self, events: &mut Events) {
-        let Some(live) = self.live.take() else { return };
+    /// What the end of the peer's bytes means for the exchange (client role); `failed` when it is no clean end. A
+    /// response without a length is whole. A request of which nothing has left, or which is idempotent and met a
+    /// connection that the server was closing (RFC 9112 section 9.3.1), is reset with `RefusedStream`: it may be sent
+    /// elsewhere without asking anyone. Else there is no event: the response is lost with the connection.
+    pub fn end_of_input(&mut self, failed: bool, events: &mut Events) {
         self.over = true;
+        let Some(live) = &self.live else { return };
         let (stream, token) = (live.stream, live.token);
-        if matches!(self.recv, Recv::UntilEnd | Recv::Tunnel) {
-            return events.push(Event::Data {
+        let is_reused = self.stats.streams_opened > 1;
+        let is_unheard = !live.is_answered && !self.scan.is_amid();
+        if matches!(self.recv, Recv::UntilEnd | Recv::Tunnel) && !failed {
+            events.push(Event::Data {
                 stream,
                 token,
                 range: 0..0,
                 flow_len: 0,
                 end_stream: true,
             });
-        }
-        let is_reused = self.stats.streams_opened > 1;
-        let is_stale = is_reused && live.is_idempotent && !live.is_answered && !self.scan.is_amid();
-        let code = if is_stale || !live.is_sent {
-            ErrorCode::RefusedStream
+        } else if is_unheard && (!live.is_sent || (is_reused && live.is_idempotent)) {
+            events.push(Event::Reset {
+                stream,
+                token,
+                code: ErrorCode::RefusedStream,
+                local: false,
+            });
         } else {
-            ErrorCode::InternalError
-        };
-        events.push(Event::Reset {
-            stream,
-            token,
-            code,
-            local: false,
-        });
+            return;
+        }
+        self.live = None;
     }
 }

@@ -54,8 +54,13 @@ impl Peer {
 
     /// The peer has closed.
     pub fn end(&mut self) {
+        self.end_by(false);
+    }
+
+    /// The peer has closed, or its connection has failed.
+    pub fn end_by(&mut self, failed: bool) {
         let mut events = Events::new();
-        self.connection.end_of_input(&mut events);
+        self.connection.end_of_input(failed, &mut events);
         self.note(&events, &[]);
     }
 

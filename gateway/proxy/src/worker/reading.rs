@@ -3,6 +3,8 @@
 //! A connection that has used up its share is noted once in `again` and goes on in the next turn, whatever the poll
 //! says meanwhile: a flood on one connection costs the others a bounded wait.
 
+use std::io;
+
 use gateway_h2::Events;
 
 use super::Worker;
@@ -92,7 +94,10 @@ impl Worker {
             }
             match conn.read(buffer) {
                 Read::Blocked => return,
-                Read::Ended(error) => return self.on_ended(key, &error),
+                Read::Ended(error) => {
+                    self.take_end(key, &error, events);
+                    return self.on_ended(key, &error);
+                }
                 Read::Bytes { len, more } => {
                     conn.last_read_ms = self.now_ms;
                     self.take_bytes(key, &buffer[..len], events);
@@ -106,6 +111,33 @@ impl Worker {
             conn.again = true;
             self.again.push(key);
         }
+    }
+
+    /// The end of an endpoint's bytes means something in HTTP/1.
+    fn take_end(&mut self, key: usize, error: &io::Error, events: &mut Events) {
+        let conn = &mut self.conns[key];
+        if conn.codec.is_h1() && matches!(conn.side, Side::Up(_)) {
+            let failed = error.kind() != io::ErrorKind::UnexpectedEof;
+            events.clear();
+            conn.codec.end_of_input(failed, events);
+            self.on_events(key, events, &[]);
+        }
+    }
+
+    /// Writing has failed: an endpoint of HTTP/1 may have answered before it closed, which is read first.
+    pub(super) fn read_last_words(&mut self, key: usize) -> bool {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return false;
+        };
+        let is_read = conn.read_closed && !conn.again;
+        if !conn.codec.is_h1() || !matches!(conn.side, Side::Up(_)) || is_read {
+            return false;
+        }
+        conn.give_up_writing();
+        if !std::mem::replace(&mut conn.again, true) {
+            self.again.push(key);
+        }
+        true
     }
 
     fn take_bytes(&mut self, key: usize, input: &[u8], events: &mut Events) {
