@@ -13,10 +13,11 @@ refused piece is not tried again until another one arrives of its name or of one
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.endpoint_changes import endpoint_changes
 from gateway.xds_translate import Kind, Piece, PieceId
 
 MAKE_ORDER = (
@@ -133,32 +134,47 @@ class Assembly:
         for piece_id, piece in self.in_force.items():
             # Endpoints are needed by nobody, but a cluster that is kept keeps its own.
             if piece_id.kind is Kind.ENDPOINTS and piece_id not in target:
-                cluster = PieceId(Kind.CLUSTERS, piece_id.name)
+                cluster = PieceId(Kind.CLUSTERS, piece_id.cluster)
                 if cluster in target and cluster not in self.wanted:
                     target[piece_id] = piece
 
 
-def document(change: Change, *, version: str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What the core is told, and for each entry of each list the pieces that it was made of."""
+
+    body: dict[str, Any]
+    owners: Mapping[str, Sequence[tuple[Piece, ...]]]
+
+    def culprits(self, path: str) -> tuple[tuple[Piece, ...], str]:
+        """The pieces that a refusal by the core is about, and the path inside them.
+
+        The core's paths are ``LIST[INDEX].field`` in the update, or ``LIST(NAME).field`` for a
+        piece that the update does not carry: an assembled update breaks none, so nobody is to
+        blame for such a path.
+        """
+        head, _, rest = path.partition(".")
+        list_name, _, index_text = head.partition("[")
+        if not index_text.endswith("]") or not index_text[:-1].isdigit():
+            return (), path
+        owners = self.owners.get(list_name, ())
+        index = int(index_text[:-1])
+        return (owners[index], rest) if index < len(owners) else ((), path)
+
+
+def update_for(change: Change, in_force: Pieces, *, version: str) -> Update:
     """The core's update for ``change``: insert or replace by name, and remove."""
+    endpoints = endpoint_changes(in_force, change.upserts, change.removed)
+    owners: dict[str, Sequence[tuple[Piece, ...]]] = dict(endpoints.owners)
     body: dict[str, Any] = {"version": version, "full": False}
     for kind in MAKE_ORDER:
-        body[kind] = [piece.body for piece in change.upserts if piece.id.kind is kind]
-    body["removed"] = {
+        if kind is not Kind.ENDPOINTS:
+            pieces = [piece for piece in change.upserts if piece.id.kind is kind]
+            body[kind] = [piece.body for piece in pieces]
+            owners[kind] = [(piece,) for piece in pieces]
+    body |= {"endpoints": endpoints.sets, "endpoint_deltas": endpoints.deltas}
+    removed = {
         kind: [gone.name for gone in change.removed if gone.kind is kind] for kind in MAKE_ORDER
     }
-    return body
-
-
-def culprit(change: Change, path: str) -> tuple[Piece, str] | None:
-    """The piece that a refusal by the core is about, and the path inside it.
-
-    The core's paths are ``KIND[INDEX].field`` in the update, or ``KIND(NAME).field`` for a piece
-    that the update does not carry: an assembled update breaks none, so such a path has no culprit.
-    """
-    head, _, rest = path.partition(".")
-    kind_text, _, index_text = head.partition("[")
-    if not index_text.endswith("]") or not index_text[:-1].isdigit():
-        return None
-    pieces = [piece for piece in change.upserts if piece.id.kind == kind_text]
-    index = int(index_text[:-1])
-    return (pieces[index], rest) if index < len(pieces) else None
+    body["removed"] = removed | {Kind.ENDPOINTS: endpoints.emptied}
+    return Update(body, owners)

@@ -41,15 +41,19 @@ class Target:
 
 def targets(in_force: Mapping[PieceId, Piece]) -> dict[Target, HealthPlan]:
     """What is to be checked, given the configuration in force."""
+    plans = {
+        piece_id.name: piece.health
+        for piece_id, piece in in_force.items()
+        if piece_id.kind is Kind.CLUSTERS and piece.health is not None
+    }
     found: dict[Target, HealthPlan] = {}
     for piece_id, piece in in_force.items():
-        endpoints = in_force.get(PieceId(Kind.ENDPOINTS, piece_id.name))
-        if piece_id.kind is not Kind.CLUSTERS or piece.health is None or endpoints is None:
+        if piece_id.kind is not Kind.ENDPOINTS or (plan := plans.get(piece_id.cluster)) is None:
             continue
-        for locality in endpoints.body["localities"]:
+        for locality in piece.body["localities"]:
             for endpoint in locality["endpoints"]:
                 if not endpoint["peer"]:
-                    found[Target(piece_id.name, endpoint["address"])] = piece.health
+                    found[Target(piece_id.cluster, endpoint["address"])] = plan
     return found
 
 

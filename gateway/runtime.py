@@ -19,7 +19,7 @@ from typing import Protocol
 
 from envoy.service.discovery.v3 import discovery_pb2
 
-from gateway.assembly import Assembly, Change, culprit, document
+from gateway.assembly import Assembly, Change, Update, update_for
 from gateway.errors import SnapshotRejected
 from gateway.xds_translate import Kind, Piece, PieceId, UnsupportedFieldError, translate
 
@@ -146,7 +146,9 @@ class Runtime:
         async with self._lock:
             if any(self.listeners.values()):
                 before = dict(self.listeners)
-                await self._apply(Change((), ()))
+                nothing = Change((), ())
+                update = update_for(nothing, self.in_force, version=str(self.version + 1))
+                await self._apply(nothing, update)
                 if self.listeners != before:
                     self.on_change()
 
@@ -184,6 +186,9 @@ class Runtime:
     def _translate(self, kind: Kind, resource: discovery_pb2.Resource) -> Piece | None:
         piece_id = PieceId(kind, resource.name)
         self._untranslated.pop(piece_id, None)
+        known = self.assembly.wanted.get(piece_id)
+        if known is not None and known.origin is not None and known.origin == resource:
+            return known
         try:
             piece = translate(kind, resource.name, resource.resource)
             piece = piece if self.has_identity else _without_identity(piece)
@@ -195,18 +200,19 @@ class Runtime:
     async def _settle(self) -> None:
         """Bring the core to what is wanted, leaving out what it refuses, one piece a round."""
         while change := self.assembly.change_to(self.assembly.target()):
+            update = update_for(change, self.in_force, version=str(self.version + 1))
             try:
-                await self._apply(change)
+                await self._apply(change, update)
             except SnapshotRejected as rejection:
-                self._leave_out(change, rejection)
+                self._leave_out(change, update, rejection)
                 continue
             self.assembly.applied(change)
             self.on_change()
             return  # the target is reached: nothing that could change it has happened since
 
-    async def _apply(self, change: Change) -> None:
-        update = json.dumps(document(change, version=str(self.version + 1))).encode()
-        reply = json.loads(await asyncio.to_thread(self.core.apply, update))
+    async def _apply(self, change: Change, update: Update) -> None:
+        encoded = json.dumps(update.body).encode()
+        reply = json.loads(await asyncio.to_thread(self.core.apply, encoded))
         self.version += 1
         self.listeners = {entry["name"]: entry["error"] for entry in reply["listeners"]}
         log.debug(
@@ -218,10 +224,10 @@ class Runtime:
             },
         )
 
-    def _leave_out(self, change: Change, rejection: SnapshotRejected) -> None:
-        found = culprit(change, rejection.path)
-        guilty = [(found[0], found[1])] if found else [(p, rejection.path) for p in change.upserts]
-        for piece, path in guilty:
+    def _leave_out(self, change: Change, update: Update, rejection: SnapshotRejected) -> None:
+        found, path = update.culprits(rejection.path)
+        guilty = found or change.upserts
+        for piece in guilty:
             message = f"{path}: {rejection.message}" if path else rejection.message
             self.assembly.refuse(piece, message)
             log.error("resource refused", extra={"resource": str(piece.id), "why": message})

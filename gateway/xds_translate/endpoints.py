@@ -1,7 +1,7 @@
 """Endpoints: ``envoy.config.endpoint.v3.ClusterLoadAssignment``.
 
 Decides: how a locality of xDS is a member cluster here: the endpoints' own metadata names it, else
-the locality's zone does.
+the locality's zone does. A resource is a whole set or a shard of one, by its name.
 Leaves to others: balancing (the core).
 Invariants: addresses are IP addresses with ports; a locality without endpoints is left out.
 """
@@ -53,10 +53,11 @@ def translate_endpoints(assignment: endpoint_pb2.ClusterLoadAssignment) -> Piece
         for index, locality in enumerate(assignment.endpoints)
         if locality.lb_endpoints
     ]
+    piece_id = PieceId(Kind.ENDPOINTS, assignment.cluster_name)
     return Piece(
-        PieceId(Kind.ENDPOINTS, assignment.cluster_name),
-        {"cluster": assignment.cluster_name, "localities": localities},
-        needs=frozenset({PieceId(Kind.CLUSTERS, assignment.cluster_name)}),
+        piece_id,
+        {"cluster": piece_id.cluster, "localities": localities},
+        needs=frozenset({PieceId(Kind.CLUSTERS, piece_id.cluster)}),
     )
 
 

@@ -27,11 +27,23 @@ class Kind(StrEnum):
     __hash__ = str.__hash__  # an enum's own is Python code, and pieces are looked up by the million
 
 
+SHARD_MARK = "#"
+"""Between the name of a cluster and the number of a shard of its endpoints: ``NAME#3.64`` is number
+3 of 64. Our agent cuts large sets so, for gateways alone: one endpoint that changes then costs its
+shard."""
+
+
 class PieceId(NamedTuple):
-    """Kind and name; an endpoint set goes by its cluster's name."""
+    """Kind and name; a set of endpoints goes by its cluster's name, a part by that and a number."""
 
     kind: Kind
     name: str
+
+    @property
+    def cluster(self) -> str:
+        """The cluster whose endpoints these are."""
+        name, mark, number = self.name.rpartition(SHARD_MARK)
+        return name if mark and number.replace(".", "", 1).isdigit() else self.name
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"

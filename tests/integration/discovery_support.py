@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from operator import itemgetter
 from typing import Any
 
 from federation.model.snapshot import (
@@ -48,6 +49,22 @@ async def eventually(condition: Callable[[], Any | Awaitable[Any]], what: str = 
     raise AssertionError(what)
 
 
+def _changed(known: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
+    """A set of endpoints after a delta, as the core has it."""
+    key = itemgetter("cluster_id", "region", "priority")
+    out = {*delta["removed"]}
+    out |= {it["address"] for place in delta["localities"] for it in place["endpoints"]}
+    places = {
+        key(place): place
+        | {"endpoints": [it for it in place["endpoints"] if it["address"] not in out]}
+        for place in known["localities"]
+    }
+    for place in delta["localities"]:
+        kept = places.get(key(place), {"endpoints": []})["endpoints"]
+        places[key(place)] = place | {"endpoints": [*kept, *place["endpoints"]]}
+    return {"cluster": known["cluster"], "localities": list(places.values())}
+
+
 class PaperCore:
     """Keeps the configuration it is given."""
 
@@ -71,6 +88,9 @@ class PaperCore:
                 state[kind][entry[key]] = entry
             for name in document["removed"][kind]:
                 state[kind].pop(name, None)
+        for delta in document["endpoint_deltas"]:
+            known = state["endpoints"][delta["cluster"]]
+            state["endpoints"][delta["cluster"]] = _changed(known, delta)
         self._check(document, state)
         self.state = state
         self.updates.append(document)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.assembly import Assembly, culprit, document
+from gateway.assembly import Assembly, update_for
 from gateway.xds_translate import Kind, Piece, PieceId
 
 CLUSTER, TABLE = PieceId(Kind.CLUSTERS, "c"), PieceId(Kind.ROUTE_TABLES, "t")
@@ -97,14 +97,14 @@ def test_the_core_is_told_by_name_and_its_refusals_find_their_piece() -> None:
     assembly = Assembly()
     assembly.want([piece(Kind.CLUSTERS, "c"), piece(Kind.CLUSTERS, "b")])
     change = assembly.change_to(assembly.target())
-    update = document(change, version="7")
-    assert [entry["name"] for entry in update["clusters"]] == ["b", "c"]
-    assert culprit(change, "clusters[1].outlier.max_ejection_percent") == (
-        assembly.wanted[CLUSTER],
+    update = update_for(change, assembly.in_force, version="7")
+    assert [entry["name"] for entry in update.body["clusters"]] == ["b", "c"]
+    assert update.culprits("clusters[1].outlier.max_ejection_percent") == (
+        (assembly.wanted[CLUSTER],),
         "outlier.max_ejection_percent",
     )
-    assert culprit(change, "listeners(public).route_table") is None
-    assert culprit(change, "clusters[9]") is None
+    for nobodys in ("listeners(public).route_table", "clusters[9]"):
+        assert update.culprits(nobodys) == ((), nobodys)
 
 
 NAMES = st.sampled_from("abc")
