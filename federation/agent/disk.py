@@ -41,13 +41,16 @@ class StateDir:
     def __repr__(self) -> str:
         return f"StateDir({self._path}, {'locked' if self._lock is not None else 'closed'})"
 
-    def open(self) -> str:
-        """Create and lock the directory; returns the agent's identity. Raises StateDirError."""
+    def open(self, instance: str | None = None) -> str:
+        """Create and lock the directory; returns the agent's identity. Raises StateDirError.
+
+        The identity is ``instance`` if that is known, else the one of before, else a fresh one.
+        """
         try:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self._path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return self._instance()
+            return self._instance(instance)
         except BlockingIOError as error:
             self.close()
             raise StateDirError(
@@ -64,11 +67,12 @@ class StateDir:
             os.close(self._lock)
             self._lock = None
 
-    def _instance(self) -> str:
+    def _instance(self, given: str | None) -> str:
         path = self._path / "instance"
-        if path.exists() and (known := path.read_text().strip()):
+        known = path.read_text().strip() if path.exists() else ""
+        if known and given in (None, known):
             return known
-        fresh = uuid.uuid4().hex
+        fresh = given or uuid.uuid4().hex
         self._replace(path, fresh.encode())
         return fresh
 

@@ -86,7 +86,7 @@ class Agent:
         Raises ``NameTakenError`` when another instance owns the cluster's name, and
         ``StateDirError`` when the state directory cannot be used.
         """
-        instance = self._disk.open()
+        instance = self._disk.open(self._settings.instance)
         try:
             self._inputs.recall()
             await self._run_loops(self._loops(instance))

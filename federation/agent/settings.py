@@ -24,6 +24,10 @@ class AgentSettings:
     """Where the agent's identity and its last good state stay over restarts. Holds secrets of the
     cluster: only its owner may read it."""
 
+    instance: str | None = None
+    """Identity under which the name is claimed, where the cluster itself has one that outlives the
+    state directory; ``None`` keeps one there."""
+
     version: str = "unknown"
     """Shown in the heartbeat."""
 

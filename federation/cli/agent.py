@@ -198,6 +198,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
                 region=Region(options.region),
                 state_dir=options.state_dir,
                 version=_version(),
+                instance=ports.instance,
                 peer_dial=options.peer_dial,
                 compile=compiling,
             ),

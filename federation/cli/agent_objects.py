@@ -53,10 +53,11 @@ def source_options(text: str, *, kubeconfig: Path | None, context: str | None) -
 
 @dataclass(frozen=True, slots=True)
 class ObjectPorts:
-    """The two sides of a cluster's objects."""
+    """The two sides of a cluster's objects; ``instance`` is the cluster's own identity, if any."""
 
     source: ObjectSource
     statuses: StatusSink
+    instance: str | None = None
 
 
 @asynccontextmanager
@@ -76,6 +77,7 @@ async def opened(
         KubeconfigError,
         KubernetesSource,
         KubernetesStatusSink,
+        cluster_uid,
         connected,
     )
     from federation.adapters.universal import UniversalSource, UniversalStatusSink
@@ -91,6 +93,7 @@ async def opened(
             try:
                 async with connected(settings) as connection:
                     sink = KubernetesStatusSink(connection, clock, controller=controller)
-                    yield ObjectPorts(KubernetesSource(connection), sink)
+                    uid = await cluster_uid(connection)
+                    yield ObjectPorts(KubernetesSource(connection), sink, uid)
             except KubeconfigError as error:
                 raise CommandError(str(error), ExitCode.USAGE) from error

@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pytest
 from tests.native.support import Backend, channel
 from tests.testkit import namespace
 from tests.testkit.etcd import running_etcd
-from tests.testkit.federation import FEDCTL, Federation, conditions, process, until
+from tests.testkit.federation import FEDCTL, Federation, Process, conditions, process, until
 from tests.testkit.kubernetes import KubernetesServer, install_released_crds_now
 from tests.testkit.ports import free_port
 
@@ -90,7 +90,24 @@ class Cluster:
     """The running cluster."""
 
     kubernetes: KubernetesServer
+    federation: Federation
     port: int
+    xds: str
+    agent: Process = field(init=False)
+
+    def start_agent(self, state: Path) -> contextlib.AbstractContextManager[Process]:
+        """An agent with the rights of its own account, and no others."""
+        for manifest in (BASE_MANIFESTS / "namespace.yaml", BASE_MANIFESTS / "agent" / "rbac.yaml"):
+            self.kubectl("apply", "-f", str(manifest))
+        token = self.kubectl("create", "token", "federation-agent", "-n", "federation-system")
+        kubeconfig = self.kubernetes.write_kubeconfig("agent", token.strip())
+        options = (
+            *("agent", "--cluster", CLUSTER, "--region", "us-west-1", "--xds", self.xds),
+            *("--source", "kubernetes", "--kubeconfig", str(kubeconfig)),
+            *("--state-dir", str(state)),
+        )
+        log = state.with_suffix(".log")
+        return process(log, *FEDCTL, *self.federation.options, *options)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """One command of kubectl, which must succeed."""
@@ -129,30 +146,20 @@ def cluster(own_kubernetes: KubernetesServer, tmp_path: Path) -> Iterator[Cluste
             backend = Backend(name).start(POD_PORT, host=address)
             stack.callback(backend.stop)
         federation = Federation(stack.enter_context(running_etcd()).endpoint, tmp_path)
-        found = Cluster(own_kubernetes, port)
+        found = Cluster(own_kubernetes, federation, port, xds)
         services = "".join(SERVICE.format(name=name, address=PODS[name]) for name in PODS)
         found.kubectl("apply", "-f", "-", stdin=BASE.format(port=port) + services)
-        # With the rights of its own account, and no others.
-        for manifest in (BASE_MANIFESTS / "namespace.yaml", BASE_MANIFESTS / "agent" / "rbac.yaml"):
-            found.kubectl("apply", "-f", str(manifest))
-        token = found.kubectl("create", "token", "federation-agent", "-n", "federation-system")
-        kubeconfig = own_kubernetes.write_kubeconfig("agent", token.strip())
-        agent = (
-            *(*FEDCTL, *federation.options, "agent", "--cluster", CLUSTER, "--region", "us-west-1"),
-            *("--source", "kubernetes", "--kubeconfig", str(kubeconfig)),
-            *("--xds", xds, "--state-dir", str(tmp_path / "agent")),
-        )
         gateway = (
             *("-m", "gateway", "--name", "gw-1", "--cluster", CLUSTER, "--agent", xds),
             *("--state-dir", str(tmp_path / "gateway"), "--address", "127.0.0.1"),
         )
         resolver = (*FEDCTL, *federation.options, "resolver", "--name", "resolver-1")
         stack.enter_context(process(tmp_path / "resolver.log", *resolver))
-        seen = stack.enter_context(process(tmp_path / "agent.log", *agent))
+        found.agent = stack.enter_context(found.start_agent(tmp_path / "agent"))
         stack.enter_context(process(tmp_path / "gateway.log", *gateway)).says("gateway started")
-        until(lambda: found.call() == "blue", seen.output)
+        until(lambda: found.call() == "blue", found.agent.output)
         yield found
-        assert "403" not in seen.output(), seen.output()
+        assert "403" not in found.agent.output(), found.agent.output()
 
 
 def test_weights_follow_a_json_patch(cluster: Cluster) -> None:
@@ -188,3 +195,15 @@ def test_traffic_goes_on_while_the_api_server_is_away(cluster: Cluster) -> None:
     cluster.kubernetes.start_api()
     cluster.kubectl("delete", "endpointslice", "blue-1", "-n", "app")
     until(lambda: cluster.call() == "", cluster.call)
+
+
+def test_an_agent_without_its_state_is_still_this_clusters(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """A Pod that starts elsewhere has no state directory, and the same name."""
+    cluster.agent.command.kill()
+    cluster.agent.command.wait()
+    with cluster.start_agent(tmp_path / "elsewhere") as again:
+        again.says("heartbeat is present")
+        cluster.kubectl("delete", "endpointslice", "blue-1", "-n", "app")
+        until(lambda: cluster.call() == "", again.output)

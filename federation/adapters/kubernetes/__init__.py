@@ -6,6 +6,7 @@ from federation.adapters.kubernetes.connection import (
     KubeconfigError,
     connected,
 )
+from federation.adapters.kubernetes.identity import cluster_uid
 from federation.adapters.kubernetes.source import KubernetesSource, KubernetesSourceSettings
 from federation.adapters.kubernetes.statuses import KubernetesStatusSink
 
@@ -16,5 +17,6 @@ __all__ = [
     "KubernetesSource",
     "KubernetesSourceSettings",
     "KubernetesStatusSink",
+    "cluster_uid",
     "connected",
 ]
