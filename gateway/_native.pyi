@@ -44,16 +44,17 @@ class Core:
     def take_limit_demand(self, keys_max: int) -> bytes:
         """Take what was asked of global rate limits, a JSON list.
 
-        An entry is ``{"name", "passed", "refused", "keys": [[key, passed, refused], ...]}``: the
-        limit's totals, and for each key what came since the last call, most first, at most
-        ``keys_max`` keys.
+        An entry is ``{"name", "requests", "has_share", "passed", "refused", "keys": [[key, passed,
+        refused], ...]}``: the limit, whether a share was set, its totals, and for each key what
+        came since the last call, most first, at most ``keys_max`` keys.
         """
 
     def set_limit_shares(self, shares: bytes) -> None:
         """Set this gateway's shares of global rate limits, a JSON list.
 
-        An entry is ``{"limit", "share_per_million", "keys": {key: share_per_million}}``; limits
-        that are not there are passed over. Raise ``ValueError`` when it is not of this form.
+        An entry is ``{"limit", "share_per_million", "keys": {key: share_per_million}}``; without a
+        share those in force are confirmed. Limits that are not there are passed over. Raise
+        ``ValueError`` when it is not of this form.
         """
 
     def drain(self, grace_ms: int) -> None:

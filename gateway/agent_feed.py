@@ -2,7 +2,8 @@
 
 Decides: what a gateway serves when it starts: the last good configuration if there is one, until
 the agent has sent a complete one; and how it says so.
-Leaves to others: the stream (``xds_client``), the file (``last_good``).
+Leaves to others: the stream (``xds_client``), the file (``last_good``), shares of rate limits
+(``quota``).
 Invariants: a file that cannot be used never keeps the gateway from starting.
 """
 
@@ -13,6 +14,7 @@ import logging
 import time
 
 from gateway import last_good
+from gateway.quota import QuotaClient
 from gateway.runtime import Runtime
 from gateway.settings import GatewaySettings
 from gateway.shell import FeedState
@@ -31,6 +33,7 @@ class AgentFeed:
         self._settings = settings
         self._runtime = runtime
         self._client = XdsClient(settings, runtime, on_synced=self._synced)
+        self._quota = QuotaClient(settings, runtime.core)
         self._writer = last_good.LastGoodWriter(
             settings.state_dir, lambda: held_resources(self._runtime), cluster=settings.cluster
         )
@@ -65,10 +68,12 @@ class AgentFeed:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._client.run())
             group.create_task(self._writer.run())
+            group.create_task(self._quota.run())
 
     async def leave(self) -> None:
         """Take leave of the agent, so that it advertises this gateway no longer."""
         await self._client.leave()
+        await self._quota.leave()
 
     def changed(self) -> None:
         """Have the file written, once the agent has confirmed a complete configuration.
@@ -88,7 +93,8 @@ class AgentFeed:
         contact = self._client.contact
         heard_at = contact.last_heard_at or self._confirmed_at
         age_s = None if heard_at is None else round(time.time() - heard_at, 3)
-        why = "; ".join(text for text in (contact.error, self._writer.error) if text) or None
+        reasons = (contact.error, self._writer.error, self._quota.why)
+        why = "; ".join(text for text in reasons if text) or None
         if contact.synced:
             return FeedState(State.IN_SYNC, 0.0, why)
         if self._ever_synced:

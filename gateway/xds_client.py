@@ -97,7 +97,7 @@ class XdsClient:
         """One connection, until it ends. Raises ``AgentAway`` if it never worked."""
         if self.leaving:
             return
-        async with _channel(self.settings) as channel:
+        async with agent_channel(self.settings) as channel:
             call: Call = channel.stream_stream(
                 METHOD,
                 request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
@@ -131,7 +131,8 @@ class XdsClient:
         self.contact.last_heard_at = time.time()
 
 
-def _channel(settings: GatewaySettings) -> grpc.aio.Channel:
+def agent_channel(settings: GatewaySettings) -> grpc.aio.Channel:
+    """A connection to the agent. Raises ``AgentAway`` when its TLS files cannot be read."""
     options = [
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         # An agent that vanished without a FIN is noticed and the stream ended.

@@ -165,16 +165,21 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     """Wire the agent to its adapters and run it until cancelled."""
     from federation.adapters.clock import SystemClock
     from federation.agent import Agent, AgentSettings
+    from federation.cli.agent_limits import FIRST_SHARE_PPM, beside_discovery, divide_limits
     from federation.cli.agent_names import answer_names
     from federation.derive.compile import CompileSettings, spiffe_id
     from federation.discovery import DiscoveryServer, DiscoverySettings
     from federation.model.base import ClusterId, Region
     from federation.model.snapshot import Snapshot
+    from federation.quota import QuotaService, QuotaSettings
     from federation.wire.etcd_keys import Keys
     from federation.wire.xds import Renderer
 
     keys, clock, cluster = Keys(prefix), SystemClock(), ClusterId(options.cluster)
-    compiling = CompileSettings(gateway_classes=options.gateway_classes)
+    compiling = CompileSettings(
+        gateway_classes=options.gateway_classes, first_share_ppm=FIRST_SHARE_PPM
+    )
+    quota = QuotaService(QuotaSettings())
     discovery: DiscoveryServer[Snapshot] = DiscoveryServer(
         DiscoverySettings(
             cluster=cluster,
@@ -182,6 +187,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
             tls=_tls_files(options.xds_tls, own=spiffe_id(compiling.trust_domain, cluster)),
         ),
         render=Renderer(),
+        beside=[beside_discovery(quota)],
     )
     objects = opened(
         options.source,
@@ -212,7 +218,10 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         )
         await discovery.start()
         try:
-            async with answer_names(subject.routing, options.dns):
+            async with (
+                answer_names(subject.routing, options.dns),
+                divide_limits(quota, subject),
+            ):
                 await subject.run()
         finally:
             await discovery.stop()

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import Message
 
 from federation.aio import Latest
 from federation.discovery.catalog import Catalog, Sealer
@@ -56,8 +57,19 @@ class _Client:
     node: NodeIdentity | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SideService:
+    """A method of another service on the same port, for the same clients."""
+
+    service: str
+    method: str
+    serve: Callable[[Any, Any], Awaitable[None]]
+    request: type[Message]
+    response: type[Message]
+
+
 class DiscoveryServer(Generic[S]):
-    """Serves the newest published snapshot to every connected node.
+    """Serves the newest published snapshot to every connected node, and ``beside`` to the same.
 
     ``publish`` and ``acks`` belong to the event loop that ``start`` ran on.
     """
@@ -67,8 +79,10 @@ class DiscoveryServer(Generic[S]):
         settings: DiscoverySettings,
         *,
         render: Callable[[S, NodeView], XdsResources],
+        beside: Sequence[SideService] = (),
     ) -> None:
         self._settings = settings
+        self._beside = tuple(beside)
         self._render = render
         self._generation = 0
         self._snapshot: S | None = None
@@ -107,7 +121,10 @@ class DiscoveryServer(Generic[S]):
             response_serializer=discovery_pb2.DeltaDiscoveryResponse.SerializeToString,
         )
         server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),)
+            (
+                grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),
+                *(self._handlers(side) for side in self._beside),
+            )
         )
         host = settings.address.rpartition(":")[0]
         try:
@@ -144,12 +161,27 @@ class DiscoveryServer(Generic[S]):
         self._tell_acks()
         return self._generation
 
-    # One stream.
+    def _handlers(self, side: SideService) -> grpc.GenericRpcHandler:
+        async def admitted(requests: object, context: _Context) -> None:
+            await self._refuse_strangers(context)
+            await side.serve(requests, context)
 
-    async def _serve(self, _requests: object, context: _Context) -> None:
+        handler = grpc.stream_stream_rpc_method_handler(
+            admitted,
+            request_deserializer=side.request.FromString,
+            response_serializer=side.response.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(side.service, {side.method: handler})
+
+    async def _refuse_strangers(self, context: _Context) -> None:
         if (stranger := _stranger(context, self._settings.tls)) is not None:
             log.warning("xds stream refused", extra={"peer": context.peer(), "why": stranger})
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, stranger)
+
+    # One stream.
+
+    async def _serve(self, _requests: object, context: _Context) -> None:
+        await self._refuse_strangers(context)
         if len(self._clients) >= self._settings.streams_max:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -125,6 +125,12 @@ class PaperCore:
     def set_health(self, cluster: str, address: str, healthy: bool) -> None:
         self.health[cluster, address] = healthy
 
+    def take_limit_demand(self, keys_max: int) -> bytes:
+        return b"[]"
+
+    def set_limit_shares(self, shares: bytes) -> None:
+        raise AssertionError("there are no limits")
+
     def drain(self, grace_ms: int) -> None:
         self.draining = True
 

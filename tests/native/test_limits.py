@@ -175,5 +175,7 @@ def test_shares_of_a_global_limit_are_set_and_last() -> None:
             found = summary(driver)
             assert found["share_per_million"] == 200_000
             assert 0 <= found["share_age_ms"] < 15_000
-        with pytest.raises(ValueError, match="shares: missing field"):
-            driver.set_limit_shares([{"limit": "x"}])
+        with pytest.raises(ValueError, match="shares: unknown field"):
+            driver.set_limit_shares([share | {"part": 1}])
+        with pytest.raises(ValueError, match="key `one`"):
+            driver.set_limit_shares([share | {"keys": {"one": 1}}])

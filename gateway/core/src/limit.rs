@@ -167,6 +167,14 @@ impl RateLimit {
             .store(now_ms.saturating_add(1), Ordering::Relaxed);
     }
 
+    /// The shares in force are those that [`Self::set_share`] would set now.
+    pub fn confirm_share(&self, now_ms: u64) {
+        if self.share_set_ms.load(Ordering::Relaxed) > 0 {
+            self.share_set_ms
+                .store(now_ms.saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
     /// Of a `global` limit with `distinct` headers: what was asked for by key since the last time,
     /// most first. At most `max` keys; what the others asked for is forgotten.
     #[must_use]

@@ -20,9 +20,9 @@ use crate::worker::Worker;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Share {
     limit: Name,
-    /// In millionths of the limit.
-    #[serde(rename = "share_per_million")]
-    per_million: u32,
+    /// In millionths of the limit; `None`: the shares stay as they are, and are as good as new.
+    #[serde(rename = "share_per_million", default)]
+    per_million: Option<u32>,
     /// Of keys that have another share.
     #[serde(default)]
     keys: HashMap<String, u32>,
@@ -69,6 +69,8 @@ pub(crate) fn demand(snapshot: &Snapshot, keys_max: usize) -> Value {
             .map(|it| json!([format!("{:016x}", it.key), it.passed, it.refused]));
         json!({
             "name": &*limit.config().name,
+            "requests": limit.config().requests,
+            "has_share": limit.share_age_ms(0).is_some(),
             "passed": demand.passed,
             "refused": demand.refused,
             "keys": keys.collect::<Vec<_>>(),
@@ -98,7 +100,10 @@ pub(crate) fn set(snapshot: &Snapshot, message: &[u8], now_ms: u64) -> Result<()
             .iter()
             .filter(|limit| limit.config().name == share.limit);
         for limit in named {
-            limit.set_share(share.per_million, &keys, now_ms);
+            match share.per_million {
+                Some(per_million) => limit.set_share(per_million, &keys, now_ms),
+                None => limit.confirm_share(now_ms),
+            }
         }
     }
     Ok(())

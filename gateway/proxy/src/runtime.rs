@@ -194,15 +194,15 @@ impl Runtime {
         Ok(())
     }
 
-    /// What was asked of global rate limits, as JSON: a list of `{"name", "passed", "refused"}` (totals) and `"keys"`, a
-    /// list of `[key, passed, refused]` since the last call, most first, at most `keys_max` of each limit.
+    /// What was asked of global rate limits, as JSON: a list of `{"name", "requests", "has_share", "passed", "refused"}`
+    /// (totals) and `"keys"`, a list of `[key, passed, refused]` since the last call, most first, at most `keys_max` of each limit.
     #[must_use]
     pub fn take_limit_demand(&self, keys_max: usize) -> Value {
         limits::demand(&self.snapshot(), keys_max)
     }
 
     /// Sets this gateway's shares of global rate limits: JSON, a list of `{"limit", "share_per_million", "keys": {key:
-    /// per million}}`. A limit that is not there is passed over.
+    /// per million}}`; without a share those in force are confirmed. A limit that is not there is passed over.
     ///
     /// # Errors
     /// When the message is not of this form.

@@ -107,6 +107,7 @@ fn a_call_is_counted_by_all_limits_or_none() {
 fn a_global_limit_goes_on_with_its_last_share() {
     let limit = limit(&json!({"requests": 40, "global": true, "first_share_per_million": 250_000}));
     let all = headers([]);
+    limit.confirm_share(4);
     assert_eq!(limit.share_age_ms(5), None);
     assert_eq!(passes(&limit, &all, 1), 10);
     limit.set_share(500_000, &[], 1_000);
@@ -117,6 +118,8 @@ fn a_global_limit_goes_on_with_its_last_share() {
         "nobody set it for an hour"
     );
     assert_eq!(limit.share_age_ms(3_600_000), Some(3_599_000));
+    limit.confirm_share(3_600_000);
+    assert_eq!(limit.share_age_ms(3_600_001), Some(1));
     limit.set_share(0, &[], 3_700_000);
     assert_eq!(
         pass(&[Arc::clone(&limit)], &all, 3_700_000)

@@ -1,0 +1,66 @@
+"""Shared rate limits of an agent: its newest routing tells the service what to divide.
+
+Decides: a gateway's share before it is told one, and where the service stands: beside xDS.
+Leaves to others: dividing (``quota``), the port and who is let in (``discovery``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+
+from envoy.service.rate_limit_quota.v3 import rlqs_pb2
+
+from federation.agent import Agent
+from federation.aio import cancel_and_wait, supervised
+from federation.discovery import SideService
+from federation.quota import QuotaService
+from federation.wire import rlqs
+
+log = logging.getLogger("federation.quota")
+
+FIRST_SHARE_PPM = 250_000
+"""A gateway that starts while its agent is away knows of no share. A cluster has a few gateways: a
+quarter neither opens the limit nor closes it."""
+
+
+def beside_discovery(quota: QuotaService) -> SideService:
+    """The service as the xDS server serves it."""
+    return SideService(
+        service=rlqs.SERVICE,
+        method=rlqs.METHOD,
+        serve=quota.serve,
+        request=rlqs_pb2.RateLimitQuotaUsageReports,
+        response=rlqs_pb2.RateLimitQuotaResponse,
+    )
+
+
+@asynccontextmanager
+async def divide_limits(quota: QuotaService, agent: Agent) -> AsyncGenerator[None, None]:
+    """Divide the limits that ``agent`` serves, until left."""
+
+    async def follow() -> None:
+        async with aclosing(agent.routing.changes()) as routings:
+            async for routing in routings:
+                quota.set_limits(rlqs.shared_limits(routing.compiled.snapshot))
+
+    loops = {"quota": quota.run, "quota limits": follow}
+    tasks = [
+        asyncio.create_task(supervised(name, loop, on_failure=_report), name=name)
+        for name, loop in loops.items()
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            await cancel_and_wait(task)
+
+
+def _report(name: str, failure: Exception, wait_s: float) -> None:
+    log.error(
+        "dividing rate limits failed and starts again",
+        extra={"loop": name, "wait_s": wait_s},
+        exc_info=failure,
+    )

@@ -1,0 +1,189 @@
+"""The book of one cluster's shared limits: what each gateway was asked for, what it may let pass.
+
+Decides: when a gateway still counts, how demand fades, which keys are named.
+Leaves to others: the arithmetic of shares (``derive.quota``), streams and time (``service``).
+Invariants: the shares of all gateways, those that vanished among them, are never more than the
+cluster's part of a limit; it names ``keys_max`` keys of each limit, and those that a gateway that
+vanished may go on with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from federation.derive.quota import divide, settle
+from federation.model.quota import Assignment, Bucket, SharedLimit, Usage
+from federation.quota.settings import QuotaSettings
+
+_MILLI = 1_000
+
+
+@dataclass(slots=True)
+class _Demand:
+    """Calls a second at a moment."""
+
+    rate: float
+    at_s: float
+
+    def faded(self, now_s: float, half_life_s: float) -> float:
+        return float(self.rate * 0.5 ** (max(0.0, now_s - self.at_s) / half_life_s))
+
+
+@dataclass(slots=True)
+class _Gateway:
+    """``gone_s``: when it vanished. ``told`` is what it was told last."""
+
+    gone_s: float | None = None
+    demand: dict[Bucket, _Demand] = field(default_factory=dict)
+    shares: dict[Bucket, int] = field(default_factory=dict)
+    told: dict[Bucket, int] = field(default_factory=dict)
+
+
+class Ledger:
+    """Owned by one task; told the time."""
+
+    def __init__(self, settings: QuotaSettings) -> None:
+        self._settings = settings
+        self._limits: Mapping[str, SharedLimit] = {}
+        self._gateways: dict[str, _Gateway] = {}
+        self._parts: Mapping[Bucket, int] | None = None
+
+    def __repr__(self) -> str:
+        return f"Ledger(limits={len(self._limits)}, gateways={sorted(self._gateways)})"
+
+    @property
+    def limits(self) -> Mapping[str, SharedLimit]:
+        """What is divided, by name."""
+        return self._limits
+
+    def set_limits(self, limits: Iterable[SharedLimit]) -> None:
+        """Divide these from now on."""
+        self._limits = {limit.name: limit for limit in limits}
+        for gateway in self._gateways.values():
+            gateway.demand = {b: d for b, d in gateway.demand.items() if b.limit in self._limits}
+
+    def set_parts(self, parts: Mapping[Bucket, int] | None) -> None:
+        """What this cluster has of each bucket; ``None``: all. A bucket that is not named has what
+        its limit has."""
+        self._parts = parts
+
+    def join(self, gateway: str) -> None:
+        """A gateway is here; it is told all its shares anew."""
+        known = self._gateways.setdefault(gateway, _Gateway())
+        known.gone_s = None
+        known.told = {}
+
+    def leave(self, gateway: str) -> None:
+        """A gateway took its leave: its shares are the others'."""
+        self._gateways.pop(gateway, None)
+
+    def vanish(self, gateway: str, now_s: float) -> None:
+        """A gateway was lost; it may go on."""
+        if (known := self._gateways.get(gateway)) is not None:
+            known.gone_s = now_s
+            known.demand = {}
+
+    def report(self, gateway: str, usages: Iterable[Usage], now_s: float) -> None:
+        """What was asked of a gateway. Buckets of unknown limits are passed over."""
+        if gateway not in self._gateways:
+            return
+        demand = self._gateways[gateway].demand
+        for usage in usages:
+            limit = self._limits.get(usage.bucket.limit)
+            if limit is None or bool(usage.bucket.key) > limit.keyed:
+                continue
+            rate = (usage.passed + usage.refused) * _MILLI / max(1, usage.elapsed_ms)
+            known = demand.get(usage.bucket)
+            faded = known.faded(now_s, self._settings.half_life_s) if known is not None else 0.0
+            demand[usage.bucket] = _Demand(max(rate, faded), now_s)
+
+    def demand(self, now_s: float) -> dict[Bucket, int]:
+        """What all gateways together are asked for, in thousandths of a call a second."""
+        total: dict[Bucket, int] = {}
+        for gateway in self._gateways.values():
+            for bucket, rate in self._rates(gateway, now_s).items():
+                total[bucket] = total.get(bucket, 0) + rate
+        return _most_wanted(total, self._settings.keys_max)
+
+    def divide(self, now_s: float) -> None:
+        """Bring the shares to what is asked for now."""
+        hold_s = self._settings.hold_s
+        for name, gateway in list(self._gateways.items()):
+            if gateway.gone_s is not None and now_s - gateway.gone_s >= hold_s:
+                del self._gateways[name]
+        rates = {name: self._rates(it, now_s) for name, it in self._gateways.items()}
+        named = {b for b in self.demand(now_s) if b.key}
+        for gateway in self._gateways.values():
+            if gateway.gone_s is not None:
+                # It may go on with a share of a key that nobody else asks for.
+                named.update(b for b in gateway.shares if b.key)
+        before = {name: gateway.shares for name, gateway in self._gateways.items()}
+        for gateway in self._gateways.values():
+            if gateway.gone_s is None:
+                gateway.shares = {}
+        for limit in self._limits.values():
+            keys = sorted(bucket for bucket in named if bucket.limit == limit.name)
+            self._share_out(Bucket(limit.name), {} if limit.keyed else rates, before)
+            for bucket in keys:
+                self._share_out(bucket, rates, before)
+
+    def news(self, gateway: str) -> list[Assignment]:
+        """What a gateway has to be told, and now counts as told."""
+        known = self._gateways[gateway]
+        changed = [
+            Assignment(bucket, share)
+            for bucket, share in known.shares.items()
+            if known.told.get(bucket) != share
+        ]
+        unnamed = [Assignment(b, None) for b in known.told if b not in known.shares]
+        known.told = dict(known.shares)
+        return [*changed, *unnamed]
+
+    def _share_out(
+        self,
+        bucket: Bucket,
+        rates: Mapping[str, Mapping[Bucket, int]],
+        before: Mapping[str, Mapping[Bucket, int]],
+    ) -> None:
+        limit = self._limits[bucket.limit]
+        here = [name for name, gateway in self._gateways.items() if gateway.gone_s is None]
+        held = sum(
+            gateway.shares.get(bucket, gateway.shares.get(Bucket(limit.name), 0))
+            for gateway in self._gateways.values()
+            if gateway.gone_s is not None
+        )
+        part = max(0, self._part(bucket) - held)
+        asked = {name: rates.get(name, {}).get(bucket, 0) for name in here}
+        old = {name: before[name][bucket] for name in here if bucket in before[name]}
+        for name, share in settle(part, old, divide(part, asked)).items():
+            self._gateways[name].shares[bucket] = share
+
+    def _part(self, bucket: Bucket) -> int:
+        whole = self._limits[bucket.limit].requests
+        if self._parts is None:
+            return whole
+        return min(whole, self._parts.get(bucket, self._parts.get(Bucket(bucket.limit), whole)))
+
+    def _rates(self, gateway: _Gateway, now_s: float) -> dict[Bucket, int]:
+        """In thousandths; what has faded to nothing is forgotten."""
+        half_life_s = self._settings.half_life_s
+        rates = {
+            bucket: int(demand.faded(now_s, half_life_s) * _MILLI)
+            for bucket, demand in gateway.demand.items()
+        }
+        gateway.demand = {b: d for b, d in gateway.demand.items() if rates[b]}
+        return {bucket: rate for bucket, rate in rates.items() if rate}
+
+
+def _most_wanted(demand: Mapping[Bucket, int], keys_max: int) -> dict[Bucket, int]:
+    """``demand`` without the keys of each limit that are too many, those asked for least."""
+    by_limit: dict[str, list[Bucket]] = {}
+    for bucket in demand:
+        if bucket.key:
+            by_limit.setdefault(bucket.limit, []).append(bucket)
+    dropped: set[Bucket] = set()
+    for keys in by_limit.values():
+        if len(keys) > keys_max:
+            dropped.update(sorted(keys, key=lambda key: (-demand[key], key))[keys_max:])
+    return {bucket: rate for bucket, rate in demand.items() if bucket not in dropped}

@@ -1,0 +1,35 @@
+"""Settings of the division of shared rate limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaSettings:
+    """How often limits are divided, and what bounds it."""
+
+    step_s: float = 0.25
+    """Shares are computed anew at most this often; gateways report twice a second."""
+
+    idle_step_s: float = 1.0
+    """And at least this often, since demand fades by itself."""
+
+    settle_s: float = 2.5
+    """A new agent divides nothing for this long: gateways that it does not see yet go on with the
+    shares of its predecessor. They try to connect again every 2 s at most."""
+
+    hold_s: float = 10.0
+    """The shares of a gateway that vanished (not: took its leave) are given to nobody for this
+    long, since it may go on with them. The same holds for a cluster that the store does not hear
+    of."""
+
+    half_life_s: float = 2.0
+    """What was asked for counts half after this time."""
+
+    keys_max: int = 1024
+    """Keys of one limit that have shares of their own, those asked for most; the others have even
+    shares."""
+
+    streams_max: int = 64
+    """Gateways at once, each with one stream; one more is refused with RESOURCE_EXHAUSTED."""
