@@ -320,17 +320,26 @@ class Keepalive:
     timeout_ms: int
 
 
+class Protocol(StrEnum):
+    """What endpoints speak: HTTP/2, without TLS by prior knowledge, or HTTP/1.1."""
+
+    HTTP1 = "http1"
+    HTTP2 = "http2"
+
+
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """A group of endpoints under one set of rules.
 
     ``peer_tls`` and ``peer_keepalive`` hold for endpoints that are peers' gateways; ``peers_first``
     is whether the first priority consists of such. Servers of applications are not pinged: many
-    close connections that ping them more often than they allow.
+    close connections that ping them more often than they allow. ``protocol`` is what servers speak;
+    gateways speak HTTP/2 to each other whatever it says.
     """
 
     name: str
     connect_timeout_ms: int
+    protocol: Protocol = Protocol.HTTP2
     balancing: Balancing = DEFAULT_BALANCING
     outlier: OutlierDetection | None = None
     limits: ConnectionLimits = ConnectionLimits()

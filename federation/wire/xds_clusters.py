@@ -27,6 +27,7 @@ from federation.model.snapshot import (
     HealthCheck,
     Keepalive,
     PeerTls,
+    Protocol,
     Upstream,
 )
 from federation.wire.xds_balancing import balancing_notes, outlier_detection, set_balancing
@@ -80,10 +81,13 @@ def _notes(upstream: Upstream) -> dict[str, Any]:
 
 def _protocol(upstream: Upstream) -> http_protocol_options_pb2.HttpProtocolOptions:
     message = http_protocol_options_pb2.HttpProtocolOptions()
-    http2 = message.explicit_http_config.http2_protocol_options
-    http2.SetInParent()
-    if upstream.peer_keepalive is not None and upstream.peers_first:
-        http2.connection_keepalive.CopyFrom(_keepalive(upstream.peer_keepalive))
+    if upstream.protocol is Protocol.HTTP1:
+        message.explicit_http_config.http_protocol_options.SetInParent()
+    else:
+        http2 = message.explicit_http_config.http2_protocol_options
+        http2.SetInParent()
+        if upstream.peer_keepalive is not None and upstream.peers_first:
+            http2.connection_keepalive.CopyFrom(_keepalive(upstream.peer_keepalive))
     if upstream.limits.max_requests_per_connection is not None:
         message.common_http_protocol_options.max_requests_per_connection.value = (
             upstream.limits.max_requests_per_connection

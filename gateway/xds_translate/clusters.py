@@ -1,9 +1,10 @@
-"""Clusters: ``envoy.config.cluster.v3.Cluster`` of type EDS, speaking HTTP/2.
+"""Clusters: ``envoy.config.cluster.v3.Cluster`` of type EDS, speaking HTTP/2 or HTTP/1.1.
 
 Decides: which settings of a cluster this gateway acts on, and the defaults where xDS has its own.
 Leaves to others: balancing and ejection (``balancing``), endpoints (``endpoints``), the active
 checks themselves (``gateway.health``).
-Invariants: TLS is spoken to peers only (transport socket match ``{peer: true}``).
+Invariants: TLS is spoken to peers only (transport socket match ``{peer: true}``), and so is HTTP/2
+whatever a cluster says.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from gateway.xds_translate.piece import HealthPlan, Kind, Piece, PieceId
 from gateway.xds_translate.tls import read_common
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+PROTOCOLS = {"http_protocol_options": "http1", "http2_protocol_options": "http2"}
 PANIC_PERCENT = 50
 CONNECT_TIMEOUT_MS = 5_000
 PENDING_REQUESTS_MAX = 1_024
@@ -63,7 +65,7 @@ def translate_cluster(cluster: cluster_pb2.Cluster) -> Piece:
         ),
     )
     _check_source(cluster)
-    keepalive, per_connection = _http(cluster)
+    protocol, keepalive, per_connection = _http(cluster)
     connections, pending, requests = _limits(cluster)
     peer_tls = _peer_tls(cluster)
     plan = _health_plan(cluster)
@@ -77,6 +79,7 @@ def translate_cluster(cluster: cluster_pb2.Cluster) -> Piece:
         PieceId(Kind.CLUSTERS, cluster.name),
         {
             "name": cluster.name,
+            "protocol": protocol,
             "connect_timeout_ms": CONNECT_TIMEOUT_MS if connect_ms is None else connect_ms,
             **balancing.read_balancing(cluster),
             "keepalive": keepalive,
@@ -105,15 +108,14 @@ def _check_source(cluster: cluster_pb2.Cluster) -> None:
         )
 
 
-def _http(cluster: cluster_pb2.Cluster) -> tuple[dict[str, int] | None, int | None]:
+def _http(cluster: cluster_pb2.Cluster) -> tuple[str, dict[str, int] | None, int | None]:
+    """The version of HTTP, the keepalive of its connections, the requests that each may carry."""
     path = "typed_extension_protocol_options"
     for name in cluster.typed_extension_protocol_options:
         if name != HTTP_OPTIONS:
             raise UnsupportedFieldError(f"{path}[{name}]", "not supported by this gateway")
     if HTTP_OPTIONS not in cluster.typed_extension_protocol_options:
-        raise UnsupportedFieldError(
-            path, "must ask for HTTP/2: this gateway speaks nothing else upstream"
-        )
+        raise UnsupportedFieldError(path, "must say which version of HTTP its endpoints speak")
     path = f"{path}[{HTTP_OPTIONS}]"
     options = unpack(
         cluster.typed_extension_protocol_options[HTTP_OPTIONS],
@@ -121,10 +123,15 @@ def _http(cluster: cluster_pb2.Cluster) -> tuple[dict[str, int] | None, int | No
         path,
     )
     only(options, path, reads=("explicit_http_config", "common_http_protocol_options"))
-    if not options.explicit_http_config.HasField("http2_protocol_options"):
+    explicit = options.explicit_http_config
+    if explicit.WhichOneof("protocol_config") not in PROTOCOLS:
         raise UnsupportedFieldError(
-            join(path, "explicit_http_config"), "must be http2_protocol_options"
+            join(path, "explicit_http_config"),
+            "must be http_protocol_options or http2_protocol_options",
         )
+    protocol = PROTOCOLS[explicit.WhichOneof("protocol_config") or ""]
+    where = join(path, "explicit_http_config.http_protocol_options")
+    only(explicit.http_protocol_options, where, reads=())
     common = options.common_http_protocol_options
     only(
         common,
@@ -132,11 +139,10 @@ def _http(cluster: cluster_pb2.Cluster) -> tuple[dict[str, int] | None, int | No
         reads=("max_requests_per_connection",),
         ignores=("idle_timeout",),
     )
-    http2 = options.explicit_http_config.http2_protocol_options
+    http2 = explicit.http2_protocol_options
     where = join(path, "explicit_http_config.http2_protocol_options.connection_keepalive")
-    return _keepalive(cluster, http2.connection_keepalive, where), optional_value(
-        common, "max_requests_per_connection"
-    )
+    keepalive = _keepalive(cluster, http2.connection_keepalive, where)
+    return protocol, keepalive, optional_value(common, "max_requests_per_connection")
 
 
 def _keepalive(

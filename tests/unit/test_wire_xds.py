@@ -32,6 +32,7 @@ from federation.model.snapshot import (
     MatchKind,
     PathMatch,
     PeerTls,
+    Protocol,
     Refuse,
     Retry,
     Route,
@@ -235,6 +236,17 @@ def test_an_upstream_speaks_http2_by_eds() -> None:
     http2 = options.explicit_http_config.http2_protocol_options
     assert not http2.HasField("connection_keepalive")
     assert not message.transport_socket_matches
+
+
+def test_an_upstream_may_speak_http1() -> None:
+    options = http_protocol_options_pb2.HttpProtocolOptions()
+    message = cluster_of(
+        protocol=Protocol.HTTP1, limits=ConnectionLimits(max_requests_per_connection=7)
+    )
+    (packed,) = message.typed_extension_protocol_options.values()
+    packed.Unpack(options)
+    assert options.explicit_http_config.WhichOneof("protocol_config") == "http_protocol_options"
+    assert options.common_http_protocol_options.max_requests_per_connection.value == 7
 
 
 @pytest.mark.parametrize("peers_first", [True, False])

@@ -30,6 +30,7 @@ from federation.model.snapshot import (
     MatchKind,
     PathMatch,
     PeerTls,
+    Protocol,
     PingLimit,
     Refuse,
     Retry,
@@ -212,6 +213,12 @@ def test_a_refusing_route_answers_unavailable_with_its_message() -> None:
     assert piece.needs == frozenset()
 
 
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_a_cluster_says_what_its_endpoints_speak(protocol: Protocol) -> None:
+    piece = only_piece(upstreams=(Upstream("u", 1000, protocol=protocol),))
+    assert piece.body["protocol"] == protocol
+
+
 def test_a_cluster_keeps_ejection_limits_checks_and_peer_tls() -> None:
     upstream = Upstream(
         "import/app/users/9090/us-east-1",
@@ -224,6 +231,7 @@ def test_a_cluster_keeps_ejection_limits_checks_and_peer_tls() -> None:
     piece = only_piece(upstreams=(upstream,))
     assert piece.body == {
         "name": "import/app/users/9090/us-east-1",
+        "protocol": "http2",
         "connect_timeout_ms": 1000,
         "lb": "least_request",
         "keepalive": None,
@@ -394,10 +402,7 @@ REFUSALS: list[tuple[Kind, Callable[[], Any], Change, str]] = [
         Kind.CLUSTERS,
         good_cluster,
         lambda m: m.typed_extension_protocol_options.clear(),
-        (
-            "typed_extension_protocol_options: must ask for HTTP/2: this gateway speaks nothing "
-            "else upstream"
-        ),
+        "typed_extension_protocol_options: must say which version of HTTP its endpoints speak",
     ),
     (
         Kind.CLUSTERS,

@@ -1,6 +1,7 @@
 """Backends of rules: what a backendRef leads to.
 
-Decides: which references resolve, and in what reason a reference fails.
+Decides: which references resolve, what version of HTTP is spoken there, and in what reason a
+reference fails.
 Leaves to others: weights and answers (``rules``), the endpoints behind (``upstreams``).
 Invariants: a reference into another namespace without a grant fails alike whether its referent
 exists or not; a Service means the endpoints of this cluster, an import those of the clusterset.
@@ -24,9 +25,14 @@ from federation.model.objects import (
     ObjectKey,
     Service,
 )
+from federation.model.snapshot import Protocol
 
 GRPC_PROTOCOLS = frozenset({"kubernetes.io/h2c", "grpc", "h2c", "http2"})
 """Values of ``appProtocol`` that mean HTTP/2 without TLS, as none at all does on a GRPCRoute."""
+
+HTTP1_PROTOCOLS = frozenset({"kubernetes.io/ws", "http"})
+"""Values of ``appProtocol`` that mean HTTP/1.1 without TLS, WebSockets included, as none at all
+does on an HTTPRoute (GEP-1911)."""
 
 _KINDS = frozenset(
     (kind.GROUP, kind.KIND) for kind in (Service, FederatedServiceImport, McsServiceImport)
@@ -40,6 +46,7 @@ class Backend:
     service: ServiceName
     port: int
     imported: bool
+    protocol: Protocol = Protocol.HTTP2
 
 
 def resolve_backend(
@@ -61,9 +68,9 @@ def resolve_backend(
         return Problem("BackendNotFound", f"{where}.port: {key} needs a port")
     found = index.objects.objects.get(key)
     if isinstance(found, Service):
-        return _of_service(found, ref.port, where)
+        return _of_service(found, ref.port, where, route.key.kind)
     if isinstance(found, FederatedServiceImport | McsServiceImport):
-        return _of_import(index, found, ref.port, where)
+        return _of_import(index, found, ref.port, where, route.key.kind)
     return Problem("BackendNotFound", f"{where}: {key} does not exist")
 
 
@@ -73,7 +80,29 @@ def port_of(service: Service, number: int) -> CoreServicePort | None:
     return next((port for port in matching if port.protocol == "TCP"), None)
 
 
-def _of_service(service: Service, number: int, where: str) -> Backend | Problem:
+def protocol_of(app_protocol: str | None, route_kind: str) -> Protocol | None:
+    """What a port speaks to a route of this kind; ``None``: what it says is not supported there."""
+    grpc = route_kind == GRPCRoute.KIND
+    if app_protocol is None:
+        return Protocol.HTTP2 if grpc else Protocol.HTTP1
+    if app_protocol.lower() in GRPC_PROTOCOLS:
+        return Protocol.HTTP2
+    return Protocol.HTTP1 if not grpc and app_protocol.lower() in HTTP1_PROTOCOLS else None
+
+
+def _unsupported(
+    where: str, owner: object, number: int, app_protocol: str | None, route_kind: str
+) -> Problem:
+    grpc = route_kind == GRPCRoute.KIND
+    usable = GRPC_PROTOCOLS if grpc else GRPC_PROTOCOLS | HTTP1_PROTOCOLS
+    return Problem(
+        "UnsupportedProtocol",
+        f"{where}.port: {owner} says appProtocol {app_protocol} for port {number}; "
+        f"{'gRPC' if grpc else route_kind} needs one of {', '.join(sorted(usable))}",
+    )
+
+
+def _of_service(service: Service, number: int, where: str, route_kind: str) -> Backend | Problem:
     if service.spec.type is CoreServiceType.EXTERNAL_NAME:
         message = f"{where}: {service.key} is of type ExternalName, which has no endpoints"
         return Problem("InvalidKind", message)
@@ -84,17 +113,16 @@ def _of_service(service: Service, number: int, where: str) -> Backend | Problem:
             "BackendNotFound",
             f"{where}.port: {service.key} has no TCP port {number}; ports: {ports or 'none'}",
         )
-    if port.app_protocol is not None and port.app_protocol.lower() not in GRPC_PROTOCOLS:
-        return Problem(
-            "UnsupportedProtocol",
-            f"{where}.port: {service.key} says appProtocol {port.app_protocol} for port {number}; "
-            f"gRPC needs one of {', '.join(sorted(GRPC_PROTOCOLS))}",
-        )
+    protocol = protocol_of(port.app_protocol, route_kind)
+    if protocol is None:
+        return _unsupported(where, service.key, number, port.app_protocol, route_kind)
     name = ServiceName(namespace=service.metadata.namespace, name=service.metadata.name)
-    return Backend(service=name, port=number, imported=False)
+    return Backend(service=name, port=number, imported=False, protocol=protocol)
 
 
-def _of_import(index: Index, source: AnyImport, number: int, where: str) -> Backend | Problem:
+def _of_import(
+    index: Index, source: AnyImport, number: int, where: str, route_kind: str
+) -> Backend | Problem:
     ports = {entry.port for entry in source.spec.ports}
     if ports and number not in ports:
         listed = ", ".join(str(port) for port in sorted(ports))
@@ -111,7 +139,14 @@ def _of_import(index: Index, source: AnyImport, number: int, where: str) -> Back
             "BackendNotFound",
             f"{where}.port: no cluster exports port {number} of {service}; ports: {listed}",
         )
-    return Backend(service=service, port=number, imported=True)
+    # Who exported first is believed; exports that differ are a conflict, which their statuses tell.
+    said = (fact.ports for _, fact in sorted(index.exports(service).items()))
+    named = (port.app_protocol for ports in said for port in ports if port.port == number)
+    app_protocol = next(filter(None, named), None)
+    protocol = protocol_of(app_protocol, route_kind)
+    if protocol is None:
+        return _unsupported(where, service, number, app_protocol, route_kind)
+    return Backend(service=service, port=number, imported=True, protocol=protocol)
 
 
 def not_exported(source: AnyImport) -> str:

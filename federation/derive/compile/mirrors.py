@@ -75,7 +75,13 @@ def _target(index: Index, backend: Backend, policy: BackendTrafficPolicy | None)
     equals; those behind it in the failover order follow when it cannot.
     """
     if not backend.imported:
-        return upstream_ref(UpstreamKind.SERVICE, backend.service, backend.port, policy=policy)
+        return upstream_ref(
+            UpstreamKind.SERVICE,
+            backend.service,
+            backend.port,
+            policy=policy,
+            protocol=backend.protocol,
+        )
     shares = shares_of(index, backend.service, backend.port)
     largest = min(
         shares,
@@ -84,5 +90,10 @@ def _target(index: Index, backend: Backend, policy: BackendTrafficPolicy | None)
     )
     target = index.cluster if largest is None else largest.cluster
     return upstream_ref(
-        UpstreamKind.IMPORT, backend.service, backend.port, target=target, policy=policy
+        UpstreamKind.IMPORT,
+        backend.service,
+        backend.port,
+        target=target,
+        policy=policy,
+        protocol=backend.protocol,
     )

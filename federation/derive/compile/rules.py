@@ -222,7 +222,13 @@ def _part(
             mirrors=replace(mirrors, mirrors=(), upstreams=()),
         )
     if not backend.imported:
-        upstream = upstream_ref(UpstreamKind.SERVICE, backend.service, backend.port, policy=policy)
+        upstream = upstream_ref(
+            UpstreamKind.SERVICE,
+            backend.service,
+            backend.port,
+            policy=policy,
+            protocol=backend.protocol,
+        )
         return _Part(
             ref.weight,
             ((_weighted(upstream, filters, HeaderChanges()), 1),),
@@ -245,7 +251,12 @@ def _import_part(
     shares = shares_of(index, backend.service, backend.port)
     upstreams = tuple(
         upstream_ref(
-            UpstreamKind.IMPORT, backend.service, backend.port, target=share.cluster, policy=policy
+            UpstreamKind.IMPORT,
+            backend.service,
+            backend.port,
+            target=share.cluster,
+            policy=policy,
+            protocol=backend.protocol,
         )
         for share in shares
     )

@@ -40,6 +40,7 @@ from federation.model.snapshot import (
     HealthCheck,
     LocalityEndpoints,
     PeerTls,
+    Protocol,
     Upstream,
 )
 
@@ -68,11 +69,15 @@ class UpstreamRef:
     port: int
     target: str = ""
     policy: str = ""
+    protocol: Protocol = Protocol.HTTP2
 
     @property
     def name(self) -> str:
         """The upstream's name: path of its identity, then ``@`` and the policy if there is one."""
-        parts = [self.kind.value, self.namespace, self.service, str(self.port)]
+        port = str(self.port)
+        if self.protocol is not Protocol.HTTP2:
+            port = f"{port}:{self.protocol}"
+        parts = [self.kind.value, self.namespace, self.service, port]
         path = "/".join([*parts, self.target] if self.target else parts)
         return f"{path}@{self.policy}" if self.policy else path
 
@@ -89,8 +94,9 @@ def upstream_ref(
     *,
     target: str = "",
     policy: BackendTrafficPolicy | None = None,
+    protocol: Protocol = Protocol.HTTP2,
 ) -> UpstreamRef:
-    """The identity of an upstream under ``policy``."""
+    """The identity of an upstream under ``policy``, whose servers speak ``protocol``."""
     return UpstreamRef(
         kind=kind,
         namespace=service.namespace,
@@ -98,6 +104,7 @@ def upstream_ref(
         port=port,
         target=target,
         policy=policy.key.qualified_name if policy is not None else "",
+        protocol=protocol,
     )
 
 
@@ -261,6 +268,7 @@ def _upstream(index: Index, ref: UpstreamRef) -> Upstream:
     return Upstream(
         name=ref.name,
         connect_timeout_ms=connect_timeout_of(policy, default_ms),
+        protocol=ref.protocol,
         balancing=balancing_of(policy),
         outlier=outlier_of(policy),
         limits=limits_of(policy),
