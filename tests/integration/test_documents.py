@@ -1,4 +1,4 @@
-"""The documents' manifests, unchanged, through ``fedctl standalone``: each pattern shows on traffic.
+"""The documents' manifests, unchanged, through ``fedctl standalone``: each shows on traffic.
 
 Beside the files stand only what they name and do not bring: Services with endpoints, certificates.
 """
@@ -73,7 +73,7 @@ class Server(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(self._answer)
 
     def _answer(self, _request: bytes, context: grpc.ServicerContext) -> bytes:
-        self.seen.append({key: value for key, value in context.invocation_metadata()})
+        self.seen.append(dict(context.invocation_metadata()))
         if self.fail:
             context.abort(grpc.StatusCode.UNAVAILABLE, f"{self.name} fails")
         return self.name.encode()
@@ -150,7 +150,7 @@ class Calls:
             answer, call = multi.with_call(b"", metadata=metadata, timeout=5)
         except grpc.RpcError as error:
             return error.code().name, {}
-        return answer.decode(), {key: value for key, value in call.initial_metadata()}
+        return answer.decode(), dict(call.initial_metadata())
 
     def split(self, count: int, **headers: str) -> Counter[str]:
         """How many of ``count`` calls each server answered."""
