@@ -44,7 +44,7 @@ def main() -> int:
             print(f"  failed: {case.name}: {case.fault}")
         results.append(result)
     PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(report.text(results, _missing()))
+    PAGE.write_text(report.text(results, _missing(built)))
     print(f"written: {PAGE.relative_to(ROOT)}")
     return 1 if any(result.failed for result in results) else 0
 
@@ -61,14 +61,14 @@ def _all(built: Programs) -> Iterator[Result]:
             yield from _interop(built, rig, interop.CASES, descriptors, server="grpcio")
         with running_rig(backends.reflecting(built)) as rig:
             yield from (clients.run(built, rig, transport) for transport in Transport)
-    yield from (servers.run(built, name) for name in servers.present())
+    yield from (servers.run(built, name) for name in servers.present(built))
     if ENVOY is not None:
         with tempfile.TemporaryDirectory() as folder:
             yield asyncio.run(differential.run(Path(folder), DIFFERENTIAL_SEEDS)).result()
 
 
-def _missing() -> list[str]:
-    absent_servers = set(servers.SERVERS).difference(servers.present())
+def _missing(built: Programs) -> list[str]:
+    absent_servers = set(servers.SERVERS).difference(servers.present(built))
     absent_envoy = ["Envoy"] if ENVOY is None else []
     return [*clients.missing(), *sorted(absent_servers), *absent_envoy]
 

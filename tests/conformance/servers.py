@@ -34,6 +34,12 @@ def net_http(programs: Programs) -> Iterator[BackendCommand]:
 
 
 @contextmanager
+def hyper(programs: Programs) -> Iterator[BackendCommand]:
+    """hyper."""
+    yield lambda port: [str(programs.hyper_server), f"{HOST}:{port}"]
+
+
+@contextmanager
 def node(_programs: Programs) -> Iterator[BackendCommand]:
     """Node's http2."""
     script = str(Path(__file__).with_name("node_server.js"))
@@ -52,13 +58,16 @@ def nghttpd(_programs: Programs) -> Iterator[BackendCommand]:
         yield lambda port: [*command, str(port)]
 
 
-SERVERS = {"net/http": net_http, "node": node, "nghttpd": nghttpd}
-"""By name; for those that are not built here it is the name of the program."""
+SERVERS = {"net/http": net_http, "hyper": hyper, "node": node, "nghttpd": nghttpd}
+"""By name; for those that are not built for the tests it is the name of the program."""
 
 
-def present() -> tuple[str, ...]:
+def present(programs: Programs) -> tuple[str, ...]:
     """The servers there are."""
-    return tuple(name for name in SERVERS if name == "net/http" or shutil.which(name))
+    built = {"net/http": programs.anyserver, "hyper": programs.hyper_server}
+    return tuple(
+        name for name in SERVERS if (built[name].exists() if name in built else shutil.which(name))
+    )
 
 
 @dataclass(frozen=True, slots=True)
