@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS := --disable-pip-version-check -q
 RUST_SOURCES := $(shell find gateway -name '*.rs' -not -path '*/fuzz/*' -not -path '*/tests/*' -not -path '*/benches/*' 2>/dev/null) Cargo.toml Cargo.lock $(wildcard gateway/*/Cargo.toml)
+TEST_CRATES := tests/bench/load tests/conformance/hyper
 PYTEST := $(BIN)/python -m pytest
 IN_NAMESPACE := $(BIN)/python -m tests.testkit.namespace
 LAB_FLAGS ?=
@@ -64,16 +65,18 @@ lint: build ## ruff, mypy, import-linter, stubtest, cargo fmt, clippy
 	$(BIN)/lint-imports
 	$(BIN)/python -m mypy.stubtest gateway._native
 	cargo fmt --all --check
+	for crate in $(TEST_CRATES); do cargo fmt --manifest-path $$crate/Cargo.toml --check || exit 1; done
 	cargo clippy --locked --workspace --all-targets -q -- -D warnings
 
 format: build ## Format Python and Rust
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cargo fmt --all
+	for crate in $(TEST_CRATES); do cargo fmt --manifest-path $$crate/Cargo.toml || exit 1; done
 
 check: lint test ## What CI runs
 
-bench: build ## Side-by-side figures against nghttpx and Envoy, and propagation through the lab
+bench: build ## Side-by-side figures against nghttpx, Envoy and HAProxy, and propagation through the lab (~15 min)
 	$(BIN)/python -m tests.bench
 
 conformance: build ## h2spec, gRPC interop and everyday clients through the gateway; renews docs/conformance.md (wants Go)

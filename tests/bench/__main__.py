@@ -1,53 +1,119 @@
-"""``make bench``: CPU per call beside peers, then propagation through the lab."""
+"""``make bench``: the gateway beside its peers, then propagation through the lab.
+
+``python -m tests.bench [--quick] [SECTION ...]``; without sections all of them run.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from tests.bench import cpu_per_call, propagation
+from tests.bench import cpu_per_call, latency, memory, peak, propagation, streaming
 from tests.bench.machine import keep, machine_line
 from tests.bench.proxies import missing_programs
+from tests.bench.setting import Security
 
-BENCHES = ("cpu_per_call", "propagation")
+Section = Callable[["Size"], tuple[str, Any]]
+"""Measures, and gives the tables and all figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is done; a tenth of it shows that everything works, and no more."""
+
+    quick: bool
+
+    def of(self, whole: int) -> int:
+        return whole // 10 if self.quick else whole
+
+    def rounds(self, whole: int) -> int:
+        return 1 if self.quick else whole
 
 
 def main(arguments: list[str]) -> int:
-    """Run all benches, or those named."""
-    if unknown := set(arguments) - set(BENCHES):
-        print(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(BENCHES)}")
+    """Run all sections, or those named."""
+    size = Size("--quick" in arguments)
+    named = [argument for argument in arguments if argument != "--quick"]
+    if unknown := set(named) - set(SECTIONS):
+        print(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(SECTIONS)}")
         return 2
-    chosen = arguments or list(BENCHES)
     machine = machine_line()
-    print(f"{machine}\n")
-    if "cpu_per_call" in chosen:
-        run_cpu_per_call(machine)
-    if "propagation" in chosen:
-        run_propagation(machine)
+    print(f"{machine}, load before: {os.getloadavg()[0]:.1f}\n", flush=True)
+    absent = missing_programs()
+    for name in named or SECTIONS:
+        if absent and name != "propagation":
+            print(f"{name} is left out: not installed: {', '.join(absent)} (see README.md)\n")
+            continue
+        text, figures = SECTIONS[name](size)
+        print(f"{text}\n\nkept in {keep(name, machine, {'samples': figures})}\n", flush=True)
     return 0
 
 
-def run_cpu_per_call(machine: str) -> None:
-    """The gateway beside its peers, if the programs of the harness are there."""
-    if missing := missing_programs():
-        print(f"CPU per call is left out: not installed: {', '.join(missing)} (see README.md)\n")
-        return
-    kept = {}
-    for tls in (False, True):
-        samples = cpu_per_call.measure(tls=tls)
-        print(f"{cpu_per_call.table(samples, tls=tls)}\n")
-        kept["tls" if tls else "plain"] = {
-            name: [asdict(sample) for sample in runs] for name, runs in samples.items()
-        }
-    print(f"kept in {keep('cpu_per_call', machine, {'samples': kept})}\n")
+def _cpu_per_call(size: Size) -> tuple[str, Any]:
+    calls, rounds = size.of(cpu_per_call.CALLS), size.rounds(cpu_per_call.ROUNDS)
+    texts, kept = [], {}
+    for security in Security:
+        samples = cpu_per_call.measure(security, calls=calls, rounds=rounds)
+        texts.append(cpu_per_call.table(samples, security, calls=calls))
+        kept[security.name.lower()] = _plain(samples)
+    return "\n\n".join(texts), kept
 
 
-def run_propagation(machine: str) -> None:
-    """Changes of endpoints through the whole lab."""
-    changes = propagation.measure()
-    print(f"{propagation.table(changes)}\n")
-    figures = {"changes": [asdict(change) for change in changes]}
-    print(f"kept in {keep('propagation', machine, figures)}")
+def _peak(size: Size) -> tuple[str, Any]:
+    found = peak.measure(calls=size.of(peak.CALLS), rounds=size.rounds(peak.ROUNDS))
+    return peak.table(found), {workers: _plain(samples) for workers, samples in found.items()}
+
+
+def _latency(size: Size) -> tuple[str, Any]:
+    seconds = latency.SECONDS / (10 if size.quick else 1)
+    found = latency.measure(
+        seconds=seconds, rounds=size.rounds(latency.ROUNDS), calls=size.of(latency.PEAK_CALLS)
+    )
+    kept = {
+        name: {str(share): [asdict(run) for run in runs] for share, runs in by_share.items()}
+        for name, by_share in found.items()
+    }
+    return latency.table(found), kept
+
+
+def _streaming(size: Size) -> tuple[str, Any]:
+    found = streaming.measure(
+        messages=size.of(streaming.MESSAGES),
+        size=size.of(streaming.BULK_BYTES),
+        rounds=size.rounds(streaming.ROUNDS),
+    )
+    return streaming.table(found), {kind: _plain(samples) for kind, samples in found.items()}
+
+
+def _memory(size: Size) -> tuple[str, Any]:
+    found = memory.measure(
+        connections=size.of(memory.CONNECTIONS),
+        stream_connections=size.of(memory.STREAM_CONNECTIONS),
+        slow_bytes=size.of(memory.SLOW_BYTES),
+    )
+    return memory.table(found), {name: asdict(one) for name, one in found.items()}
+
+
+def _propagation(size: Size) -> tuple[str, Any]:
+    changes = propagation.measure(changes=size.of(propagation.CHANGES))
+    return propagation.table(changes), [asdict(change) for change in changes]
+
+
+def _plain(samples: cpu_per_call.Samples) -> dict[str, list[dict[str, float]]]:
+    return {name: [asdict(run) for run in runs] for name, runs in samples.items()}
+
+
+SECTIONS: dict[str, Section] = {
+    "cpu_per_call": _cpu_per_call,
+    "peak": _peak,
+    "latency": _latency,
+    "streaming": _streaming,
+    "memory": _memory,
+    "propagation": _propagation,
+}
 
 
 if __name__ == "__main__":

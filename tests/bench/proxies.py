@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from federation.cli.lab.authority import Authority, write_private
+from tests.bench import agent
+from tests.bench.envoy_config import envoy_config
+from tests.bench.manifests import manifests
+from tests.bench.setting import (
+    AUTHORITY,
+    GRPC_BODY,
+    IDENTITY,
+    METHOD,
+    STREAMS_MAX,
+    Security,
+    Setting,
+    TlsFiles,
+)
 from tests.testkit.ports import free_port
 from tests.testkit.processes import HOST, running
 
-AUTHORITY = "bench.example.com"
-METHOD = "/com.example.api.UserService/GetUser"
-GRPC_BODY = b"\x00\x00\x00\x00\x08" + b"\x0a\x06user-1"
+BIN = Path(sys.executable).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,255 +42,160 @@ class Proxy:
 
     def cpu_s(self) -> float:
         """User and system time of the process and its children so far."""
-        times = [p.cpu_times() for p in (self.process, *self.process.children(recursive=True))]
+        times = [each.cpu_times() for each in self._all()]
         return sum(each.user + each.system for each in times)
+
+    def memory_bytes(self) -> int:
+        """Resident memory of the process and its children."""
+        return sum(each.memory_info().rss for each in self._all())
+
+    def _all(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
+
+
+Start = Callable[[Setting], AbstractContextManager[Proxy]]
 
 
 @contextlib.contextmanager
-def backend(directory: Path) -> Iterator[int]:
-    """nghttpd answering the method's path with a gRPC message and a status trailer."""
+def backend(directory: Path, tls: TlsFiles | None = None) -> Iterator[int]:
+    """nghttpd answering the method's path with a gRPC message and a status trailer.
+
+    With ``tls`` it speaks TLS and wants a certificate of its clients.
+    """
     root = directory / "htdocs"
     page = root / METHOD.lstrip("/")
-    page.parent.mkdir(parents=True)
+    page.parent.mkdir(parents=True, exist_ok=True)
     page.write_bytes(GRPC_BODY)
     port = free_port()
-    command = ["nghttpd", "--no-tls", f"--address={HOST}", f"--htdocs={root}"]
-    command += ["--trailer=grpc-status: 0", "--no-content-length", str(port)]
+    command = ["nghttpd", f"--address={HOST}", f"--htdocs={root}"]
+    command += ["--trailer=grpc-status: 0", "--no-content-length"]
+    command += ["--no-tls", str(port)] if tls is None else ["--verify-client", str(port)]
+    command += [] if tls is None else [str(tls.key), str(tls.certificate)]
     with running(command, (port,), directory / "nghttpd.log"):
         yield port
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """The certificate that every proxy shows to clients, and its key."""
-
-    certificate: Path
-    key: Path
-
-
-def make_tls(directory: Path) -> TlsFiles:
-    """A certificate for the bench's host (ECDSA P-256, as all proxies take it)."""
-    pair = Authority("bench").issue(AUTHORITY, dns=(AUTHORITY,))
-    files = TlsFiles(directory / "bench.pem", directory / "bench.key")
-    files.certificate.write_bytes(pair.certificate_pem)
-    write_private(files.key, pair.key_pem)
-    return files
-
-
 @contextlib.contextmanager
-def gateway(directory: Path, backend_port: int, tls: TlsFiles | None) -> Iterator[Proxy]:
-    """Our gateway, standalone, from manifests."""
-    manifests = directory / "manifests"
-    manifests.mkdir()
+def gateway(setting: Setting) -> Iterator[Proxy]:
+    """Our gateway: standalone from manifests, or with mutual TLS on both sides from an agent."""
     port = free_port()
-    (manifests / "bench.yaml").write_text(_manifests(port, backend_port, tls))
-    command = [str(Path(sys.executable).with_name("fedctl")), "standalone"]
-    command += [f"--manifests={manifests}", f"--address={HOST}", "--workers=1"]
-    command += ["--port-offset=0", f"--admin={HOST}:{free_port()}", "--cluster=bench"]
-    with running(command, (port,), directory / "gateway.log") as child:
+    with contextlib.ExitStack() as stack:
+        if setting.security is Security.MUTUAL:
+            command = stack.enter_context(_attached(setting, port))
+        else:
+            command = _standalone(setting, port)
+        command += [f"--address={HOST}", f"--workers={setting.workers}", "--port-offset=0"]
+        command += [f"--admin={HOST}:{free_port()}", "--cluster=bench"]
+        log = setting.directory / "gateway.log"
+        child = stack.enter_context(running(command, (port,), log))
         yield Proxy("gateway", port, psutil.Process(child.pid))
 
 
+def _standalone(setting: Setting, port: int) -> list[str]:
+    folder = setting.directory / "manifests"
+    folder.mkdir(exist_ok=True)
+    (folder / "bench.yaml").write_text(manifests(setting, port))
+    return [str(BIN / "fedctl"), "standalone", f"--manifests={folder}"]
+
+
 @contextlib.contextmanager
-def nghttpx(directory: Path, backend_port: int, tls: TlsFiles | None) -> Iterator[Proxy]:
-    """nghttpx with one worker."""
-    port = free_port()
-    frontend = f"--frontend={HOST},{port}" + ("" if tls else ";no-tls")
-    command = ["nghttpx", frontend, "--workers=1", "--no-ocsp"]
-    command += [str(tls.key), str(tls.certificate)] if tls else []
-    command += [f"--backend={HOST},{backend_port};;proto=h2", "--no-location-rewrite"]
+def _attached(setting: Setting, port: int) -> Iterator[list[str]]:
+    snapshot = agent.mutual_tls(
+        port=port,
+        backend_port=setting.backend_port,
+        host=AUTHORITY,
+        path=METHOD,
+        identity=IDENTITY,
+    )
+    tls = setting.tls
+    with agent.serving(snapshot) as address:
+        command = [sys.executable, "-m", "gateway", "--name=bench", f"--agent={address}"]
+        command += [f"--state-dir={setting.directory / 'state'}", f"--trust-bundle={tls.ca}"]
+        yield [*command, f"--identity-cert={tls.certificate}", f"--identity-key={tls.key}"]
+
+
+@contextlib.contextmanager
+def nghttpx(setting: Setting) -> Iterator[Proxy]:
+    """nghttpx."""
+    port, tls, directory = free_port(), setting.tls, setting.directory
+    frontend = f"--frontend={HOST},{port}"
+    far = f"--backend={HOST},{setting.backend_port};;proto=h2"
+    command = ["nghttpx", f"--workers={setting.workers}", "--no-ocsp", "--no-location-rewrite"]
+    command += [f"--frontend-http2-max-concurrent-streams={STREAMS_MAX}"]
     command += ["--accesslog-file=/dev/null", f"--errorlog-file={directory / 'nghttpx-error.log'}"]
+    match setting.security:
+        case Security.PLAIN:
+            command += [f"{frontend};no-tls", far]
+        case Security.TLS:
+            command += [frontend, far, str(tls.key), str(tls.certificate)]
+        case Security.MUTUAL:
+            command += [frontend, f"{far};tls;sni={AUTHORITY}", f"--cacert={tls.ca}"]
+            command += ["--verify-client", f"--verify-client-cacert={tls.ca}"]
+            command += [f"--client-cert-file={tls.certificate}"]
+            command += [f"--client-private-key-file={tls.key}", str(tls.key), str(tls.certificate)]
     with running(command, (port,), directory / "nghttpx.log") as child:
         yield Proxy("nghttpx", port, psutil.Process(child.pid))
 
 
 @contextlib.contextmanager
-def envoy(directory: Path, backend_port: int, tls: TlsFiles | None) -> Iterator[Proxy]:
-    """Envoy with one worker and the same route as static configuration."""
+def envoy(setting: Setting) -> Iterator[Proxy]:
+    """Envoy with the same route as static configuration."""
     port = free_port()
-    config = directory / "envoy.json"
-    config.write_text(json.dumps(_envoy_config(port, backend_port, tls)))
-    command = [str(Path(sys.executable).with_name("envoy")), "-c", str(config)]
-    command += ["--concurrency", "1", "--log-level", "error", "--disable-hot-restart"]
-    with running(command, (port,), directory / "envoy.log") as child:
+    config = setting.directory / "envoy.json"
+    config.write_text(json.dumps(envoy_config(setting, port)))
+    command = [str(BIN / "envoy"), "-c", str(config), "--concurrency", str(setting.workers)]
+    command += ["--log-level", "error", "--disable-hot-restart"]
+    with running(command, (port,), setting.directory / "envoy.log") as child:
         yield Proxy("envoy", port, psutil.Process(child.pid))
 
 
-PEERS = {"nghttpx": nghttpx, "envoy": envoy}
+@contextlib.contextmanager
+def haproxy(setting: Setting) -> Iterator[Proxy]:
+    """HAProxy, which like nghttpx has neither a method match nor weights here."""
+    port, tls = free_port(), setting.tls
+    mutual = setting.security is Security.MUTUAL
+    near = "proto h2" if setting.security is Security.PLAIN else f"ssl crt {tls.pair} alpn h2"
+    near += f" ca-file {tls.ca} verify required" if mutual else ""
+    far = f"ssl verify required ca-file {tls.ca} crt {tls.pair} sni str({AUTHORITY}) alpn h2"
+    config = setting.directory / "haproxy.cfg"
+    config.write_text(
+        f"""global
+  nbthread {setting.workers}
+  tune.h2.max-concurrent-streams {STREAMS_MAX}
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 300s
+  timeout server 300s
+frontend near
+  bind {HOST}:{port} {near}
+  default_backend far
+backend far
+  server one {HOST}:{setting.backend_port} {far if mutual else "proto h2"}
+"""
+    )
+    command = ["haproxy", "-db", "-f", str(config)]
+    with running(command, (port,), setting.directory / "haproxy.log") as child:
+        yield Proxy("haproxy", port, psutil.Process(child.pid))
+
+
+PEERS: dict[str, Start] = {"nghttpx": nghttpx, "envoy": envoy, "haproxy": haproxy}
+ALL: dict[str, Start] = {"gateway": gateway, **PEERS}
+
+
+@contextlib.contextmanager
+def all_proxies(setting: Setting) -> Iterator[list[Proxy]]:
+    """Everything that is installed, the gateway first; what is missing is named."""
+    with contextlib.ExitStack() as stack:
+        proxies = []
+        for name, start in ALL.items():
+            try:
+                proxies.append(stack.enter_context(start(setting)))
+            except FileNotFoundError:
+                print(f"{name} is not installed and left out")
+        yield proxies
 
 
 def missing_programs() -> list[str]:
     """Programs of the harness itself that are not installed."""
-    return [name for name in ("h2load", "nghttpd") if shutil.which(name) is None]
-
-
-def _manifests(port: int, backend_port: int, tls: TlsFiles | None) -> str:
-    listener: dict[str, object] = {"name": "grpc", "port": port, "protocol": "HTTP"}
-    objects: list[dict[str, object]] = []
-    if tls is not None:
-        listener |= {"protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "bench-cert"}]}}
-        objects.append(_tls_secret(tls))
-    objects += [
-        {
-            "apiVersion": "gateway.networking.k8s.io/v1",
-            "kind": "GatewayClass",
-            "metadata": {"name": "federation"},
-            "spec": {"controllerName": "federation.dev/gateway-controller"},
-        },
-        {
-            "apiVersion": "gateway.networking.k8s.io/v1",
-            "kind": "Gateway",
-            "metadata": {"name": "bench", "namespace": "app"},
-            "spec": {
-                "gatewayClassName": "federation",
-                "listeners": [listener],
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "users", "namespace": "app"},
-            "spec": {"ports": [{"name": "grpc", "port": 9090}]},
-        },
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "name": "users-1",
-                "namespace": "app",
-                "labels": {"kubernetes.io/service-name": "users"},
-            },
-            "addressType": "IPv4",
-            "ports": [{"name": "grpc", "port": backend_port}],
-            "endpoints": [{"addresses": [HOST]}],
-        },
-        {
-            "apiVersion": "gateway.networking.k8s.io/v1",
-            "kind": "GRPCRoute",
-            "metadata": {"name": "users", "namespace": "app"},
-            "spec": {
-                "parentRefs": [{"name": "bench"}],
-                "hostnames": [AUTHORITY],
-                "rules": [
-                    {
-                        "matches": [
-                            {
-                                "method": {
-                                    "service": "com.example.api.UserService",
-                                    "method": "GetUser",
-                                }
-                            }
-                        ],
-                        "backendRefs": [
-                            {"name": "users", "port": 9090, "weight": 80},
-                            {"name": "users", "port": 9090, "weight": 20},
-                        ],
-                    }
-                ],
-            },
-        },
-        {
-            "apiVersion": "gateway.networking.k8s.io/v1alpha3",
-            "kind": "BackendTrafficPolicy",
-            "metadata": {"name": "users", "namespace": "app"},
-            "spec": {
-                "targetRef": {
-                    "group": "gateway.networking.k8s.io",
-                    "kind": "GRPCRoute",
-                    "name": "users",
-                },
-                "retry": {
-                    "retryOn": ["5xx", "connect-failure"],
-                    "attempts": 2,
-                    "backoff": {"defaultDuration": "100ms", "maxDuration": "1s"},
-                },
-            },
-        },
-    ]
-    return "\n---\n".join(json.dumps(each) for each in objects)
-
-
-def _tls_secret(tls: TlsFiles) -> dict[str, object]:
-    def encoded(path: Path) -> str:
-        return base64.b64encode(path.read_bytes()).decode()
-
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "bench-cert", "namespace": "app"},
-        "type": "kubernetes.io/tls",
-        "data": {"tls.crt": encoded(tls.certificate), "tls.key": encoded(tls.key)},
-    }
-
-
-def _envoy_config(port: int, backend_port: int, tls: TlsFiles | None) -> dict[str, object]:
-    http2 = {
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": {"http2_protocol_options": {}},
-        }
-    }
-
-    def cluster(name: str) -> dict[str, object]:
-        address = {"socket_address": {"address": HOST, "port_value": backend_port}}
-        return {
-            "name": name,
-            "type": "STATIC",
-            "lb_policy": "LEAST_REQUEST",
-            "typed_extension_protocol_options": http2,
-            "load_assignment": {
-                "cluster_name": name,
-                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-            },
-        }
-
-    route = {
-        "match": {"path": METHOD, "grpc": {}},
-        "route": {
-            "timeout": "0s",
-            "retry_policy": {"retry_on": "5xx,connect-failure", "num_retries": 2},
-            "weighted_clusters": {
-                "clusters": [{"name": "a", "weight": 80}, {"name": "b", "weight": 20}]
-            },
-        },
-    }
-    manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network."
-        "http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "bench",
-        "codec_type": "HTTP2",
-        "route_config": {
-            "virtual_hosts": [{"name": "bench", "domains": [AUTHORITY], "routes": [route]}]
-        },
-        "http_filters": [
-            {
-                "name": "router",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
-                },
-            }
-        ],
-    }
-    chain: dict[str, object] = {"filters": [{"name": "http", "typed_config": manager}]}
-    if tls is not None:
-        chain["transport_socket"] = _envoy_tls(tls)
-    listener = {
-        "address": {"socket_address": {"address": HOST, "port_value": port}},
-        "filter_chains": [chain],
-    }
-    return {"static_resources": {"listeners": [listener], "clusters": [cluster("a"), cluster("b")]}}
-
-
-def _envoy_tls(tls: TlsFiles) -> dict[str, object]:
-    pair = {
-        "certificate_chain": {"filename": str(tls.certificate)},
-        "private_key": {"filename": str(tls.key)},
-    }
-    return {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
-            "DownstreamTlsContext",
-            "common_tls_context": {"alpn_protocols": ["h2"], "tls_certificates": [pair]},
-        },
-    }
+    return [name for name in ("h2load", "nghttpd", "cargo") if shutil.which(name) is None]
