@@ -286,6 +286,7 @@ def node_message(settings: GatewaySettings) -> base_pb2.Node:
             "address": settings.address,
             "port_offset": settings.port_offset,
             "eastwest_address": settings.eastwest_address or "",
+            "endpoint_shards": True,
         }
     )
     return node

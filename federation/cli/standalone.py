@@ -22,14 +22,14 @@ from federation.cli.context import CommandError, run
 from federation.derive.compile import Compiled, CompileInputs, CompileSettings, compile_cluster
 from federation.derive.exports import derive_facts
 from federation.derive.resolve import resolve
-from federation.discovery.catalog import seal
+from federation.discovery.catalog import Sealer
 from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.conditions import Condition, ConditionStatus
 from federation.model.facts import ExportFact, Member, ServicePolicyFact
 from federation.model.objects import ObjectSnapshot
 from federation.model.status import ObjectStatus
 from federation.model.view import FederationView
-from federation.wire.xds import NodeView, to_resources
+from federation.wire.xds import NodeView, Renderer
 from gateway.shell import FeedState
 from gateway.status import State
 from gateway.xds_translate import KIND_OF_TYPE, Kind, PieceId
@@ -137,6 +137,7 @@ class FolderFeed:
         self._runtime = runtime
         self._say = say
         self._printed: set[str] = set()
+        self._renderer, self._sealer = Renderer(), Sealer()
         self._snapshots = FolderSource(FolderSettings(settings.manifests)).snapshots()
         self._loaded = False
         self._loading = False
@@ -169,11 +170,23 @@ class FolderFeed:
         self._problems = frozenset(_problems(objects, compiled))
         self._loading = True
         try:
-            await self._runtime.replace(_resources(compiled, self._settings))
+            await self._runtime.replace(self._resources(compiled))
         finally:
             self._loading = False
         self._loaded = True
         self.changed()
+
+    def _resources(self, compiled: Compiled) -> dict[Kind, list[discovery_pb2.Resource]]:
+        settings = self._settings
+        node = NodeView(address=settings.address, port_offset=settings.port_offset, shards=True)
+        catalog = self._sealer.seal(self._renderer(compiled.snapshot, node), generation=1)
+        return {
+            KIND_OF_TYPE[resource_type]: [
+                discovery_pb2.Resource(name=name, version=entry.version, resource=entry.body)
+                for name, entry in entries.items()
+            ]
+            for resource_type, entries in catalog.types.items()
+        }
 
     def _print(self, messages: set[str]) -> None:
         """Print what is new; what has gone is forgotten, so that it is told when it comes back."""
@@ -212,20 +225,6 @@ def _view_alone(objects: ObjectSnapshot, cluster: ClusterId, region: Region) -> 
     return dataclasses.replace(
         view, resolved=resolve(view, drains={}, previous={}, now_ms=0).services
     )
-
-
-def _resources(
-    compiled: Compiled, settings: StandaloneSettings
-) -> dict[Kind, list[discovery_pb2.Resource]]:
-    node = NodeView(address=settings.address, port_offset=settings.port_offset)
-    catalog = seal(to_resources(compiled.snapshot, node), generation=1)
-    return {
-        KIND_OF_TYPE[resource_type]: [
-            discovery_pb2.Resource(name=name, version=entry.version, resource=entry.body)
-            for name, entry in entries.items()
-        ]
-        for resource_type, entries in catalog.types.items()
-    }
 
 
 # What is printed.

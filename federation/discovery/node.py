@@ -30,6 +30,7 @@ class NodeIdentity:
     address: str = DEFAULT_ADDRESS
     port_offset: int = 0
     eastwest_address: str | None = None
+    endpoint_shards: bool = False
 
 
 def read_node(node: base_pb2.Node, *, cluster: str) -> NodeIdentity:
@@ -49,6 +50,7 @@ def read_node(node: base_pb2.Node, *, cluster: str) -> NodeIdentity:
         address=_text(metadata, "address") or DEFAULT_ADDRESS,
         port_offset=_offset(metadata.get("port_offset", 0)),
         eastwest_address=_text(metadata, "eastwest_address"),
+        endpoint_shards=metadata.get("endpoint_shards") is True,
     )
 
 

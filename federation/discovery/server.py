@@ -28,7 +28,7 @@ from federation.discovery.stream import Stream
 from federation.discovery.subscription import SubscriptionError
 from federation.discovery.tls import server_credentials
 from federation.model.acks import AckView, NodeAcks, RefusedResource
-from federation.wire.xds import NodeView, XdsResources
+from federation.wire.xds import NodeView, XdsResources, whole_name
 
 log = logging.getLogger("federation.discovery")
 
@@ -87,7 +87,8 @@ class DiscoveryServer(Generic[S]):
         self._generation = 0
         self._snapshot: S | None = None
         self._catalogs: dict[NodeView, Catalog] = {}
-        self._sealer = Sealer()
+        # Each remembers the resources of one form.
+        self._sealers = {False: Sealer(), True: Sealer()}
         self._clients: list[_Client] = []
         self._left: dict[str, None] = {}
         self._streams_opened = 0
@@ -257,12 +258,12 @@ class DiscoveryServer(Generic[S]):
     def _catalog(self, node: NodeIdentity | None) -> Catalog | None:
         if node is None or self._snapshot is None:
             return None
-        view = NodeView(address=node.address, port_offset=node.port_offset)
+        view = NodeView(node.address, node.port_offset, shards=node.endpoint_shards)
         catalog = self._catalogs.get(view)
         if catalog is None:
             # As many as there are streams at most: views of nodes that left go with a publication.
             resources = self._render(self._snapshot, view)
-            catalog = self._sealer.seal(resources, generation=self._generation)
+            catalog = self._sealers[view.shards].seal(resources, generation=self._generation)
             if len(self._catalogs) >= self._settings.streams_max:
                 self._catalogs.clear()
             self._catalogs[view] = catalog
@@ -300,7 +301,7 @@ def _node_acks(node: NodeIdentity, stream: Stream) -> NodeAcks:
         generation=stream.generation(),
         eastwest_address=node.eastwest_address,
         refused=tuple(
-            RefusedResource(kind=resource_type.word, name=name, message=refusals[name].message)
+            RefusedResource(resource_type.word, whole_name(name), refusals[name].message)
             for resource_type, refusals in stream.refusals()
             for name in sorted(refusals)
         ),

@@ -7,13 +7,13 @@ reading it back (the gateway, or a stock Envoy).
 Invariants: plain Envoy v3 messages that a stock Envoy takes; one resource of each name; equal
 snapshots and nodes give equal bytes; only listeners depend on the node; nobody changes a message.
 Names: a listener and its route table share one name; an ``Upstream`` is a cluster and the endpoint
-set of the same name; a node's own identity and trust bundle are the static secrets
+set of the same name (or its shards); a node's own identity and trust bundle are the static secrets
 ``federation/identity`` and ``federation/trust-bundle`` of that node, never sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -23,13 +23,13 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
-from federation.model.snapshot import Snapshot, TlsSecret
+from federation.model.snapshot import EndpointSet, Snapshot, TlsSecret
 from federation.wire.xds_clusters import upstream_cluster
-from federation.wire.xds_endpoints import load_assignment
+from federation.wire.xds_endpoints import load_assignment, shard_count, shards, whole_name
 from federation.wire.xds_listeners import NodeView, listener
 from federation.wire.xds_routes import route_configuration
 
-__all__ = ["NodeView", "Renderer", "XdsResources", "to_resources"]
+__all__ = ["NodeView", "Renderer", "XdsResources", "to_resources", "whole_name"]
 
 V = TypeVar("V")
 M = TypeVar("M")
@@ -62,6 +62,8 @@ class Renderer:
         self._routes = _Kept(route_configuration)
         self._clusters = _Kept(upstream_cluster)
         self._endpoints = _Kept(load_assignment)
+        self._shards = _Kept(load_assignment)
+        self._shard_counts: dict[str, int] = {}
         self._secrets = _Kept(_secret)
 
     def __call__(self, snapshot: Snapshot, node: NodeView) -> XdsResources:
@@ -70,9 +72,23 @@ class Renderer:
             listeners={entry.name: listener(entry, node) for entry in snapshot.listeners},
             routes=self._routes.made({entry.name: entry for entry in snapshot.route_tables}),
             clusters=self._clusters.made({entry.name: entry for entry in snapshot.upstreams}),
-            endpoints=self._endpoints.made({e.upstream: e for e in snapshot.endpoint_sets}),
+            endpoints=self._sharded(snapshot.endpoint_sets)
+            if node.shards
+            else self._endpoints.made({e.upstream: e for e in snapshot.endpoint_sets}),
             secrets=self._secrets.made({entry.name: entry for entry in snapshot.secrets}),
         )
+
+    def _sharded(
+        self, sets: Iterable[EndpointSet]
+    ) -> dict[str, endpoint_pb2.ClusterLoadAssignment]:
+        parts: dict[str, EndpointSet] = {}
+        before, self._shard_counts = self._shard_counts, {}
+        for entry in sets:
+            endpoints = sum(len(locality.endpoints) for locality in entry.localities)
+            count = shard_count(endpoints, before.get(entry.upstream, 1))
+            self._shard_counts[entry.upstream] = count
+            parts |= shards(entry, count)
+        return self._shards.made(parts)
 
 
 class _Kept(Generic[V, M]):

@@ -49,10 +49,14 @@ PING_TIMEOUT_MS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """Where a node listens: ``address`` to bind, and what it adds to every port."""
+    """Where a node listens: ``address`` to bind, and what it adds to every port.
+
+    ``shards`` is whether it takes large sets of endpoints in parts (``xds_endpoints``).
+    """
 
     address: str = "0.0.0.0"  # noqa: S104 - gateways take traffic from everywhere
     port_offset: int = 0
+    shards: bool = False
 
 
 def listener(source: Listener, node: NodeView) -> listener_pb2.Listener:

@@ -9,6 +9,7 @@ Invariants: addresses are IP addresses with ports; a locality without endpoints 
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Any
 
 from envoy.config.core.v3 import address_pb2, health_check_pb2
@@ -28,6 +29,9 @@ OVERPROVISION_PERCENT = 140
 """The only overprovisioning factor taken: it is the protocol's default and the core's."""
 
 PORT_MAX = 65_535
+
+ENDPOINTS_REMEMBERED = 262_144
+"""Endpoints whose reading is remembered; beyond it the one unused for longest is read again."""
 
 _HEALTH = {
     health_check_pb2.UNKNOWN: "healthy",
@@ -69,10 +73,11 @@ def _locality(locality: endpoint_components_pb2.LocalityLbEndpoints, path: str) 
         ignores=("metadata",),
     )
     place = locality.locality
-    clusters = {
-        str(own_metadata(entry).get("cluster_id", place.zone or place.region))
-        for entry in locality.lb_endpoints
-    }
+    read = [
+        _endpoint(entry, f"{path}.lb_endpoints", index)
+        for index, entry in enumerate(locality.lb_endpoints)
+    ]
+    clusters = {cluster_id or place.zone or place.region for cluster_id, _ in read}
     if len(clusters) != 1:
         raise UnsupportedFieldError(
             join(path, "lb_endpoints"),
@@ -84,31 +89,41 @@ def _locality(locality: endpoint_components_pb2.LocalityLbEndpoints, path: str) 
         "region": place.region,
         "priority": locality.priority,
         "weight": 1 if weight is None else weight,
-        "endpoints": [
-            _endpoint(entry, f"{path}.lb_endpoints[{index}]")
-            for index, entry in enumerate(locality.lb_endpoints)
-        ],
+        "endpoints": [body for _, body in read],
     }
 
 
-def _endpoint(entry: endpoint_components_pb2.LbEndpoint, path: str) -> dict[str, Any]:
-    only(entry, path, reads=("endpoint", "health_status", "metadata", "load_balancing_weight"))
-    only(entry.endpoint, join(path, "endpoint"), reads=("address",), ignores=("hostname",))
+def _endpoint(
+    entry: endpoint_components_pb2.LbEndpoint, path: str, index: int
+) -> tuple[str, dict[str, Any]]:
+    try:
+        return _read(entry.SerializeToString())
+    except UnsupportedFieldError as refusal:
+        raise UnsupportedFieldError(f"{path}[{index}].{refusal.path}", refusal.message) from None
+
+
+@lru_cache(maxsize=ENDPOINTS_REMEMBERED)
+def _read(encoded: bytes) -> tuple[str, dict[str, Any]]:
+    """One endpoint, and the member cluster that it says it is in.
+
+    Remembered by its bytes: of a set that changes most endpoints are as they were.
+    """
+    entry = endpoint_components_pb2.LbEndpoint.FromString(encoded)
+    only(entry, "", reads=("endpoint", "health_status", "metadata", "load_balancing_weight"))
+    only(entry.endpoint, "endpoint", reads=("address",), ignores=("hostname",))
     if entry.health_status not in _HEALTH:
-        raise UnsupportedFieldError(
-            join(path, "health_status"), f"{entry.health_status} is not known"
-        )
+        raise UnsupportedFieldError("health_status", f"{entry.health_status} is not known")
     own = own_metadata(entry)
     weight = optional_value(entry, "load_balancing_weight")
     grace = own.get("drain_grace_ms")
-    return {
-        "address": ip_and_port(entry.endpoint.address, join(path, "endpoint.address")),
+    return str(own.get("cluster_id", "")), {
+        "address": ip_and_port(entry.endpoint.address, "endpoint.address"),
         "weight": 1 if weight is None else weight,
         "health": _HEALTH[entry.health_status],
         "peer": own.get("peer") is True,
         "drain_grace_ms": None
         if grace is None
-        else whole(grace, join(path, "metadata.federation.gateway.drain_grace_ms")),
+        else whole(grace, "metadata.federation.gateway.drain_grace_ms"),
     }
 
 

@@ -28,6 +28,7 @@ class UnsupportedFieldError(Exception):
     def __init__(self, path: str, message: str) -> None:
         super().__init__(f"{path}: {message}" if path else message)
         self.path = path
+        self.message = message
 
 
 def only(message: Message, path: str, *, reads: Iterable[str], ignores: Iterable[str] = ()) -> None:
