@@ -1,4 +1,4 @@
-"""What a call keeps on its way over two gateways: its deadline, its session."""
+"""What a call keeps on its way over two gateways: its deadline, its session, its copies."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tests.native.support import (
     Backend,
     backends,
     channel,
+    cluster,
     core,
     endpoints,
     failure,
@@ -115,3 +116,35 @@ def test_retries_of_both_gateways_together_stay_within_the_deadline(ca: Authorit
         # When no wait fits before the deadline, the service's last answer is the better one.
         assert error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
         assert 1 <= len(a.seen) < 11
+
+
+def test_a_copy_for_another_cluster_names_its_own_destination(ca: Authority) -> None:
+    """The call stays here; only its copy crosses, to the service that the mirror means."""
+    destination = "x-federation-destination"
+    only = route(
+        "echo",
+        match={
+            "path": {"prefix": "/"},
+            "headers": [{"name": destination, "exact": "app/copy:9090"}],
+        },
+        request_headers={"remove": [destination]},
+    )
+    mirror = {"cluster": "far", "request_headers": {"set": [[destination, "app/copy:9090"]]}}
+    with backends("main", "copy") as [main, copy], core() as east, core() as west:
+        east_address = serve(east, east_side(ca, copy.address, [WEST], route_tables=[table(only)]))
+        far = west_side(ca, peer(east_address))
+        near = route("near", mirrors=[mirror])
+        near["action"]["weighted"][0]["request_headers"] = {"set": [[destination, "app/main:1"]]}
+        configuration = far | {
+            "route_tables": [table(near)],
+            "clusters": [cluster("near"), far["clusters"][0] | {"name": "far"}],
+            "endpoints": [
+                endpoints(locality(main.address), name="near"),
+                far["endpoints"][0] | {"cluster": "far"},
+            ],
+        }
+        with channel(serve(west, configuration)) as client:
+            assert unary(client)(b"hi", timeout=10) == b"hi"
+            wait_until(lambda: copy.seen, "the copy crosses")
+        assert main.seen[0][destination] == "app/main:1"
+        assert destination not in copy.seen[0]

@@ -97,6 +97,8 @@ pub(crate) struct Call {
     pub part: usize,
     /// Until the response begins; `None`: no session is asked for.
     pub session: Option<Box<CallSession>>,
+    /// Its mirrors' copies; some may be over.
+    pub copies: Vec<CallId>,
     /// Where the present try goes; none in `Backoff` and `Closing`.
     pub pool: Option<usize>,
     pub up: Option<StreamAt>,
@@ -186,6 +188,28 @@ impl Tries {
 // === impl CallId ===
 
 impl CallId {
+    /// Serials of copies have it, those of calls do not.
+    const COPY: u32 = 1 << 31;
+
+    pub fn of_call(key: usize, serial: u64) -> Self {
+        Self {
+            key: key as u32,
+            serial: serial as u32 & !Self::COPY,
+        }
+    }
+
+    /// Names a mirror's copy of a call.
+    pub fn of_copy(key: usize, serial: u64) -> Self {
+        Self {
+            key: key as u32,
+            serial: serial as u32 | Self::COPY,
+        }
+    }
+
+    pub fn is_copy(self) -> bool {
+        self.serial & Self::COPY != 0
+    }
+
     /// As the token of an HTTP/2 stream.
     pub fn token(self) -> u64 {
         u64::from(self.serial) << 32 | u64::from(self.key)

@@ -1,11 +1,11 @@
 //! Where a try goes: the endpoint that core chooses, by what this worker knows of how busy each is; and whether the
 //! call may go anywhere, where requests are bounded.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use gateway_core::config::{Cluster, LoadBalancing};
-use gateway_core::{Affinity, LoadMeter, PickContext, PickError};
+use gateway_core::{Affinity, EndpointIndex, LoadMeter, Name, PickContext, PickError};
 
 use crate::call::{Call, CallId};
 use crate::conn::Side;
@@ -31,8 +31,23 @@ impl Worker {
     /// The pool of the endpoint that a try goes to.
     pub fn choose(&mut self, id: CallId) -> Result<usize, PickError> {
         let random = self.random.u64(..);
-        let (call, now_ms) = (&self.calls[id.key as usize], self.now_ms);
+        let call = &self.calls[id.key as usize];
         let key = call.cluster;
+        let affinity = self.affinity(call, &self.clusters[key].handle.config);
+        let tried = (&call.tries.addresses[..], &call.tries.clusters[..]);
+        let index = self.pick(key, random, tried, affinity)?;
+        Ok(self.pool_of(key, index))
+    }
+
+    /// The endpoint of a cluster that core chooses, apart from those tried.
+    pub fn pick(
+        &self,
+        key: usize,
+        random: u64,
+        (tried, tried_clusters): (&[SocketAddr], &[Name]),
+        affinity: Affinity,
+    ) -> Result<EndpointIndex, PickError> {
+        let now_ms = self.now_ms;
         let cluster = &self.clusters[key];
         if !cluster.live {
             return Err(PickError::Empty);
@@ -45,13 +60,12 @@ impl Worker {
         let context = PickContext {
             now_ms,
             random,
-            tried: &call.tries.addresses,
-            tried_clusters: &call.tries.clusters,
+            tried,
+            tried_clusters,
             outstanding: &load,
         };
-        let affinity = self.affinity(call, &cluster.handle.config);
         let picked = cluster.handle.endpoints.pick_for(&context, affinity)?;
-        Ok(self.pool_of(key, picked.index))
+        Ok(picked.index)
     }
 
     /// What binds the call to an endpoint of the cluster.

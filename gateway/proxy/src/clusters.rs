@@ -145,6 +145,7 @@ impl Worker {
             conns: Vec::new(),
             connecting: 0,
             waiting: std::collections::VecDeque::new(),
+            copies: std::collections::VecDeque::new(),
             meter: LoadMeter::new(),
             down: false,
             reconnect_timer: None,

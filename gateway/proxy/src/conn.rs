@@ -76,6 +76,8 @@ pub(crate) struct Conn {
     pub side: Side,
     /// Calls with a stream here; each call knows its index.
     pub calls: Vec<CallId>,
+    /// Mirrors' copies with a stream here.
+    pub copies: u32,
     /// For a client's connection: the call that a stream's slot had last.
     pub by_slot: Vec<CallId>,
     pub last_read_ms: u64,
@@ -225,6 +227,7 @@ impl Conn {
             codec,
             side,
             calls: Vec::new(),
+            copies: 0,
             by_slot: Vec::new(),
             last_read_ms: now_ms,
             last_write_ms: now_ms,

@@ -171,10 +171,7 @@ impl Worker {
         request: Request,
         form: Form,
     ) -> CallId {
-        let id = CallId {
-            key: self.calls.vacant_key() as u32,
-            serial: self.next_serial() as u32,
-        };
+        let id = CallId::of_call(self.calls.vacant_key(), self.next_serial());
         let timeout_ms = request.timeout.and_then(Result::ok);
         let timeout_ms = timeout_ms.filter(|_| form.is_grpc());
         let deadlines = deadlines(timeout_ms, &self.routes.get(route).route, self.now_ms);
@@ -202,6 +199,7 @@ impl Worker {
             cluster,
             part,
             session: None,
+            copies: Vec::new(),
             pool: None,
             up: None,
             up_index: 0,
@@ -244,6 +242,7 @@ impl Worker {
 
     /// Nothing keeps the call any more: its first try begins.
     pub fn set_out(&mut self, id: CallId) {
+        self.begin_copies(id);
         self.try_endpoint(id);
     }
 
@@ -283,15 +282,9 @@ impl Worker {
         call.up_index = conn.calls.len();
         conn.calls.push(id);
         self.stats.numbers.upstream_tries.add(1);
-        let cluster = &self.clusters[call.cluster].handle.config;
-        if let Side::Up(side) = &mut conn.side {
-            side.requests += 1;
-            side.last_call_ms = self.now_ms;
-            let limit = cluster.max_requests_per_connection;
-            if limit.is_some_and(|limit| side.requests >= limit) {
-                side.phase = UpPhase::Leaving;
-            }
-        }
+        self.count_stream(up.conn);
+        let call = &mut self.calls[id.key as usize];
+        let conn = &mut self.conns[up.conn];
         let bare = call.request_ended && call.body.is_empty();
         let list = &mut self.work_list;
         upstream_headers(call, &self.routes.get(call.route).route, self.now_ms, list);
@@ -307,6 +300,20 @@ impl Worker {
             return self.on_up_reset(id, code);
         }
         self.send_kept_body(id);
+    }
+
+    /// Counts a stream on a connection to an endpoint, perhaps the last one that it takes.
+    pub fn count_stream(&mut self, conn: usize) {
+        let Some(side) = self.conns[conn].up() else {
+            return;
+        };
+        side.requests += 1;
+        side.last_call_ms = self.now_ms;
+        let cluster = &self.clusters[self.pools[side.pool].cluster].handle.config;
+        let limit = cluster.max_requests_per_connection;
+        if limit.is_some_and(|limit| side.requests >= limit) {
+            side.phase = UpPhase::Leaving;
+        }
     }
 
     fn answer_no_endpoint(&mut self, id: CallId, error: PickError) {

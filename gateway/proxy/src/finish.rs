@@ -89,6 +89,7 @@ impl Worker {
     /// Takes the call out of all tables.
     pub fn remove(&mut self, id: CallId) {
         let call = self.calls.remove(id.key as usize);
+        self.leave_copies(&call.copies);
         for timer in [call.deadline_timer, call.try_timer, call.idle_timer]
             .into_iter()
             .flatten()

@@ -89,6 +89,12 @@ impl HeaderList {
         self.spans.swap_remove(at);
     }
 
+    /// Keeps the fields whose name is wanted.
+    pub fn retain(&mut self, is_wanted: impl Fn(&[u8]) -> bool) {
+        let bytes = &self.bytes;
+        self.spans.retain(|span| is_wanted(span.name(bytes)));
+    }
+
     /// The value of the first field with this name.
     pub fn value(&self, name: &[u8]) -> Option<&[u8]> {
         self.iter()

@@ -37,7 +37,7 @@ impl Worker {
         let idle_ms = self.settings.upstream_idle_ms;
         let now_ms = self.now_ms;
         let Some(conn) = self.conn(id) else { return };
-        let busy = !conn.calls.is_empty();
+        let busy = !conn.calls.is_empty() || conn.copies > 0;
         let Some(up) = conn.up() else { return };
         up.idle_timer = None;
         let last_ms = if busy { now_ms } else { up.last_call_ms };

@@ -44,6 +44,7 @@ mod idleness;
 mod limits;
 mod listener;
 mod liveness;
+mod mirrors;
 mod opening;
 mod passthrough;
 mod pipe;

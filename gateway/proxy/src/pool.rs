@@ -46,6 +46,8 @@ pub(crate) struct Pool {
     pub conns: Vec<usize>,
     pub connecting: u32,
     pub waiting: VecDeque<CallId>,
+    /// Mirrors' copies that wait for a connection under way.
+    pub copies: VecDeque<CallId>,
     /// Calls assigned here (waiting or open), and how those before them went.
     pub meter: LoadMeter,
     pub answered: Arc<Counter>,
@@ -102,7 +104,8 @@ impl Pool {
             Protocol::Http1 => (1, config.max_connections.or(Some(HTTP1_CONNECTIONS_MAX))),
         };
         let room = most.is_none_or(|max| usable < max.max(1) as usize);
-        room && self.waiting.len() > self.connecting as usize * expected
+        let waiting = self.waiting.len() + self.copies.len();
+        room && waiting > self.connecting as usize * expected
     }
 
     /// What the endpoint speaks: gateways speak HTTP/2 to each other.

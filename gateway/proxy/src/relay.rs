@@ -43,6 +43,10 @@ impl Worker {
         call.last_activity_ms = now_ms;
         call.request_owed += flow_len;
         call.request_ended |= end;
+        if !call.copies.is_empty() {
+            self.feed_copies(id, data, end);
+        }
+        let call = &mut self.calls[id.key as usize];
         if call.phase == Phase::Closing {
             return self.give_back_request(id, 0);
         }

@@ -141,6 +141,12 @@ numbers! {
     faults_delayed,
     /// Calls refused on purpose.
     faults_aborted,
+    /// Copies of calls sent to mirrors.
+    mirror_copies,
+    /// Copies given up: over a bound, without an endpoint, or of a request that never became whole.
+    mirror_copies_dropped,
+    /// Copies that their endpoint refused or lost.
+    mirror_copies_failed,
     /// Deadlines that ended a call.
     deadlines_exceeded,
     /// Streams ended because their endpoint's drain grace was over.

@@ -11,11 +11,16 @@ use gateway_h2::{ErrorCode, Event, Events, StreamRef};
 use crate::call::CallId;
 use crate::conn::{ConnectFault, Death, Side, StreamAt, UpPhase};
 use crate::events::Notice;
+use crate::mirrors::is_of_copy;
 use crate::worker::{Deferred, Timer, Worker};
 
 impl Worker {
     /// An event of a connection to an endpoint.
     pub fn on_up_event(&mut self, key: usize, event: &Event, events: &Events, input: &[u8]) {
+        if is_of_copy(event) {
+            self.peer_speaks(key);
+            return self.on_copy_event(key, event);
+        }
         match event {
             Event::Response {
                 stream,
@@ -145,7 +150,7 @@ impl Worker {
         let Side::Up(up) = &conn.side else { return };
         let unwanted = up.phase == UpPhase::Leaving || !self.pools[up.pool].live;
         let unwanted = unwanted || conn.codec.is_over();
-        if unwanted && conn.calls.is_empty() {
+        if unwanted && conn.calls.is_empty() && conn.copies == 0 {
             self.kill(key, Death::Finished);
         }
     }
@@ -184,6 +189,9 @@ impl Worker {
             if self.pools[pool].conns.is_empty() {
                 self.connect(pool);
             }
+        }
+        if self.conns[key].copies > 0 {
+            self.lose_copies(key);
         }
         for id in calls {
             self.on_connection_lost(*id);
@@ -245,6 +253,7 @@ impl Worker {
 
     /// Calls that wait here turn to other endpoints.
     pub fn turn_away_waiting(&mut self, pool: usize, outcome: Outcome) {
+        self.drop_waiting_copies(pool);
         let waiting = std::mem::take(&mut self.pools[pool].waiting);
         let cluster = self.pools[pool].cluster;
         self.clusters[cluster].pending -= waiting.len() as u32;

@@ -81,6 +81,7 @@ impl Worker {
             self.ask_for_room(pool);
             self.grow(pool);
         }
+        self.serve_copies(pool);
     }
 
     /// Opens the stream of a try.

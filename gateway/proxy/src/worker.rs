@@ -33,6 +33,7 @@ use crate::descriptors::SpareDescriptors;
 use crate::events::{Notice, NoticeLog};
 use crate::headers::HeaderList;
 use crate::listener::WorkerListener;
+use crate::mirrors::MirrorCopy;
 use crate::passthrough::{End, Tunnels};
 use crate::pool::{ClusterState, Pool};
 use crate::routes::RouteMemory;
@@ -62,6 +63,8 @@ pub(crate) enum Timer {
     Backoff(CallId),
     /// A call was delayed on purpose; the flag says that it is refused now.
     Delayed(CallId, bool),
+    /// A mirror's copy waits for its answer since its call is over.
+    Copy(CallId),
     /// Response headers were held long enough.
     Held(CallId),
     /// A connection (of either side) is not set up in time.
@@ -127,6 +130,7 @@ pub(crate) struct Worker {
 
     pub conns: Slab<Conn>,
     pub calls: Slab<Call>,
+    pub copies: Slab<MirrorCopy>,
     pub pools: Slab<Pool>,
     pub clusters: Slab<ClusterState>,
     pub cluster_keys: HashMap<Name, usize>,
@@ -209,6 +213,7 @@ impl Worker {
             random: fastrand::Rng::new(),
             conns: Slab::new(),
             calls: Slab::new(),
+            copies: Slab::new(),
             pools: Slab::new(),
             clusters: Slab::new(),
             cluster_keys: HashMap::new(),
@@ -343,6 +348,7 @@ impl Worker {
             Timer::Idle(call) => self.on_idle(call),
             Timer::PerTry(call) => self.on_try_timeout(call),
             Timer::Backoff(call) => self.on_backoff_over(call),
+            Timer::Copy(copy) => self.on_copy_late(copy),
             Timer::Delayed(call, aborts) => self.on_delay_over(call, aborts),
             Timer::Held(call) => self.release_held(call),
             Timer::Setup(conn) => self.on_setup_timeout(conn),
