@@ -41,12 +41,13 @@ class Core:
         Raise ``ValueError`` when the address is none.
         """
 
-    def take_limit_demand(self, keys_max: int) -> bytes:
+    def take_limit_demand(self, keys_max: int, all: bool) -> bytes:
         """Take what was asked of global rate limits, a JSON list.
 
         An entry is ``{"name", "requests", "has_share", "passed", "refused", "keys": [[key, passed,
         refused], ...]}``: the limit, whether a share was set, its totals, and for each key what
-        came since the last call, most first, at most ``keys_max`` keys.
+        came since the last call, most first, at most ``keys_max`` keys. With ``all`` also
+        ``"outstanding": [[key or "", calls], ...]``, what passed and counts still.
         """
 
     def set_limit_shares(self, shares: bytes) -> None:

@@ -103,8 +103,8 @@ class Driver:
         self._core.set_health(cluster, address, healthy)
 
     def take_limit_demand(self, keys_max: int = 1024) -> Sequence[dict[str, Any]]:
-        """Take what was asked of global rate limits."""
-        demand: list[dict[str, Any]] = json.loads(self._core.take_limit_demand(keys_max))
+        """Take what was asked of global rate limits, and what counts still."""
+        demand: list[dict[str, Any]] = json.loads(self._core.take_limit_demand(keys_max, True))
         return demand
 
     def set_limit_shares(self, shares: Sequence[JsonObject]) -> None:

@@ -127,6 +127,7 @@ class QuotaClient:
 
     async def _report(self, call: _Call, reader: asyncio.Task[None]) -> None:
         sent_at = time.monotonic()
+        self._take_demand(all_of_it=True)
         while self._demand and not self._leaving and not reader.done():
             now = time.monotonic()
             for message in self._messages(now - sent_at):
@@ -145,37 +146,45 @@ class QuotaClient:
             changed = {self._take(action) for action in response.bucket_action}
             self._apply(changed - {""})
 
-    def _take_demand(self) -> None:
-        self._demand = json.loads(self._core.take_limit_demand(KEYS_MAX))
+    def _take_demand(self, *, all_of_it: bool = False) -> None:
+        self._demand = json.loads(self._core.take_limit_demand(KEYS_MAX, all_of_it))
 
     def _messages(self, elapsed_s: float) -> Iterator[rlqs_pb2.RateLimitQuotaUsageReports]:
         message = rlqs_pb2.RateLimitQuotaUsageReports(domain=DOMAIN)
-        for limit, key, passed, refused in self._usages():
+        for limit, key, passed, refused, before in self._usages():
             usage = message.bucket_quota_usages.add(
                 num_requests_allowed=passed, num_requests_denied=refused
             )
             usage.bucket_id.bucket["limit"] = limit
             if key:
                 usage.bucket_id.bucket["key"] = key
-            usage.time_elapsed.FromMilliseconds(max(1, int(elapsed_s * 1000)))
+            usage.time_elapsed.FromMilliseconds(0 if before else max(1, int(elapsed_s * 1000)))
             if len(message.bucket_quota_usages) >= BUCKETS_MAX:
                 yield message
                 message = rlqs_pb2.RateLimitQuotaUsageReports(domain=DOMAIN)
         if message.bucket_quota_usages:
             yield message
 
-    def _usages(self) -> Iterator[tuple[str, str, int, int]]:
-        """Limits with their calls since the last report (all limits the first time), and keys."""
+    def _usages(self) -> Iterator[tuple[str, str, int, int, bool]]:
+        """Limits with their calls since the last report, and keys; true: what passed before it.
+
+        The first report has all limits, with what counts still of what passed before.
+        """
         for entry in self._demand:
             name, totals = entry["name"], (entry["passed"], entry["refused"])
-            before = self._reported.get(name)
-            if before != totals:
+            known = self._reported.get(name)
+            if known is None:
+                yield name, "", 0, 0, True
+                for key, calls in entry["outstanding"]:
+                    yield name, key, calls, 0, True
+            elif known != totals:
                 # A limit whose configuration changed counts from zero again.
-                base = before if before and before <= totals else totals
-                yield name, "", max(0, totals[0] - base[0]), max(0, totals[1] - base[1])
-                self._reported[name] = totals
-            for key, passed, refused in entry["keys"]:
-                yield name, key, passed, refused
+                base = known if known <= totals else (0, 0)
+                yield name, "", max(0, totals[0] - base[0]), max(0, totals[1] - base[1]), False
+            self._reported[name] = totals
+            if known is not None:
+                for key, passed, refused in entry["keys"]:
+                    yield name, key, passed, refused, False
 
     def _take(self, action: rlqs_pb2.RateLimitQuotaResponse.BucketAction) -> str:
         """Note one assignment; the limit's name."""

@@ -49,7 +49,7 @@ class Core(Protocol):
         """Tell the result of active health checks."""
         ...
 
-    def take_limit_demand(self, keys_max: int) -> bytes:
+    def take_limit_demand(self, keys_max: int, all: bool) -> bytes:  # noqa: A002
         """Take what was asked of global rate limits, as a JSON list."""
         ...
 

@@ -36,7 +36,10 @@ class SharedLimit:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Calls that asked for a bucket at one gateway in ``elapsed_ms``."""
+    """Calls that asked for a bucket at one gateway in ``elapsed_ms``.
+
+    In no time at all: what has ``passed`` before this gateway reported here, and counts still.
+    """
 
     bucket: Bucket
     passed: int

@@ -210,6 +210,19 @@ class LimitUnit(StrEnum):
     HOUR = "hour"
     DAY = "day"
 
+    @property
+    def seconds(self) -> int:
+        """Its length."""
+        match self:
+            case LimitUnit.SECOND:
+                return 1
+            case LimitUnit.MINUTE:
+                return 60
+            case LimitUnit.HOUR:
+                return 3_600
+            case LimitUnit.DAY:
+                return 86_400
+
 
 WHOLE_SHARE_PPM = 1_000_000
 """All of a limit, in parts per million."""

@@ -3,16 +3,17 @@
 Decides: when a gateway still counts, how demand fades, which keys are named.
 Leaves to others: the arithmetic of shares (``derive.quota``), streams and time (``service``).
 Invariants: the shares of all gateways, those that vanished among them, are never more than the
-cluster's part of a limit; it names ``keys_max`` keys of each limit, and those that a gateway that
-vanished may go on with.
+cluster's part of a limit, and what one has used stays with it until it has flowed back; the number
+of keys is bounded, except for those that a gateway that vanished may go on with.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from federation.derive.quota import divide, settle
+from federation.derive.quota import divide, is_calm
 from federation.model.quota import Assignment, Bucket, SharedLimit, Usage
 from federation.quota.settings import QuotaSettings
 
@@ -32,9 +33,11 @@ class _Demand:
 
 @dataclass(slots=True)
 class _Gateway:
-    """``gone_s``: when it vanished. ``told`` is what it was told last."""
+    """``gone_s``: when it vanished. ``told`` is what it was told last. ``used``: calls that passed
+    and have not flowed back, as they were at the last division."""
 
     gone_s: float | None = None
+    used: dict[Bucket, float] = field(default_factory=dict)
     demand: dict[Bucket, _Demand] = field(default_factory=dict)
     shares: dict[Bucket, int] = field(default_factory=dict)
     told: dict[Bucket, int] = field(default_factory=dict)
@@ -48,6 +51,7 @@ class Ledger:
         self._limits: Mapping[str, SharedLimit] = {}
         self._gateways: dict[str, _Gateway] = {}
         self._parts: Mapping[Bucket, int] | None = None
+        self._divided_s: float | None = None
 
     def __repr__(self) -> str:
         return f"Ledger(limits={len(self._limits)}, gateways={sorted(self._gateways)})"
@@ -62,6 +66,7 @@ class Ledger:
         self._limits = {limit.name: limit for limit in limits}
         for gateway in self._gateways.values():
             gateway.demand = {b: d for b, d in gateway.demand.items() if b.limit in self._limits}
+            gateway.used = {b: used for b, used in gateway.used.items() if b.limit in self._limits}
 
     def set_parts(self, parts: Mapping[Bucket, int] | None) -> None:
         """What this cluster has of each bucket; ``None``: all. A bucket that is not named has what
@@ -69,10 +74,10 @@ class Ledger:
         self._parts = parts
 
     def join(self, gateway: str) -> None:
-        """A gateway is here; it is told all its shares anew."""
+        """A gateway is here; it is told all its shares anew, and says what it has used."""
         known = self._gateways.setdefault(gateway, _Gateway())
         known.gone_s = None
-        known.told = {}
+        known.told, known.used = {}, {}
 
     def leave(self, gateway: str) -> None:
         """A gateway took its leave: its shares are the others'."""
@@ -86,13 +91,19 @@ class Ledger:
 
     def report(self, gateway: str, usages: Iterable[Usage], now_s: float) -> None:
         """What was asked of a gateway. Buckets of unknown limits are passed over."""
-        if gateway not in self._gateways:
+        known_gateway = self._gateways.get(gateway)
+        if known_gateway is None:
             return
-        demand = self._gateways[gateway].demand
+        demand, used = known_gateway.demand, known_gateway.used
         for usage in usages:
             limit = self._limits.get(usage.bucket.limit)
-            if limit is None or bool(usage.bucket.key) > limit.keyed:
+            if limit is None or bool(usage.bucket.key) != limit.keyed:
                 continue
+            if not usage.elapsed_ms:
+                used[usage.bucket] = usage.passed
+                continue
+            if usage.passed:
+                used[usage.bucket] = used.get(usage.bucket, 0) + usage.passed
             rate = (usage.passed + usage.refused) * _MILLI / max(1, usage.elapsed_ms)
             known = demand.get(usage.bucket)
             faded = known.faded(now_s, self._settings.half_life_s) if known is not None else 0.0
@@ -108,12 +119,13 @@ class Ledger:
 
     def divide(self, now_s: float) -> None:
         """Bring the shares to what is asked for now."""
+        self._flow_back(now_s)
         hold_s = self._settings.hold_s
         for name, gateway in list(self._gateways.items()):
             if gateway.gone_s is not None and now_s - gateway.gone_s >= hold_s:
                 del self._gateways[name]
         rates = {name: self._rates(it, now_s) for name, it in self._gateways.items()}
-        named = {b for b in self.demand(now_s) if b.key}
+        named = {b for b in self.demand(now_s) if b.key} | self._overdrawn()
         for gateway in self._gateways.values():
             if gateway.gone_s is not None:
                 # It may go on with a share of a key that nobody else asks for.
@@ -155,9 +167,39 @@ class Ledger:
         )
         part = max(0, self._part(bucket) - held)
         asked = {name: rates.get(name, {}).get(bucket, 0) for name in here}
-        old = {name: before[name][bucket] for name in here if bucket in before[name]}
-        for name, share in settle(part, old, divide(part, asked)).items():
+        shares = {name: before[name][bucket] for name in here if bucket in before[name]}
+        if not is_calm(part, shares, divide(part, asked)):
+            used = {name: math.ceil(self._gateways[name].used.get(bucket, 0)) for name in here}
+            shares = divide(part, asked, used)
+        for name, share in shares.items():
             self._gateways[name].shares[bucket] = share
+
+    def _flow_back(self, now_s: float) -> None:
+        """Bring what was used to now: each share flows back once in the limit's unit."""
+        elapsed_s = now_s - (now_s if self._divided_s is None else self._divided_s)
+        self._divided_s = now_s
+        for gateway in self._gateways.values():
+            left: dict[Bucket, float] = {}
+            for bucket, used in gateway.used.items():
+                share = gateway.shares.get(bucket, gateway.shares.get(Bucket(bucket.limit), 0))
+                rest = used - share * elapsed_s / self._limits[bucket.limit].unit.seconds
+                if rest > 0:
+                    left[bucket] = rest
+            if len(left) > self._settings.used_max:
+                most = sorted(left, key=lambda bucket: (-left[bucket], bucket))
+                left = {bucket: left[bucket] for bucket in most[: self._settings.used_max]}
+            gateway.used = left
+
+    def _overdrawn(self) -> set[Bucket]:
+        """Keys of which a gateway has used more than it would have if they were not named; as many
+        of each limit as may be named, those overdrawn most."""
+        over: dict[Bucket, int] = {}
+        for gateway in self._gateways.values():
+            for bucket, used in gateway.used.items():
+                even = gateway.shares.get(Bucket(bucket.limit), 0)
+                if bucket.key and used > even:
+                    over[bucket] = max(over.get(bucket, 0), int(used - even) + 1)
+        return set(_most_wanted(over, self._settings.keys_max))
 
     def _part(self, bucket: Bucket) -> int:
         whole = self._limits[bucket.limit].requests

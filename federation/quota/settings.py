@@ -28,8 +28,12 @@ class QuotaSettings:
     """What was asked for counts half after this time."""
 
     keys_max: int = 1024
-    """Keys of one limit that have shares of their own, those asked for most; the others have even
-    shares."""
+    """Keys of one limit that have shares of their own, those asked for most, and at most as many
+    again of which a gateway has used more than an even share; the others have even shares."""
+
+    used_max: int = 16_384
+    """Keys of which it is known what a gateway has used, those used most; a gateway counts about
+    as many apart."""
 
     streams_max: int = 64
     """Gateways at once, each with one stream; one more is refused with RESOURCE_EXHAUSTED."""

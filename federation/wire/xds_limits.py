@@ -22,7 +22,7 @@ from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb
 from envoy.type.v3 import percent_pb2, token_bucket_pb2
 from google.protobuf import wrappers_pb2
 
-from federation.model.snapshot import HeaderMatch, LimitUnit, MatchKind, RateLimit
+from federation.model.snapshot import HeaderMatch, MatchKind, RateLimit
 from federation.wire.xds_values import duration, uint32
 
 FILTER = "envoy.filters.http.local_ratelimit"
@@ -36,12 +36,6 @@ LIMIT_KEY = "limit"
 
 _STAT_PREFIX = "federation"
 _OPEN = 4_294_967_295
-_UNIT_MS = {
-    LimitUnit.SECOND: 1_000,
-    LimitUnit.MINUTE: 60_000,
-    LimitUnit.HOUR: 3_600_000,
-    LimitUnit.DAY: 86_400_000,
-}
 
 
 def filter_config() -> local_rate_limit_pb2.LocalRateLimit:
@@ -81,7 +75,7 @@ def _descriptor(limit: RateLimit) -> ratelimit_pb2.LocalRateLimitDescriptor:
     entries = [entry(key=LIMIT_KEY, value=limit.name)]
     entries += [entry(key=header.name, value="true") for header in limit.headers]
     entries += [entry(key=name) for name in limit.distinct]  # no value: any, each by itself
-    bucket = _bucket(limit.requests, _UNIT_MS[limit.unit])
+    bucket = _bucket(limit.requests, limit.unit.seconds * 1_000)
     return ratelimit_pb2.LocalRateLimitDescriptor(entries=entries, token_bucket=bucket)
 
 

@@ -125,7 +125,7 @@ class PaperCore:
     def set_health(self, cluster: str, address: str, healthy: bool) -> None:
         self.health[cluster, address] = healthy
 
-    def take_limit_demand(self, keys_max: int) -> bytes:
+    def take_limit_demand(self, keys_max: int, all: bool) -> bytes:  # noqa: A002
         return b"[]"
 
     def set_limit_shares(self, shares: bytes) -> None:

@@ -73,6 +73,7 @@ async def test_a_limit_holds_over_gateways_and_outlives_the_agent(
                     await until(lambda it=it: len(it.program.said(shared)) == 2, "it is back")
                 await until(lambda: have_shares(both, 0.5), "each has half again")
                 assert sum(await passed(both, WHOLE, "back")) == WHOLE
+                assert await passed(both, WHOLE, "away") == [0, 0], "what had passed counts still"
                 assert all(len(it.program.said(text)) == 1 for it in both)
                 assert text not in ((await one.get("/ready"))["why"] or "")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.derive.quota import CALM_PART, IDLE_PART, divide, settle
+from federation.derive.quota import CALM_PART, IDLE_PART, divide, is_calm
 
 LIMITS = st.integers(0, 10**9)
 DEMANDS = st.dictionaries(st.text(max_size=4), st.integers(0, 10**9), max_size=12)
@@ -58,17 +58,34 @@ def test_what_everyone_asks_for_is_what_they_get(limit: int, asked: int, other: 
     assert abs(shares["a"] - exact) <= 1
 
 
-@given(LIMITS, DEMANDS, DEMANDS)
-def test_shares_that_stay_are_within_the_limit_and_near(
-    limit: int, before: dict[str, int], demand: dict[str, int]
+@given(LIMITS, DEMANDS, st.data())
+def test_nobody_has_less_than_was_used_and_the_sum_holds(
+    limit: int, demand: dict[str, int], data: st.DataObject
 ) -> None:
-    now = divide(limit, demand)
-    found = settle(limit, before, now)
-    assert sum(found.values()) <= limit
-    assert found.keys() == demand.keys()
-    for member, share in found.items():
-        assert abs(share - now[member]) * CALM_PART <= limit
-    assert settle(limit, found, now) == found, "settled shares stay"
+    used = {member: data.draw(st.integers(0, limit)) for member in demand}
+    shares = divide(limit, demand, used)
+    assert sum(shares.values()) == (limit if demand else 0)
+    if sum(used.values()) <= limit:
+        assert all(shares[member] >= used[member] for member in demand)
+
+
+@given(LIMITS, DEMANDS, DEMANDS)
+def test_calm_is_near_and_of_the_same_sum(
+    limit: int, shares: dict[str, int], demand: dict[str, int]
+) -> None:
+    wanted = divide(limit, demand)
+    assert is_calm(limit, wanted, wanted)
+    if is_calm(limit, shares, wanted):
+        assert sum(shares.values()) == sum(wanted.values())
+        for member, share in shares.items():
+            assert abs(share - wanted[member]) * CALM_PART <= limit
+
+
+def test_what_was_used_stays() -> None:
+    assert divide(200, {"a": 9, "b": 0}, {"a": 100, "b": 100}) == {"a": 100, "b": 100}
+    assert divide(200, {"a": 9, "b": 0}, {"a": 100}) == {"a": 190, "b": 10}
+    assert divide(200, {"a": 0, "b": 9}, {"a": 150}) == {"a": 160, "b": 40}
+    assert divide(100, {"a": 0, "b": 9}, {"a": 150, "b": 50}) == {"a": 75, "b": 25}
 
 
 def test_a_limit_smaller_than_the_number_of_members_goes_to_the_demand() -> None:

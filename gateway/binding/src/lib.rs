@@ -57,8 +57,9 @@ impl Core {
         &self,
         py: Python<'py>,
         keys_max: usize,
+        all: bool,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let demand = py.detach(|| self.runtime.take_limit_demand(keys_max));
+        let demand = py.detach(|| self.runtime.take_limit_demand(keys_max, all));
         json_bytes(py, &demand)
     }
 

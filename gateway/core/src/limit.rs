@@ -198,6 +198,34 @@ impl RateLimit {
         Some(now_ms.saturating_sub(set_ms))
     }
 
+    /// Calls that passed and count still, at most `max` keys of them, most first; `None` stands for
+    /// a limit without keys.
+    #[must_use]
+    pub fn outstanding(&self, max: usize, now_ms: u64) -> Vec<(Option<u64>, u64)> {
+        let present = now_ms.saturating_mul(1_000_000);
+        let of_the_limit = self.share_per_million();
+        let lacking = |bucket: &FullAt, share| {
+            let rate = self.rate(share)?;
+            Some(rate.lacking(bucket, present)).filter(|calls| *calls > 0)
+        };
+        let mut found: Vec<_> = match &self.counts {
+            Counts::One(bucket) => lacking(bucket, of_the_limit)
+                .map(|calls| (None, calls))
+                .into_iter()
+                .collect(),
+            Counts::Each(keys, _) => keys
+                .named()
+                .filter_map(|(bucket, key)| {
+                    let calls = lacking(bucket, key.share(of_the_limit))?;
+                    Some((Some(key.name()), calls))
+                })
+                .collect(),
+        };
+        found.sort_by_key(|(key, calls)| (std::cmp::Reverse(*calls), *key));
+        found.truncate(max);
+        found
+    }
+
     /// What it saw since it was made.
     #[must_use]
     pub fn demand(&self) -> Demand {

@@ -57,8 +57,9 @@ pub(crate) fn summary(snapshot: &Snapshot, now_ms: u64) -> Value {
     Value::Array(all)
 }
 
-/// What was asked of global limits, with at most `keys_max` keys of each; see `RateLimit::take_key_demand`.
-pub(crate) fn demand(snapshot: &Snapshot, keys_max: usize) -> Value {
+/// What was asked of global limits, with at most `keys_max` keys of each; see `RateLimit::take_key_demand`. With
+/// `all` also what counts still of what passed before.
+pub(crate) fn demand(snapshot: &Snapshot, keys_max: usize, all: bool, now_ms: u64) -> Value {
     let limits = snapshot.rate_limits();
     let global = limits.iter().filter(|limit| limit.config().global);
     let all = global.map(|limit| {
@@ -66,7 +67,15 @@ pub(crate) fn demand(snapshot: &Snapshot, keys_max: usize) -> Value {
         let keys = limit.take_key_demand(keys_max);
         let keys = keys
             .iter()
-            .map(|it| json!([format!("{:016x}", it.key), it.passed, it.refused]));
+            .map(|it| json!([digits(it.key), it.passed, it.refused]));
+        let outstanding = if all {
+            limit.outstanding(keys_max, now_ms)
+        } else {
+            Vec::new()
+        };
+        let outstanding = outstanding
+            .into_iter()
+            .map(|(key, calls)| json!([key.map_or_else(String::new, digits), calls]));
         json!({
             "name": &*limit.config().name,
             "requests": limit.config().requests,
@@ -74,6 +83,7 @@ pub(crate) fn demand(snapshot: &Snapshot, keys_max: usize) -> Value {
             "passed": demand.passed,
             "refused": demand.refused,
             "keys": keys.collect::<Vec<_>>(),
+            "outstanding": outstanding.collect::<Vec<_>>(),
         })
     });
     Value::Array(all.collect())
@@ -107,6 +117,10 @@ pub(crate) fn set(snapshot: &Snapshot, message: &[u8], now_ms: u64) -> Result<()
         }
     }
     Ok(())
+}
+
+fn digits(key: u64) -> String {
+    format!("{key:016x}")
 }
 
 fn one(limit: &RateLimit, now_ms: u64) -> Value {

@@ -195,10 +195,11 @@ impl Runtime {
     }
 
     /// What was asked of global rate limits, as JSON: a list of `{"name", "requests", "has_share", "passed", "refused"}`
-    /// (totals) and `"keys"`, a list of `[key, passed, refused]` since the last call, most first, at most `keys_max` of each limit.
+    /// (totals); `"keys"`, a list of `[key, passed, refused]` since the last call, most first, at most `keys_max` of each
+    /// limit; and with `all` `"outstanding"`, a list of `[key or "", calls that passed and count still]`.
     #[must_use]
-    pub fn take_limit_demand(&self, keys_max: usize) -> Value {
-        limits::demand(&self.snapshot(), keys_max)
+    pub fn take_limit_demand(&self, keys_max: usize, all: bool) -> Value {
+        limits::demand(&self.snapshot(), keys_max, all, self.clock.now_ms())
     }
 
     /// Sets this gateway's shares of global rate limits: JSON, a list of `{"limit", "share_per_million", "keys": {key:

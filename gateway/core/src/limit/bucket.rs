@@ -68,6 +68,12 @@ impl Rate {
             bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, scaled);
     }
 
+    /// Calls that it lacks to be full, rounded up.
+    pub(super) fn lacking(self, bucket: &FullAt, now_ns: u64) -> u64 {
+        let lacking_ns = bucket.load(Ordering::Relaxed).saturating_sub(now_ns);
+        lacking_ns.div_ceil(self.call_ns)
+    }
+
     /// What [`Self::take`] would say.
     pub(super) fn peek(self, bucket: &FullAt, now_ns: u64) -> Result<(), u64> {
         self.next(bucket.load(Ordering::Relaxed), now_ns)

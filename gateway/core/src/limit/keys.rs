@@ -87,6 +87,11 @@ impl SharedKey {
         }
     }
 
+    /// The same in every gateway.
+    pub(super) fn name(&self) -> u64 {
+        self.name.load(Ordering::Relaxed)
+    }
+
     /// In millionths.
     pub(super) fn share(&self, of_the_limit: u32) -> u32 {
         match self.share.load(Ordering::Relaxed) {
@@ -113,7 +118,7 @@ impl SharedKey {
 
     fn take_demand(&self) -> Option<KeyDemand> {
         let demand = KeyDemand {
-            key: self.name.load(Ordering::Relaxed),
+            key: self.name(),
             passed: self.passed.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
         };
@@ -197,6 +202,12 @@ impl Keys {
         }
     }
 
+    /// Buckets of keys that have a name: of a global limit, all that were ever used.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&FullAt, &SharedKey)> {
+        let slots = self.slots.iter().map(|slot| &slot.full_at_ns);
+        slots.zip(&self.shared).filter(|(_, key)| key.name() != 0)
+    }
+
     /// What was asked for by key since the last time, most first, at most `max`; of the others
     /// nothing is kept.
     pub(super) fn take_demand(&self, max: usize) -> Vec<KeyDemand> {
@@ -218,17 +229,13 @@ impl Keys {
         (limit_before, limit_now): (u32, u32),
         mut changed: impl FnMut(&FullAt, u32, u32),
     ) {
-        for (slot, shared) in self.slots.iter().zip(&self.shared) {
-            let name = shared.name.load(Ordering::Relaxed);
-            if name == 0 {
-                continue;
-            }
-            let next = shares.get(&name).copied().unwrap_or(OF_THE_LIMIT);
+        for (bucket, shared) in self.named() {
+            let next = shares.get(&shared.name()).copied().unwrap_or(OF_THE_LIMIT);
             let before = shared.share(limit_before);
             shared.share.store(next, Ordering::Relaxed);
             let now = shared.share(limit_now);
             if now != before {
-                changed(&slot.full_at_ns, before, now);
+                changed(bucket, before, now);
             }
         }
         changed(&self.others, limit_before, limit_now);

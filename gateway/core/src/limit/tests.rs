@@ -118,6 +118,8 @@ fn a_global_limit_goes_on_with_its_last_share() {
         "nobody set it for an hour"
     );
     assert_eq!(limit.share_age_ms(3_600_000), Some(3_599_000));
+    assert_eq!(limit.outstanding(9, 3_600_000), [(None, 20)]);
+    assert_eq!(limit.outstanding(9, 3_601_000), []);
     limit.confirm_share(3_600_000);
     assert_eq!(limit.share_age_ms(3_600_001), Some(1));
     limit.set_share(0, &[], 3_700_000);
@@ -151,6 +153,10 @@ fn a_key_has_a_share_of_its_own() {
     assert_eq!(passes(&limit, &of("a"), 1), 40);
     assert_eq!(passes(&limit, &of("b"), 1), 0);
     assert_eq!(passes(&limit, &of("c"), 1), 50, "as the limit says");
+    assert_eq!(
+        limit.outstanding(2, 1),
+        [(Some(a.key), 90), (Some(b.key), 50)]
+    );
     limit.set_share(250_000, &[], 1);
     assert_eq!(passes(&limit, &of("d"), 1), 25);
     assert_eq!(passes(&limit, &of("a"), 1), 0);
