@@ -95,6 +95,7 @@ class Shell:
         self._feed: Feed | None = None
         self._stop = asyncio.Event()
         self._draining = asyncio.Event()
+        self._reload = asyncio.Event()
         self._configuring: list[asyncio.Task[None]] = []
 
     def __repr__(self) -> str:
@@ -170,6 +171,7 @@ class Shell:
             # These end when draining begins.
             self._configuring = [
                 group.create_task(_supervised("listeners", self._retry_listeners)),
+                group.create_task(_supervised("reload", self._reload_on_request)),
             ]
             files = self._settings.identity
             if files is not None:
@@ -185,6 +187,21 @@ class Shell:
         await self._draining.wait()
         await feed.leave()
         fed.cancel()
+
+    async def _reload_on_request(self) -> None:
+        """Read files again at once, when SIGHUP asks for it; what stands is not touched."""
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            files = self._settings.identity
+            try:
+                if files is not None:
+                    await self.runtime.put(identity.load(files))
+            except identity.IdentityError as failure:
+                log.warning("identity not reloaded", extra={"why": str(failure)})
+            else:
+                log.info("reloaded", extra={"identity": files is not None})
+            await self.runtime.retry_listeners()
 
     async def _retry_listeners(self) -> None:
         while True:
@@ -213,6 +230,7 @@ class Shell:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
 
 
 async def _supervised(name: str, part: Callable[[], Awaitable[None]]) -> None:

@@ -37,7 +37,9 @@ from gateway.xds_translate import KIND_OF_TYPE, Kind, PieceId
 if TYPE_CHECKING:
     from gateway.runtime import Core, Runtime
 
-GOOD_WHEN_FALSE = frozenset({"Conflicted", "Conflict"})
+GOOD_WHEN_FALSE = frozenset(
+    {"Conflicted", "Conflict", "InsecureFrontendValidationMode", "PartiallyInvalid"}
+)
 """Conditions whose True is the bad news."""
 
 PRINTED_MAX = 10_000

@@ -91,7 +91,10 @@ class _Answers:
             resources |= {("listeners", listener.name), ("routes", listener.route_table)}
             for chain in listener.chains:
                 if isinstance(chain.tls, TlsTermination):
-                    resources |= {("secrets", name) for name in chain.tls.certificates}
+                    names = (*chain.tls.certificates, chain.tls.client_ca)
+                    resources |= {("secrets", name) for name in names if name}
+                for target in chain.passthrough:
+                    resources |= {("clusters", target.upstream), ("endpoints", target.upstream)}
         tables = {listener.route_table for listener in listeners}
         for table in self.snapshot.route_tables:
             if table.name in tables:

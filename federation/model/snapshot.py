@@ -41,9 +41,15 @@ class ListenerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TlsTermination:
-    """The gateway's side of TLS: ``certificates`` are names of secrets in the snapshot."""
+    """The gateway's side of TLS: ``certificates`` are names of secrets in the snapshot.
+
+    Clients show certificates signed by the authorities of the secret ``client_ca`` (empty: they are
+    asked for none); with ``client_optional`` everybody is let in all the same.
+    """
 
     certificates: tuple[str, ...]
+    client_ca: str = ""
+    client_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +66,15 @@ class PeerTls:
 
 @dataclass(frozen=True, slots=True)
 class FilterChain:
-    """One entrance of a listener, chosen by TLS server name; no ``hostnames``: any name or none."""
+    """One entrance of a listener, chosen by TLS server name; no ``hostnames``: any name or none.
+
+    With ``passthrough`` TLS is not terminated: connections go to these destinations by weight.
+    """
 
     name: str
     hostnames: tuple[str, ...] = ()
     tls: TlsTermination | PeerTls | None = None
+    passthrough: tuple[Weighted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +101,8 @@ class ConnectionLife:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A port that gateways open. All chains share one route table, named ``route_table``.
+    """A port that gateways open. All chains that do not pass TLS through share one route table,
+    named ``route_table``.
 
     ``sections`` are the names of the Gateway's listeners that it serves; ``life`` bounds clients'
     connections.
@@ -406,6 +417,14 @@ class TlsSecret:
 
 
 @dataclass(frozen=True, slots=True)
+class CaSecret:
+    """Authorities to check client certificates against, in PEM."""
+
+    name: str
+    ca_pem: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything the gateways of ``cluster`` route by, each part sorted by name."""
 
@@ -414,4 +433,4 @@ class Snapshot:
     route_tables: tuple[RouteTable, ...] = ()
     upstreams: tuple[Upstream, ...] = ()
     endpoint_sets: tuple[EndpointSet, ...] = ()
-    secrets: tuple[TlsSecret, ...] = ()
+    secrets: tuple[TlsSecret | CaSecret, ...] = ()

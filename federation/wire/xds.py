@@ -23,7 +23,7 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
-from federation.model.snapshot import EndpointSet, Snapshot, TlsSecret
+from federation.model.snapshot import CaSecret, EndpointSet, Snapshot, TlsSecret
 from federation.wire.xds_clusters import upstream_cluster
 from federation.wire.xds_endpoints import load_assignment, shard_count, shards, whole_name
 from federation.wire.xds_listeners import NodeView, listener
@@ -109,8 +109,11 @@ class _Kept(Generic[V, M]):
         return {name: message for name, (_, message) in self._last.items()}
 
 
-def _secret(secret: TlsSecret) -> secret_pb2.Secret:
+def _secret(secret: TlsSecret | CaSecret) -> secret_pb2.Secret:
     message = secret_pb2.Secret(name=secret.name)
+    if isinstance(secret, CaSecret):
+        message.validation_context.trusted_ca.inline_bytes = secret.ca_pem
+        return message
     message.tls_certificate.certificate_chain.inline_bytes = secret.certificate_pem
     message.tls_certificate.private_key.inline_bytes = secret.private_key_pem
     return message

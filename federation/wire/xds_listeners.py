@@ -18,7 +18,8 @@ from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2,
 )
-from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from google.protobuf import wrappers_pb2
 
 from federation.model.snapshot import (
@@ -68,7 +69,7 @@ def listener(source: Listener, node: NodeView) -> listener_pb2.Listener:
         metadata=metadata({"kind": source.kind.value, **_own_life(source.life)}),
         enable_reuse_port=wrappers_pb2.BoolValue(value=True),
     )
-    if any(chain.tls is not None for chain in source.chains):
+    if any(chain.tls is not None or chain.passthrough for chain in source.chains):
         message.listener_filters.add(
             name="envoy.filters.listener.tls_inspector",
             typed_config=packed(tls_inspector_pb2.TlsInspector()),
@@ -102,19 +103,32 @@ def _address(node: NodeView, port: int) -> address_pb2.Address:
 
 
 def _chain(chain: FilterChain, source: Listener) -> listener_components_pb2.FilterChain:
-    message = listener_components_pb2.FilterChain(
-        name=chain.name,
-        filters=[
-            listener_components_pb2.Filter(
-                name="envoy.filters.network.http_connection_manager",
-                typed_config=packed(_connection_manager(source)),
-            )
-        ],
-    )
+    message = listener_components_pb2.FilterChain(name=chain.name, filters=[_filter(chain, source)])
     if chain.hostnames:
         message.filter_chain_match.server_names.extend(chain.hostnames)
     if chain.tls is not None:
         message.transport_socket.CopyFrom(_transport_socket(chain.tls))
+    return message
+
+
+def _filter(chain: FilterChain, source: Listener) -> listener_components_pb2.Filter:
+    if chain.passthrough:
+        return listener_components_pb2.Filter(
+            name="envoy.filters.network.tcp_proxy",
+            typed_config=packed(_tcp_proxy(chain)),
+        )
+    return listener_components_pb2.Filter(
+        name="envoy.filters.network.http_connection_manager",
+        typed_config=packed(_connection_manager(source)),
+    )
+
+
+def _tcp_proxy(chain: FilterChain) -> tcp_proxy_pb2.TcpProxy:
+    message = tcp_proxy_pb2.TcpProxy(stat_prefix=chain.name.replace("/", "_"))
+    for entry in chain.passthrough:
+        # Envoy takes no weight of zero here, and no request has to find its way by it.
+        if entry.weight:
+            message.weighted_clusters.clusters.add(name=entry.upstream, weight=entry.weight)
     return message
 
 
@@ -176,7 +190,7 @@ def _transport_socket(tls: TlsTermination | PeerTls) -> base_pb2.TransportSocket
 
 def _termination(tls: TlsTermination) -> tls_pb2.DownstreamTlsContext:
     # HTTP/1.1 is offered so that a client without HTTP/2 gets an answer it can read.
-    return tls_pb2.DownstreamTlsContext(
+    message = tls_pb2.DownstreamTlsContext(
         common_tls_context=tls_pb2.CommonTlsContext(
             alpn_protocols=["h2", "http/1.1"],
             tls_certificate_sds_secret_configs=[
@@ -184,6 +198,17 @@ def _termination(tls: TlsTermination) -> tls_pb2.DownstreamTlsContext:
             ],
         )
     )
+    if tls.client_ca:
+        message.require_client_certificate.value = not tls.client_optional
+        secret = secret_pb2.SdsSecretConfig(name=tls.client_ca, sds_config=ads())
+        if not tls.client_optional:
+            message.common_tls_context.validation_context_sds_secret_config.CopyFrom(secret)
+        else:
+            combined = message.common_tls_context.combined_validation_context
+            combined.validation_context_sds_secret_config.CopyFrom(secret)
+            context = common_pb2.CertificateValidationContext
+            combined.default_validation_context.trust_chain_verification = context.ACCEPT_UNTRUSTED
+    return message
 
 
 def _peer_side(tls: PeerTls) -> tls_pb2.DownstreamTlsContext:

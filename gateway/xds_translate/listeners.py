@@ -1,21 +1,20 @@
 """Listeners: ``envoy.config.listener.v3.Listener`` with an HTTP connection manager in each chain.
 
 Decides: which listeners this gateway can open. All filter chains of a listener share one route
-table and are all TLS or all plain; the certificate is chosen by the names in the certificates.
+table and are all TLS or all plain; TLS may be passed through for some server names.
 Leaves to others: routes (``routes``), TLS (``tls``), opening the port (the core).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, TypeVar
-
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2,
 )
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
+from gateway.xds_translate.chains import Chain, needs_of, passthrough_of, same, tls_of
 from gateway.xds_translate.connections import connection_of, with_own
 from gateway.xds_translate.endpoints import ip_port
 from gateway.xds_translate.fields import (
@@ -33,8 +32,6 @@ from gateway.xds_translate.traffic import ROUTE_FILTERS
 _TLS_INSPECTOR = "envoy.filters.listener.tls_inspector"
 _ROUTER = "envoy.filters.http.router"
 _KINDS = ("ingress", "east_west")
-
-T = TypeVar("T")
 
 
 def translate_listener(listener: listener_pb2.Listener) -> Piece:
@@ -55,9 +52,11 @@ def translate_listener(listener: listener_pb2.Listener) -> Piece:
         _chain(chain, f"filter_chains[{index}]")
         for index, chain in enumerate(listener.filter_chains)
     ]
-    table = _same([chain.table for chain in chains], "filter_chains", "route table")
-    bounds = _same([chain.connection for chain in chains], "filter_chains", "connection settings")
-    tls = _tls([chain.tls for chain in chains])
+    with_http = [chain for chain in chains if chain.passthrough is None]
+    table = same([chain.table for chain in with_http] or [None], "filter_chains", "route table")
+    bounds = same(
+        [chain.connection for chain in with_http] or [None], "filter_chains", "connection settings"
+    )
     host, port = ip_port(listener.address, "address")
     kind = own_metadata(listener).get("kind", _KINDS[0])
     if kind not in _KINDS:
@@ -69,27 +68,20 @@ def translate_listener(listener: listener_pb2.Listener) -> Piece:
             "address": host,
             "port": port,
             "kind": kind,
-            "tls": tls,
-            "connection": with_own(bounds, listener),
+            "tls": tls_of(chains),
+            "connection": with_own(bounds or {}, listener),
             "route_table": table,
         },
-        needs=frozenset({PieceId(Kind.ROUTE_TABLES, table), *_secrets(tls)}),
+        needs=frozenset(needs_of(chains)),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Chain:
-    table: str
-    tls: TlsNames | None
-    connection: dict[str, Any]
-
-
-def _chain(chain: listener_components_pb2.FilterChain, path: str) -> _Chain:
+def _chain(chain: listener_components_pb2.FilterChain, path: str) -> Chain:
     only(
         chain,
         path,
-        reads=("filter_chain_match", "filters", "transport_socket"),
-        ignores=("name", "metadata", "transport_socket_connect_timeout"),
+        reads=("name", "filter_chain_match", "filters", "transport_socket"),
+        ignores=("metadata", "transport_socket_connect_timeout"),
     )
     only(
         chain.filter_chain_match,
@@ -97,20 +89,27 @@ def _chain(chain: listener_components_pb2.FilterChain, path: str) -> _Chain:
         reads=("server_names",),
         ignores=("transport_protocol", "application_protocols"),
     )
+    names = tuple(name.lower() for name in chain.filter_chain_match.server_names)
     if len(chain.filters) != 1:
-        raise UnsupportedFieldError(join(path, "filters"), "must be one HTTP connection manager")
-    manager = unpack(
-        chain.filters[0].typed_config,
-        http_connection_manager_pb2.HttpConnectionManager,
-        f"{path}.filters[0].typed_config",
-    )
-    where = f"{path}.filters[0].typed_config"
+        raise UnsupportedFieldError(
+            join(path, "filters"), "must be one HTTP connection manager, or one TCP proxy"
+        )
+    where, body = f"{path}.filters[0].typed_config", chain.filters[0].typed_config
+    if body.Is(tcp_proxy_pb2.TcpProxy.DESCRIPTOR):
+        if chain.HasField("transport_socket"):
+            raise UnsupportedFieldError(
+                join(path, "transport_socket"), "TCP is passed through with its TLS only"
+            )
+        proxy = unpack(body, tcp_proxy_pb2.TcpProxy, where)
+        return Chain(names, passthrough=passthrough_of(proxy, where, chain.name or path))
+    manager = unpack(body, http_connection_manager_pb2.HttpConnectionManager, where)
     table, connection = _route_table(manager, where), connection_of(manager, where)
-    if not chain.HasField("transport_socket"):
-        return _Chain(table, None, connection)
-    where = join(path, "transport_socket.typed_config")
-    context = unpack(chain.transport_socket.typed_config, tls_pb2.DownstreamTlsContext, where)
-    return _Chain(table, _downstream(context, where), connection)
+    tls = None
+    if chain.HasField("transport_socket"):
+        where = join(path, "transport_socket.typed_config")
+        context = unpack(chain.transport_socket.typed_config, tls_pb2.DownstreamTlsContext, where)
+        tls = _downstream(context, where)
+    return Chain(names, table, tls, connection)
 
 
 def _route_table(manager: http_connection_manager_pb2.HttpConnectionManager, path: str) -> str:
@@ -170,38 +169,10 @@ def _downstream(context: tls_pb2.DownstreamTlsContext, path: str) -> TlsNames:
             join(path, "common_tls_context.tls_certificate_sds_secret_configs"), "is empty"
         )
     required = bool(optional_value(context, "require_client_certificate"))
-    if required != (names.ca is not None):
+    if required != (names.ca is not None and not names.optional):
         raise UnsupportedFieldError(
             join(path, "require_client_certificate"),
-            "must go with a trust bundle: client certificates are required and checked, or neither",
+            "must go with a trust bundle: client certificates are required and checked, or neither "
+            "(or asked for and not believed, with ACCEPT_UNTRUSTED)",
         )
     return names
-
-
-def _tls(contexts: list[TlsNames | None]) -> dict[str, Any] | None:
-    present = [context for context in contexts if context is not None]
-    if not present:
-        return None
-    if len(present) != len(contexts):
-        raise UnsupportedFieldError("filter_chains", "some chains are TLS and some are plain text")
-    certificates = [name for context in present for name in context.certificates]
-    return {
-        "certificates": list(dict.fromkeys(certificates)),
-        "client_ca": _same([c.ca for c in present], "filter_chains", "trust bundle"),
-        "allowed_spiffe": list(
-            _same([c.allowed_spiffe for c in present], "filter_chains", "allowed identities")
-        ),
-    }
-
-
-def _secrets(tls: dict[str, Any] | None) -> list[PieceId]:
-    if tls is None:
-        return []
-    names = [*tls["certificates"], tls["client_ca"]]
-    return [PieceId(Kind.SECRETS, name) for name in names if name is not None]
-
-
-def _same(values: list[T], path: str, what: str) -> T:
-    if any(value != values[0] for value in values):
-        raise UnsupportedFieldError(path, f"all chains must have the same {what}")
-    return values[0]

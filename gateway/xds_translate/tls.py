@@ -23,6 +23,8 @@ class TlsNames:
     certificates: tuple[str, ...]
     ca: str | None
     allowed_spiffe: tuple[str, ...]
+    optional: bool = False
+    """Whoever has no valid certificate is let in as well."""
 
 
 def read_common(context: tls_pb2.CommonTlsContext, path: str) -> TlsNames:
@@ -45,6 +47,7 @@ def read_common(context: tls_pb2.CommonTlsContext, path: str) -> TlsNames:
         )
     ca: str | None = None
     allowed: tuple[str, ...] = ()
+    optional = False
     if context.HasField("validation_context_sds_secret_config"):
         ca = context.validation_context_sds_secret_config.name
     elif context.HasField("combined_validation_context"):
@@ -56,18 +59,20 @@ def read_common(context: tls_pb2.CommonTlsContext, path: str) -> TlsNames:
             reads=("default_validation_context", "validation_context_sds_secret_config"),
         )
         ca = combined.validation_context_sds_secret_config.name
-        allowed = _allowed(
-            combined.default_validation_context, join(where, "default_validation_context")
-        )
+        default = combined.default_validation_context
+        allowed = _allowed(default, join(where, "default_validation_context"))
+        untrusted = common_pb2.CertificateValidationContext.ACCEPT_UNTRUSTED
+        optional = default.trust_chain_verification == untrusted
     return TlsNames(
         certificates=tuple(c.name for c in context.tls_certificate_sds_secret_configs),
         ca=ca,
         allowed_spiffe=allowed,
+        optional=optional,
     )
 
 
 def _allowed(context: common_pb2.CertificateValidationContext, path: str) -> tuple[str, ...]:
-    only(context, path, reads=("match_typed_subject_alt_names",))
+    only(context, path, reads=("match_typed_subject_alt_names", "trust_chain_verification"))
     patterns = []
     for index, entry in enumerate(context.match_typed_subject_alt_names):
         where = f"{path}.match_typed_subject_alt_names[{index}]"

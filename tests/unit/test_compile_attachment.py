@@ -213,8 +213,55 @@ def test_passthrough_is_told_to_the_route() -> None:
     text = gateway(ALL).replace("tls: {", "tls: {mode: Passthrough, ")
     result = result_of(text + route())
     accepted, _ = parent_of(result).conditions
-    assert accepted.reason == "UnsupportedValue"
-    assert "passes TLS through, so the gateway cannot see services and methods" in accepted.message
+    assert accepted.reason == "Accepted"
+    assert "methods and headers cannot be seen" in accepted.message
+    assert "connections go to the backends of rule 0" in accepted.message
+    (listener,) = [entry for entry in result.snapshot.listeners if entry.port == 443]
+    (chain,) = listener.chains
+    assert (chain.hostnames, chain.tls) == ((), None)
+    assert [entry.upstream for entry in chain.passthrough] == ["service/app/user-service/9090"]
+
+
+PASSTHROUGH_RULES = """
+  - {matches: [{headers: [{name: x, value: y}]}], backendRefs: [{name: user-service, port: 9090}]}
+  - filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [x]}}]
+    backendRefs: [{name: user-service, port: 9090}]
+"""
+METHOD_RULE = """
+  - matches: [{method: {service: a.B}}]
+    backendRefs: [{name: user-service, port: 9090, weight: 3}, {name: gone, port: 1}]
+"""
+
+
+def passthrough(rules: str) -> Compiled:
+    text = gateway(ALL).replace("tls: {", "tls: {mode: Passthrough, ")
+    head, _, _ = route(hostnames='["a.example.com", "*.example.org"]').partition("  rules:")
+    return result_of(f"{text}{head}  rules:{rules}---\n")
+
+
+def test_rules_that_need_more_than_a_server_name_are_dropped() -> None:
+    result = passthrough(PASSTHROUGH_RULES + METHOD_RULE + METHOD_RULE)
+    (listener,) = [entry for entry in result.snapshot.listeners if entry.port == 443]
+    (chain,) = listener.chains
+    assert set(chain.hostnames) == {"a.example.com", "*.example.org"}
+    assert [(entry.upstream, entry.weight) for entry in chain.passthrough] == [
+        ("service/app/user-service/9090", 3),
+        ("unavailable", 1),
+    ]
+    conditions = {entry.type: entry for entry in parent_of(result).conditions}
+    assert conditions["Accepted"].status == "True"
+    assert "backends of rule 2" in conditions["Accepted"].message
+    assert conditions["PartiallyInvalid"].message == (
+        "Dropped Rule 0, 1, 3: where TLS passes through: its header matches cannot be applied; "
+        "its filters cannot be applied; rule 2 gets all connections"
+    )
+
+
+def test_a_route_of_which_nothing_can_be_passed_through_is_not_accepted() -> None:
+    result = passthrough(PASSTHROUGH_RULES)
+    conditions = {entry.type: entry for entry in parent_of(result).conditions}
+    assert conditions["Accepted"].reason == "UnsupportedValue"
+    assert "rule 0: its header matches cannot be applied" in conditions["Accepted"].message
     assert not [entry for entry in result.snapshot.listeners if entry.port == 443]
 
 

@@ -94,9 +94,14 @@ def test_a_tls_listener_names_its_certificates_and_table() -> None:
         "port": 20_443,
         "kind": "ingress",
         "tls": {
-            "certificates": ["infra/a", "infra/b"],
+            "certificates": [],
             "client_ca": None,
+            "client_optional": False,
             "allowed_spiffe": [],
+            "chains": [
+                {"server_names": ["a.example.com"], "certificates": ["infra/a"]},
+                {"server_names": ["b.example.com"], "certificates": ["infra/b", "infra/a"]},
+            ],
         },
         "connection": {},
         "route_table": "infra/gw/443",
@@ -106,6 +111,43 @@ def test_a_tls_listener_names_its_certificates_and_table() -> None:
         PieceId(Kind.SECRETS, "infra/a"),
         PieceId(Kind.SECRETS, "infra/b"),
     }
+
+
+def test_passthrough_and_client_validation_travel_whole() -> None:
+    web = TlsTermination(("infra/web",), client_ca="client-ca/infra/gw/443", client_optional=True)
+    raw = (Weighted("service/app/raw/9090", 3), Weighted("service/app/old/9090", 0))
+    chains = (
+        FilterChain("web", (), web),
+        FilterChain("app/raw/rule-0", ("raw.example.com", "*.example.org"), passthrough=raw),
+    )
+    listener = Listener("n", ListenerKind.INGRESS, 443, chains, "n")
+    piece = only_piece(listeners=(listener,))
+    assert piece.body["route_table"] == "n"
+    assert piece.body["tls"] == {
+        "certificates": ["infra/web"],
+        "client_ca": "client-ca/infra/gw/443",
+        "client_optional": True,
+        "allowed_spiffe": [],
+        "chains": [
+            {
+                "server_names": ["raw.example.com", "*.example.org"],
+                "passthrough": {
+                    "name": "app/raw/rule-0",
+                    "weighted": [{"cluster": "service/app/raw/9090", "weight": 3}],
+                    "idle_ms": None,
+                },
+            }
+        ],
+    }
+    assert PieceId(Kind.CLUSTERS, "service/app/raw/9090") in piece.needs
+    assert PieceId(Kind.SECRETS, "client-ca/infra/gw/443") in piece.needs
+
+
+def test_a_listener_that_only_passes_through_has_no_table() -> None:
+    chain = FilterChain("app/raw/rule-0", passthrough=(Weighted("c", 1),))
+    piece = only_piece(listeners=(Listener("n", ListenerKind.INGRESS, 443, (chain,), "n"),))
+    assert piece.body["route_table"] is None
+    assert piece.needs == {PieceId(Kind.CLUSTERS, "c")}
 
 
 def test_the_life_of_connections_travels_whole() -> None:
@@ -133,6 +175,8 @@ def test_the_east_west_listener_asks_for_peers_identities() -> None:
     assert piece.body["tls"] == {
         "certificates": ["federation/identity"],
         "client_ca": "federation/trust-bundle",
+        "client_optional": False,
+        "chains": [],
         "allowed_spiffe": ["spiffe://a/*", "spiffe://b/x"],
     }
     assert {IDENTITY, TRUST} <= piece.needs

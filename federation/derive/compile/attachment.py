@@ -87,20 +87,13 @@ def _attach_to(
             f"listener {state.spec.name} {_refusal(index, state, route)}" for state in named
         )
         return Problem("NotAllowedByListeners", f"{gateway}: {refusals}")
-    terminating = [state for state in allowed if not state.passthrough]
-    if not terminating:
-        message = (
-            f"{gateway}: listener {allowed[0].spec.name} passes TLS through, so the gateway cannot "
-            "see services and methods; use tls.mode Terminate"
-        )
-        return Problem("UnsupportedValue", message)
     attached = tuple(
         Attached(state, hostnames)
-        for state in terminating
+        for state in allowed
         if (hostnames := intersect(state.spec.hostname, route.spec.hostnames))
     )
     if not attached:
-        theirs = ", ".join(state.spec.hostname or "*" for state in terminating)
+        theirs = ", ".join(state.spec.hostname or "*" for state in allowed)
         message = (
             f"{gateway}: hostnames {', '.join(route.spec.hostnames)} have nothing in common with "
             f"the listeners' {theirs}"

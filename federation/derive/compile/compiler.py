@@ -56,7 +56,7 @@ from federation.model.objects import (
     ObjectKey,
     ParentReference,
 )
-from federation.model.snapshot import Snapshot, TlsSecret
+from federation.model.snapshot import CaSecret, Snapshot, TlsSecret
 from federation.model.status import AncestorStatus, ObjectStatus
 
 
@@ -116,13 +116,16 @@ def _sorted(entries: Iterable[NamedT]) -> tuple[NamedT, ...]:
     return tuple(sorted(entries, key=lambda entry: entry.name))
 
 
-def _secrets(listeners: ListenersByGateway) -> tuple[TlsSecret, ...]:
-    found = {
+def _secrets(listeners: ListenersByGateway) -> tuple[TlsSecret | CaSecret, ...]:
+    found: dict[str, TlsSecret | CaSecret] = {
         secret.name: secret
         for states in listeners.values()
         for state in states
         if state.usable
-        for secret in state.certificates
+        for secret in (
+            *state.certificates,
+            *([state.client.authorities] if state.client is not None else ()),
+        )
     }
     return _sorted(found.values())
 

@@ -85,7 +85,21 @@ def _gateway_conditions(
             if unresolved
             else None,
         ),
+        *_insecure(source, states),
     )
+
+
+def _insecure(source: Gateway, states: tuple[ListenerState, ...]) -> tuple[Condition, ...]:
+    """``InsecureFrontendValidationMode``: clients without a valid certificate are let in."""
+    names = [state.spec.name for state in states if state.client and state.client.optional]
+    if not names:
+        return ()
+    message = (
+        f"clients without a valid certificate are let in at listener {', '.join(names)}: "
+        "mode AllowInsecureFallback"
+    )
+    kind, reason = "InsecureFrontendValidationMode", "ConfigurationChanged"
+    return (condition(source, kind, True, reason, message),)
 
 
 def _accepted(

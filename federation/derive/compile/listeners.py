@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from federation.derive.compile.certificates import resolve_certificate
+from federation.derive.compile.client_validation import ClientValidation, validation_of
 from federation.derive.compile.index import Index
 from federation.derive.compile.keepalive import GatewayKeepalive
 from federation.derive.compile.problem import Problem
@@ -27,7 +28,7 @@ from federation.model.objects import (
 )
 from federation.model.snapshot import ConnectionLife, TlsSecret
 
-_SERVED = (ListenerProtocol.HTTP, ListenerProtocol.HTTPS)
+_ENCRYPTED = (ListenerProtocol.HTTPS, ListenerProtocol.TLS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,14 @@ class ListenerState:
     unresolved: Problem | None = None
     takes_routes: bool = True
     certificates: tuple[TlsSecret, ...] = ()
+    client: ClientValidation | None = None
     life: ConnectionLife | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def encrypted(self) -> bool:
         """Whether clients speak TLS to it."""
-        return self.spec.protocol is ListenerProtocol.HTTPS
+        return self.spec.protocol in _ENCRYPTED
 
     @property
     def passthrough(self) -> bool:
@@ -65,10 +67,15 @@ class ListenerState:
         )
 
     @property
+    def terminates(self) -> bool:
+        """Whether TLS ends here."""
+        return self.encrypted and not self.passthrough
+
+    @property
     def usable(self) -> bool:
         """Whether gateways open it."""
         sound = self.refused is None and self.conflict is None
-        return sound and (not self.encrypted or bool(self.certificates))
+        return sound and (not self.encrypted or self.passthrough or bool(self.certificates))
 
     @property
     def where(self) -> str:
@@ -86,7 +93,7 @@ def judge_listeners(
     holders: dict[int, ObjectKey] = {}
     states: dict[ObjectKey, tuple[ListenerState, ...]] = {}
     for gateway in gateways:
-        judged = _with_conflicts(
+        judged = _with_one_validation(
             [
                 replace(
                     _judge(index, gateway, spec, position),
@@ -95,6 +102,7 @@ def judge_listeners(
                 for position, spec in enumerate(gateway.spec.listeners)
             ]
         )
+        judged = _with_conflicts(judged)
         states[gateway.key] = tuple(_with_port(index, state, holders) for state in judged)
     return states
 
@@ -103,26 +111,64 @@ def _judge(index: Index, gateway: Gateway, spec: Listener, position: int) -> Lis
     state = ListenerState(gateway=gateway, spec=spec, position=position)
     state = _with_kinds(replace(state, refused=_unsupported(state), notes=_notes(state)))
     if state.encrypted and not state.passthrough:
-        state = _with_certificates(index, state)
+        state = _with_validation(index, _with_certificates(index, state))
     return state
 
 
+def _with_validation(index: Index, state: ListenerState) -> ListenerState:
+    outcome = validation_of(index, state.gateway, state.spec, where=state.where)
+    return replace(
+        state,
+        client=outcome.validation,
+        refused=state.refused or outcome.refused,
+        unresolved=state.unresolved or outcome.unresolved,
+    )
+
+
+def _with_one_validation(states: list[ListenerState]) -> list[ListenerState]:
+    """Refuse the listeners of a port that do not agree how clients are validated."""
+    return [
+        replace(state, refused=problem)
+        if state.refused is None and (problem := _other_validation(state, states)) is not None
+        else state
+        for state in states
+    ]
+
+
+def _other_validation(state: ListenerState, states: list[ListenerState]) -> Problem | None:
+    others = _names(
+        other
+        for other in states
+        if other.spec.port == state.spec.port
+        and other.terminates
+        and other.refused is None
+        and _demand(other) != _demand(state)
+    )
+    if not (state.terminates and others):
+        return None
+    return Problem(
+        "UnsupportedValue",
+        f"{state.where}: listener {others} of port {state.spec.port} validates clients otherwise, "
+        "and a client may use one connection for both; use spec.tls.frontend, or another port",
+    )
+
+
+def _demand(state: ListenerState) -> tuple[bytes, bool] | None:
+    client = state.client
+    return None if client is None else (client.authorities.ca_pem, client.optional)
+
+
 def _unsupported(state: ListenerState) -> Problem | None:
-    if state.spec.protocol not in _SERVED:
+    protocol = state.spec.protocol
+    if protocol is ListenerProtocol.TLS and not state.passthrough:
         return Problem(
             "UnsupportedProtocol",
-            f"{state.where}.protocol: {state.spec.protocol} is not served, use HTTPS or HTTP",
+            f"{state.where}: protocol TLS is served with tls.mode Passthrough only, use HTTPS",
         )
-    if state.passthrough:
+    if protocol is not ListenerProtocol.HTTP and not state.encrypted:
         return Problem(
-            "UnsupportedValue",
-            f"{state.where}.tls.mode: Passthrough is not served yet, use Terminate; a gateway that "
-            "does not terminate TLS cannot see methods",
-        )
-    if state.encrypted and state.spec.tls and state.spec.tls.frontend_validation:
-        return Problem(
-            "UnsupportedValue",
-            f"{state.where}.tls.frontendValidation: client certificates are not checked yet",
+            "UnsupportedProtocol",
+            f"{state.where}.protocol: {protocol} is not served, use HTTPS or HTTP",
         )
     return None
 

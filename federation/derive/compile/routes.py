@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from federation.derive.compile.attachment import ParentOutcome, attach
 from federation.derive.compile.index import Index
 from federation.derive.compile.listeners import ListenersByGateway
+from federation.derive.compile.passthrough import NOTE, PassedOn, passed_on
 from federation.derive.compile.problem import Problem, condition, verdict
 from federation.derive.compile.rules import CompiledRule, compile_rule
 from federation.model.conditions import Condition
@@ -31,6 +32,7 @@ class CompiledRoute:
     source: GRPCRoute
     rules: tuple[CompiledRule, ...]
     outcomes: tuple[ParentOutcome, ...]
+    passed_on: PassedOn
 
     @property
     def answers(self) -> bool:
@@ -55,27 +57,32 @@ def compile_route(
     policy: BackendTrafficPolicy | None,
 ) -> CompiledRoute:
     """The route under ``policy`` at the parents it asks for."""
+    rules = tuple(
+        compile_rule(index, source, rule, position=position, policy=policy)
+        for position, rule in enumerate(source.spec.rules)
+    )
     return CompiledRoute(
         source=source,
-        rules=tuple(
-            compile_rule(index, source, rule, position=position, policy=policy)
-            for position, rule in enumerate(source.spec.rules)
-        ),
+        rules=rules,
         outcomes=attach(index, listeners, source),
+        passed_on=passed_on(source, rules),
     )
 
 
 def route_status(index: Index, route: CompiledRoute) -> ObjectStatus:
     """The status of the route: an entry for each parent that is ours."""
     resolved = _resolved_refs(route)
-    partial = _partially_invalid(route)
     return ObjectStatus(
         observed_generation=route.source.metadata.generation,
         parents=tuple(
             ParentStatus(
                 parent_ref=outcome.ref,
                 controller_name=index.settings.controller_name,
-                conditions=(_accepted(route, outcome), resolved, *partial),
+                conditions=(
+                    _accepted(route, outcome),
+                    resolved,
+                    *_partially_invalid(route, outcome),
+                ),
             )
             for outcome in route.outcomes
         ),
@@ -84,12 +91,21 @@ def route_status(index: Index, route: CompiledRoute) -> ObjectStatus:
 
 def _accepted(route: CompiledRoute, outcome: ParentOutcome) -> Condition:
     names = ", ".join(entry.listener.spec.name for entry in outcome.attached)
-    return verdict(
-        route.source,
-        "Accepted",
-        outcome.problem or route.rejection,
-        message=f"attached to listener {names}",
-    )
+    message = f"attached to listener {names}"
+    problem = outcome.problem or route.rejection
+    if any(entry.listener.passthrough for entry in outcome.attached):
+        message += f"; {route.passed_on.note}"
+        problem = problem or _nothing_passed(route, outcome)
+    return verdict(route.source, "Accepted", problem, message=message)
+
+
+def _nothing_passed(route: CompiledRoute, outcome: ParentOutcome) -> Problem | None:
+    """No rule can be followed where TLS passes through, and there is no other listener."""
+    others = any(not entry.listener.passthrough for entry in outcome.attached)
+    if others or route.passed_on.position is not None:
+        return None
+    faults = [f"rule {position}: {reason}" for position, reason in route.passed_on.dropped]
+    return Problem("UnsupportedValue", f"{NOTE}; {_joined(faults)}")
 
 
 def _resolved_refs(route: CompiledRoute) -> Condition:
@@ -100,13 +116,20 @@ def _resolved_refs(route: CompiledRoute) -> Condition:
     return condition(route.source, "ResolvedRefs", False, problems[0].reason, message)
 
 
-def _partially_invalid(route: CompiledRoute) -> tuple[Condition, ...]:
-    faulty = [rule for rule in route.rules if rule.faults]
-    if not faulty or route.rejection is not None:
-        return ()
-    numbers = ", ".join(str(rule.position) for rule in faulty)
-    faults = _joined([fault for rule in faulty for fault in rule.faults])
-    message = f"Dropped Rule {numbers}: {faults}"
+def _partially_invalid(route: CompiledRoute, outcome: ParentOutcome) -> tuple[Condition, ...]:
+    if any(entry.listener.passthrough for entry in outcome.attached):
+        dropped = route.passed_on.dropped
+        if not dropped or _nothing_passed(route, outcome) is not None:
+            return ()
+        where = "where TLS passes through: "
+    else:
+        found = [(rule.position, fault) for rule in route.rules for fault in rule.faults]
+        dropped, where = tuple(found), ""
+        if not dropped or route.rejection is not None:
+            return ()
+    numbers = ", ".join(str(position) for position in dict.fromkeys(entry[0] for entry in dropped))
+    faults = _joined([reason for _, reason in dropped])
+    message = f"Dropped Rule {numbers}: {where}{faults}"
     return (condition(route.source, "PartiallyInvalid", True, "UnsupportedValue", message),)
 
 

@@ -10,7 +10,7 @@ the order depends on the objects' content and age, never on the order they came 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from federation.derive.compile.hostnames import ANY, covering, covers, specificity
@@ -38,10 +38,12 @@ def build_listeners(
     listeners: ListenersByGateway, routes: Iterable[CompiledRoute]
 ) -> tuple[tuple[Listener, ...], tuple[RouteTable, ...]]:
     """The open ports of all Gateways and their route tables, sorted by name."""
+    routes = tuple(routes)
     claims = _claims(routes)
+    passed = _passed_on(routes)
     built = [
-        _port(states, claims)
-        for _, states in sorted(_by_port(listeners).items(), key=lambda item: item[0])
+        _port(states, claims, passed)
+        for _, states in sorted(_by_port(listeners, passed).items(), key=lambda item: item[0])
     ]
     return tuple(listener for listener, _ in built), tuple(table for _, table in built)
 
@@ -55,8 +57,22 @@ def _claims(routes: Iterable[CompiledRoute]) -> _ClaimsByListener:
     for route in routes:
         for outcome in route.outcomes:
             for entry in outcome.attached:
+                if entry.listener.passthrough:
+                    continue
                 claims = found[_identity(entry.listener)]
                 claims[route.source.key.qualified_name] = _Claim(route, entry.hostnames)
+    return {identity: tuple(claims.values()) for identity, claims in found.items()}
+
+
+def _passed_on(routes: Iterable[CompiledRoute]) -> _ClaimsByListener:
+    """Routes by the listener that passes TLS through to them, the oldest first."""
+    found: defaultdict[tuple[str, str], dict[str, _Claim]] = defaultdict(dict)
+    for route in sorted(routes, key=lambda route: route.source.age):
+        for outcome in route.outcomes:
+            for entry in outcome.attached:
+                if entry.listener.passthrough and route.passed_on.position is not None:
+                    claims = found[_identity(entry.listener)]
+                    claims[route.source.key.qualified_name] = _Claim(route, entry.hostnames)
     return {identity: tuple(claims.values()) for identity, claims in found.items()}
 
 
@@ -64,11 +80,13 @@ def _identity(state: ListenerState) -> tuple[str, str]:
     return state.gateway.key.qualified_name, state.spec.name
 
 
-def _by_port(listeners: ListenersByGateway) -> dict[str, list[ListenerState]]:
+def _by_port(
+    listeners: ListenersByGateway, passed: _ClaimsByListener
+) -> dict[str, list[ListenerState]]:
     found: defaultdict[str, list[ListenerState]] = defaultdict(list)
     for key, states in listeners.items():
         for state in states:
-            if state.usable:
+            if state.usable and (not state.passthrough or _identity(state) in passed):
                 found[f"{key.qualified_name}/{state.spec.port}"].append(state)
     return {
         name: sorted(states, key=lambda state: state.spec.name) for name, states in found.items()
@@ -76,28 +94,54 @@ def _by_port(listeners: ListenersByGateway) -> dict[str, list[ListenerState]]:
 
 
 def _port(
-    states: Sequence[ListenerState], claims: _ClaimsByListener
+    states: Sequence[ListenerState], claims: _ClaimsByListener, passed: _ClaimsByListener
 ) -> tuple[Listener, RouteTable]:
     first = states[0]
+    terminating = [state for state in states if not state.passthrough]
+    chains = [_chain(state) for state in terminating] if first.encrypted else [_plain(first)]
     name = f"{first.gateway.key.qualified_name}/{first.spec.port}"
     listener = Listener(
         name=name,
         kind=ListenerKind.INGRESS,
         port=first.spec.port,
-        chains=tuple(_chain(state) for state in states) if first.encrypted else (_plain(first),),
+        chains=(*chains, *_passed_chains(states, passed)),
         route_table=name,
         sections=tuple(state.spec.name for state in states),
         life=first.life,
     )
-    return listener, RouteTable(name=name, virtual_hosts=_virtual_hosts(states, claims))
+    return listener, RouteTable(name=name, virtual_hosts=_virtual_hosts(terminating, claims))
 
 
 def _chain(state: ListenerState) -> FilterChain:
     return FilterChain(
         name=state.spec.name,
         hostnames=(state.spec.hostname,) if state.spec.hostname else (),
-        tls=TlsTermination(certificates=tuple(secret.name for secret in state.certificates)),
+        tls=TlsTermination(
+            certificates=tuple(secret.name for secret in state.certificates),
+            client_ca=state.client.authorities.name if state.client else "",
+            client_optional=state.client is not None and state.client.optional,
+        ),
     )
+
+
+def _passed_chains(
+    states: Sequence[ListenerState], passed: _ClaimsByListener
+) -> Iterator[FilterChain]:
+    """A chain for each route to which TLS is passed through; a name belongs to the oldest."""
+    taken: set[str] = set()
+    for state in states:
+        for claim in passed.get(_identity(state), ()):
+            names = [name for name in claim.hostnames if name not in taken]
+            taken.update(names)
+            # A chain has either names or everything.
+            exact = tuple(name for name in names if name != ANY)
+            for hostnames in (*([exact] if exact else ()), *([()] if ANY in names else ())):
+                yield FilterChain(
+                    name=f"{claim.route.source.key.qualified_name}/rule-"
+                    f"{claim.route.passed_on.position}",
+                    hostnames=hostnames,
+                    passthrough=claim.route.passed_on.destinations,
+                )
 
 
 def _plain(state: ListenerState) -> FilterChain:

@@ -82,10 +82,54 @@ class ObjectReference(Part):
     namespace: Namespace_ | None = None
 
 
+class FrontendValidationMode(StrEnum):
+    """Whether clients without a valid certificate are let in."""
+
+    ALLOW_VALID_ONLY = "AllowValidOnly"
+    ALLOW_INSECURE_FALLBACK = "AllowInsecureFallback"
+
+
 class FrontendTlsValidation(Part):
     """Where the authorities stand that client certificates are checked against."""
 
-    ca_certificate_refs: tuple[ObjectReference, ...]
+    ca_certificate_refs: tuple[ObjectReference, ...] = Field(
+        min_length=1, max_length=8, alias="caCertificateRefs"
+    )
+    mode: FrontendValidationMode = FrontendValidationMode.ALLOW_VALID_ONLY
+
+
+class FrontendTls(Part):
+    """TLS towards clients, apart from certificates."""
+
+    validation: FrontendTlsValidation | None = None
+
+
+class PortTls(Part):
+    """TLS towards clients of one port."""
+
+    port: Port
+    tls: FrontendTls
+
+
+class GatewayFrontendTls(Part):
+    """TLS towards clients of all HTTPS listeners, and in its place of single ports."""
+
+    default: FrontendTls
+    per_port: tuple[PortTls, ...] = Field(default=(), max_length=64)
+
+    @field_validator("per_port")
+    @classmethod
+    def _ports_unique(cls, entries: tuple[PortTls, ...]) -> tuple[PortTls, ...]:
+        ports = [entry.port for entry in entries]
+        if twice := next((port for port in ports if ports.count(port) > 1), None):
+            raise ValueError(f"port {twice} stands twice")
+        return entries
+
+
+class GatewayTls(Part):
+    """TLS of a Gateway as a whole."""
+
+    frontend: GatewayFrontendTls | None = None
 
 
 class ListenerTls(Part):
@@ -234,6 +278,7 @@ class GatewaySpec(Part):
     listeners: tuple[Listener, ...] = Field(min_length=1, max_length=64)
     addresses: tuple[GatewayAddress, ...] = ()
     infrastructure: GatewayInfrastructure | None = None
+    tls: GatewayTls | None = None
 
     @field_validator("listeners")
     @classmethod
