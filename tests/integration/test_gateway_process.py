@@ -165,6 +165,35 @@ async def test_a_port_in_use_is_refused_and_stops_no_other_listener(tmp_path: Pa
             assert (await process.ready())["ready"] is False
 
 
+async def test_sighup_reads_files_again_and_changes_no_connection(tmp_path: Path) -> None:
+    port = free_port()
+    async with (
+        serving() as server,
+        echo_server("one") as one,
+        gateway(server.address, tmp_path) as process,
+        client(port) as channel,
+    ):
+        server.publish(snapshot(one, port=port))
+
+        async def answered() -> bool:
+            return await say(channel) == "one"
+
+        await eventually(answered)
+        before = await _accepted(process)
+        process.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: any(line["event"] == "reloaded" for line in process.lines))
+        for _ in range(20):
+            assert await say(channel) == "one"
+        assert await _accepted(process) == before
+        assert process.process.returncode is None
+
+
+async def _accepted(process: Process) -> int:
+    """Connections of clients that the gateway has taken so far."""
+    async with aiohttp.ClientSession(process.admin()) as http, http.get("/stats") as answer:
+        return int((await answer.json())["numbers"]["downstream_accepted"])
+
+
 async def test_sigterm_lets_an_open_call_end_and_then_ends_the_process(tmp_path: Path) -> None:
     port = free_port()
     released = asyncio.Event()
