@@ -191,7 +191,7 @@ async def test_sighup_reads_files_again_and_changes_no_connection(tmp_path: Path
 async def _accepted(process: Process) -> int:
     """Connections of clients that the gateway has taken so far."""
     async with aiohttp.ClientSession(process.admin()) as http, http.get("/stats") as answer:
-        return int((await answer.json())["numbers"]["downstream_accepted"])
+        return int((await answer.json())["core"]["numbers"]["downstream_accepted"])
 
 
 async def test_sigterm_lets_an_open_call_end_and_then_ends_the_process(tmp_path: Path) -> None:
