@@ -335,6 +335,7 @@ impl Game {
         }
         assert_eq!(self.server.stream_count(), 0, "a stream is left");
         assert_eq!(self.server.queued_in_all(), 0, "bytes are left");
+        assert_eq!(self.server.buffered(), 0, "bytes are left");
         for (id, known) in &self.known {
             assert!(known.done, "stream {id} has no end");
         }
