@@ -22,6 +22,10 @@ class SnapshotRejected(GatewayError):  # noqa: N818
         self.message = message
 
 
+class GaveUp(GatewayError):  # noqa: N818
+    """The core met so many bugs that it drained itself; a fresh process is wanted."""
+
+
 class CoreClosed(GatewayError):  # noqa: N818
     """The core was not started, drains, or was stopped."""
 

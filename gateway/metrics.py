@@ -23,7 +23,13 @@ from gateway.status import State, Status
 
 PREFIX = "federation_gateway"
 _GAUGES = frozenset(
-    {"downstream_connections", "calls_open", "upstream_connections", "passthrough_connections"}
+    {
+        "downstream_connections",
+        "calls_open",
+        "upstream_connections",
+        "passthrough_connections",
+        "buffered_bytes",
+    }
 )
 
 

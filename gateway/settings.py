@@ -34,6 +34,33 @@ class CoreSettings:
     max_connections: int = 20_000
     """Client connections over all workers; further ones are closed at once."""
 
+    max_concurrent_streams: int = 256
+    """Streams that a client may have open on one connection, 1 to 65,536."""
+
+    stream_window: int = 256 * 1024
+    """Bytes that one stream may have under way at most, 65,535 to 64 MiB. Streams begin with less
+    and grow while the other side takes what comes."""
+
+    handshake_timeout_ms: int = 10_000
+    """A client's connection must have said what begins it by then, and a header block must have
+    ended, 1 to 600,000."""
+
+    downstream_idle_ms: int = 300_000
+    """A client's connection without a call for so long is asked to leave, and closed a second
+    later, up to 86,400,000; 0: never. Listeners may say otherwise."""
+
+    upstream_idle_ms: int = 900_000
+    """A connection to an endpoint that carried nothing for so long is closed, up to 86,400,000; 0:
+    never."""
+
+    buffers_max_bytes: int = 256 << 20
+    """Bytes that each worker holds for peers at a time, 16 MiB to 1 TiB: see docs/abuse.md. Above
+    it the client connection that holds most loses its largest streams."""
+
+    panics_max: int = 32
+    """After so many panics (each a bug that cost a connection) the gateway drains and ends with an
+    error, to be started again; 0: never."""
+
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:

@@ -1,7 +1,8 @@
 """The gateway process around the native core: starts, feeds, watches, drains and stops it.
 
 Decides: the order of starting and stopping. At a stop the feed ends first (so the agent learns that
-this gateway is leaving and tells its peers), then the core drains, then it stops.
+this gateway is leaving and tells its peers), then the core drains, then it stops. A core that gave
+up after many panics is such a stop, and an error at the end, so that whoever started it does again.
 Leaves to others: where configuration comes from (a ``Feed``), traffic (the core).
 Invariants: a part that fails is reported and started again, and stops no other; no Python runs
 while a request passes.
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 
 from gateway import health, identity
 from gateway.admin import EVENTS_MAX, Admin
+from gateway.errors import GaveUp
 from gateway.runtime import Core, Runtime
 from gateway.settings import IdentityFiles
 from gateway.status import State, Status
@@ -94,6 +96,7 @@ class Shell:
         self._health = health.HealthChecker(core.set_health)
         self._feed: Feed | None = None
         self._stop = asyncio.Event()
+        self._gave_up: Mapping[str, Any] | None = None
         self._draining = asyncio.Event()
         self._reload = asyncio.Event()
         self._configuring: list[asyncio.Task[None]] = []
@@ -138,7 +141,10 @@ class Shell:
     # Running.
 
     async def run(self, feed: Feed) -> None:
-        """Serve until ``stop`` or a signal, then drain. Raises what keeps it from starting."""
+        """Serve until ``stop`` or a signal, then drain.
+
+        Raises what keeps it from starting, and ``GaveUp`` when the core drained itself.
+        """
         self._feed = feed
         self._stop_on_signals()
         self._core.start()
@@ -159,6 +165,11 @@ class Shell:
             await self.admin.stop()
             await asyncio.to_thread(self._core.stop)
             log.info("gateway stopped", extra={"gateway": self._settings.name})
+        if self._gave_up is not None:
+            raise GaveUp(
+                f"drained after {self._gave_up['panics']} panics, each a bug (see the log): "
+                "has to be started again"
+            )
 
     async def _serve(self, feed: Feed) -> None:
         async with asyncio.TaskGroup() as group:
@@ -219,6 +230,9 @@ class Shell:
             for event in json.loads(self._core.events(EVENTS_MAX)):
                 self.events.append({"at": time.time(), **event})
                 log.info("core event", extra={"core": event})
+                if event["event"] == "gave_up":
+                    self._gave_up = event
+                    self.stop()
             await asyncio.sleep(EVENTS_POLL_S)
 
     def _changed(self) -> None:

@@ -20,6 +20,7 @@ from federation.model.snapshot import HealthCheck, Snapshot
 from federation.wire.xds import NodeView, to_resources
 from gateway.admin import AdminError
 from gateway.agent_feed import AgentFeed
+from gateway.errors import GaveUp
 from gateway.runtime import Runtime
 from gateway.settings import GatewaySettings, IdentityFiles
 from gateway.shell import FeedState, Shell, ShellSettings
@@ -128,6 +129,18 @@ async def test_stopping_drains_then_stops_the_core() -> None:
     core = PaperCore()
     async with running(snapshot("127.0.0.1:9090"), core):
         assert not core.draining
+    assert core.draining
+    assert core.stopped
+
+
+async def test_a_core_that_gave_up_is_drained_and_the_gateway_ends_with_an_error() -> None:
+    core = PaperCore()
+    settings = ShellSettings("gw-1", "us-west-1", "127.0.0.1:0", None, drain_grace_s=1.0)
+    shell = Shell(settings, core=core)
+    core.happened.append({"event": "panic", "message": "a bug"})
+    core.happened.append({"event": "gave_up", "panics": 32})
+    with pytest.raises(GaveUp, match="after 32 panics"):
+        await shell.run(FixedFeed(shell.runtime, snapshot("127.0.0.1:9090")))
     assert core.draining
     assert core.stopped
 

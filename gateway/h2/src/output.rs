@@ -17,8 +17,9 @@ pub(crate) struct Output {
     answers_behind_mark: usize,
 }
 
-/// Capacity that an empty output keeps.
+/// Capacity that an empty output keeps, and that of a quiet connection.
 const KEPT_CAPACITY: usize = 256 << 10;
+const QUIET_CAPACITY: usize = 4 << 10;
 /// Written bytes at the front that are worth moving the rest for.
 const SLACK: usize = 64 << 10;
 
@@ -63,6 +64,14 @@ impl Output {
     pub(crate) fn answer(&mut self, kind: Kind, flags: u8, stream_id: u32, payload: &[u8]) {
         self.frame(kind, flags, stream_id, payload);
         self.answers_behind_mark += HEADER_LEN + payload.len();
+    }
+
+    /// Gives back the memory of an empty output.
+    pub(crate) fn shrink(&mut self) {
+        if self.is_empty() && self.bytes.capacity() > QUIET_CAPACITY {
+            self.bytes = Vec::new();
+            self.head = 0;
+        }
     }
 
     /// `len` bytes were written; more than there are counts as all.

@@ -44,6 +44,9 @@ struct History {
     newest: u32,
 }
 
+/// Slots that a quiet connection keeps.
+const SLOTS_KEPT: usize = 16;
+const PLACES_MIN: usize = 16;
 const HISTORY_WORDS: usize = 64;
 const HISTORY_LEN: u32 = HISTORY_WORDS as u32 * 32;
 
@@ -55,7 +58,7 @@ impl Store {
             slots: Vec::new(),
             free: Vec::new(),
             ids: IdMap {
-                places: vec![(0, 0); 16],
+                places: vec![(0, 0); PLACES_MIN],
                 len: 0,
             },
             past: History {
@@ -137,13 +140,29 @@ impl Store {
         ))
     }
 
+    /// All live streams.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (StreamRef, &Stream)> {
+        let slots = self.slots.iter().enumerate();
+        slots
+            .filter(|(_, stream)| stream.id != 0)
+            .map(|(slot, stream)| {
+                let (id, slot) = (stream.id, slot as u32);
+                (StreamRef { id, slot }, stream)
+            })
+    }
+
     pub(crate) fn slot_count(&self) -> usize {
         self.slots.len()
     }
 
-    /// Body bytes that wait in all streams.
-    pub(crate) fn queued(&self) -> usize {
-        self.slots.iter().map(|stream| stream.queue.len()).sum()
+    /// With no stream live: gives the memory of all slots back.
+    pub(crate) fn shrink(&mut self) {
+        if self.ids.len == 0 && self.slots.len() > SLOTS_KEPT {
+            self.slots = Vec::new();
+            self.free = Vec::new();
+            self.ids.places = vec![(0, 0); PLACES_MIN];
+        }
+        self.slots.iter_mut().for_each(|slot| slot.queue.forget());
     }
 }
 

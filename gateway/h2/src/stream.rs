@@ -87,7 +87,7 @@ pub(crate) struct Stream {
     pub(crate) queue: Queue,
 }
 
-/// Capacity that a vacant slot keeps for the next stream.
+/// Capacity that a vacant slot keeps for the next stream, until the connection is quiet.
 const KEPT_CAPACITY: usize = 16 << 10;
 
 // === impl Half ===
@@ -215,6 +215,10 @@ impl Queue {
         self.trailers.extend_from_slice(value);
     }
 
+    pub(crate) fn trailers_len(&self) -> usize {
+        self.trailers.len()
+    }
+
     pub(crate) fn trailers(&self) -> impl Iterator<Item = Field<'_>> {
         let mut rest = &self.trailers[..];
         std::iter::from_fn(move || {
@@ -241,6 +245,15 @@ impl Queue {
         self.head += len;
         if self.head == self.bytes.len() {
             self.bytes.clear();
+            self.head = 0;
+        }
+    }
+
+    /// Gives back the memory of an empty queue.
+    pub(crate) fn forget(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+            self.trailers = Vec::new();
             self.head = 0;
         }
     }

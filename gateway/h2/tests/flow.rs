@@ -340,3 +340,30 @@ fn our_window_holds_from_the_acknowledgement_on() {
         }]
     ));
 }
+
+#[test]
+fn what_waits_is_counted_until_it_has_left() {
+    let mut server = Probe::server_with(Config {
+        output_high_water: 1,
+        ..Config::server()
+    });
+    let streams = [1, 3, 5].map(|id| server.request(id, false));
+    for stream in streams {
+        server.send(stream, &[(":status", "200")], false);
+        let sent = server.connection.send_data(stream, &[0; 1000], false);
+        assert_eq!(sent.map(|sent| sent.queued), Ok(1000));
+    }
+    server.send(streams[2], &[("grpc-status", "0")], true);
+    assert_eq!(server.connection.queued_in_all(), 3000);
+    let beside = server.connection.output().len() + 3000;
+    let trailers = server.connection.buffered() - beside;
+    assert!((12..40).contains(&trailers), "{trailers} bytes");
+
+    server.connection.reset(streams[0], ErrorCode::Cancel);
+    assert_eq!(server.connection.queued_in_all(), 2000);
+    server.feed(&rst(3, ErrorCode::Cancel)).expect("allowed");
+    assert_eq!(server.connection.queued_in_all(), 1000);
+    while !server.output().is_empty() {}
+    assert_eq!(server.connection.queued_in_all(), 0);
+    assert_eq!(server.connection.buffered(), 0);
+}

@@ -16,6 +16,7 @@ use rustls::ServerConnection;
 use crate::codec::Codec;
 use crate::conn::{Conn, ConnId, Down, DownPhase, Side};
 use crate::events::Notice;
+use crate::relay::REQUEST_WINDOW;
 use crate::transport::Transport;
 use crate::worker::{Timer, Worker, conn_token, listener_token};
 
@@ -180,7 +181,7 @@ impl Worker {
     fn server_config(&self) -> Config {
         Config {
             max_concurrent_streams: self.settings.max_concurrent_streams,
-            initial_stream_window: self.settings.stream_window,
+            initial_stream_window: REQUEST_WINDOW.min(self.settings.stream_window),
             stream_queue_max: 2 * self.settings.stream_window as usize,
             ..Config::server()
         }

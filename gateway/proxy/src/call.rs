@@ -87,6 +87,10 @@ pub(crate) struct Call {
     pub request_owed: u32,
     /// Request bytes from the start: what another try would need, or what waits for the first one.
     pub body: Vec<u8>,
+    /// How much of the worker's count of held bytes is this call's: `request` and `body`.
+    pub counted_bytes: usize,
+    /// By how much the client's window for it was widened.
+    pub request_widened: u32,
     /// No other try may be made.
     pub committed: bool,
 

@@ -133,6 +133,22 @@ impl Codec {
         either!(self, it => it.queued_in_all())
     }
 
+    /// All bytes that wait here.
+    pub fn buffered(&self) -> usize {
+        match self {
+            Self::H2(h2) => h2.buffered(),
+            Self::H1(h1) => h1.output().len(),
+        }
+    }
+
+    /// The streams whose body bytes wait. Those of HTTP/1.1 wait in its output.
+    pub fn waiting(&self) -> Vec<(StreamRef, usize)> {
+        match self {
+            Self::H2(h2) => h2.waiting().collect(),
+            Self::H1(_) => Vec::new(),
+        }
+    }
+
     pub fn stream_count(&self) -> usize {
         either!(self, it => it.stream_count())
     }

@@ -92,7 +92,9 @@ pub(crate) struct Conn {
     /// Used up its share of this turn and has more to read.
     pub again: bool,
     pub dead: Option<Death>,
-    /// Receive windows of endpoints' streams beyond the first, for the calls of this client.
+    /// How much of the worker's count of held bytes is this connection's.
+    pub counted_bytes: usize,
+    /// Receive windows beyond what streams begin with, of the calls of this client in both directions.
     pub widened_bytes: u32,
     /// A header block was seen unfinished first then.
     pub amid_headers_since_ms: Option<u64>,
@@ -237,6 +239,7 @@ impl Conn {
             dirty: false,
             again: false,
             dead: None,
+            counted_bytes: 0,
             widened_bytes: 0,
             amid_headers_since_ms: None,
             counted_faults: StreamFaults::default(),
@@ -337,6 +340,11 @@ impl Conn {
     pub fn wants_resume(&self) -> bool {
         (self.rest_waits && self.codec.takes_input())
             || (self.paused && self.codec.takes_more(self.rest.len()))
+    }
+
+    /// Bytes that the codec did not use yet.
+    pub fn rest_len(&self) -> usize {
+        self.rest.len()
     }
 
     /// Keeps the bytes that the codec did not use for the next read.

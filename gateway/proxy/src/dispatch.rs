@@ -44,6 +44,8 @@ impl Worker {
         let listener_state = &self.listeners[listener];
         let form = form(&request.headers);
         let path = request.headers.value(b":path").unwrap_or_default();
+        #[cfg(test)]
+        crate::panics::provoke(path);
         if listener_state.kind == ListenerKind::EastWest && path == HEALTH_CHECK_PATH {
             self.answer_health_check(down, ended);
             return self.recycle(request.headers, Vec::new());
@@ -194,6 +196,8 @@ impl Worker {
             request_ended: false,
             request_owed: 0,
             body: self.spare_bodies.pop().unwrap_or_default(),
+            counted_bytes: 0,
+            request_widened: 0,
             committed: false,
             route,
             cluster,
@@ -218,6 +222,7 @@ impl Worker {
             place: None,
             tries: Tries::default(),
         });
+        self.count_call(id);
         id
     }
 

@@ -174,7 +174,7 @@ impl Worker {
     }
 
     /// Found by the stream's slot: a request and its first bytes may come in one read, before a token could be set.
-    fn call_of_down(&mut self, conn: usize, stream: StreamRef) -> Option<CallId> {
+    pub fn call_of_down(&mut self, conn: usize, stream: StreamRef) -> Option<CallId> {
         let id = *self.conns[conn].by_slot.get(stream.slot() as usize)?;
         let at = StreamAt { conn, stream };
         self.call(id)

@@ -11,6 +11,11 @@ use crate::worker::Worker;
 impl Worker {
     /// The client does not want the call any more, or is gone.
     pub fn on_cancelled(&mut self, id: CallId) {
+        self.cut_off(id, ErrorCode::Cancel, Code::Cancelled);
+    }
+
+    /// Ends the call without an answer, on both sides.
+    pub fn cut_off(&mut self, id: CallId, error: ErrorCode, counts_as: Code) {
         let Some(call) = self.call(id) else { return };
         let counted = call.phase == Phase::Closing;
         let down = call.down;
@@ -20,11 +25,11 @@ impl Worker {
         if let Some(conn) = self.conns.get_mut(down.conn)
             && conn.dead.is_none()
         {
-            conn.codec.reset(down.stream, ErrorCode::Cancel);
+            conn.codec.reset(down.stream, error);
             self.mark_dirty(down.conn);
         }
         if !counted {
-            self.count(id, Code::Cancelled);
+            self.count(id, counts_as);
         }
         self.remove(id);
     }
@@ -103,13 +108,14 @@ impl Worker {
             && conn.calls.get(call.down_index) == Some(&id)
         {
             conn.calls.swap_remove(call.down_index);
-            conn.widened_bytes -= call.response_widened;
+            conn.widened_bytes -= call.response_widened + call.request_widened;
             if let Some(moved) = conn.calls.get(call.down_index).copied() {
                 self.calls[moved.key as usize].down_index = call.down_index;
             }
             self.note_call_of_client(call.down.conn);
             self.close_if_finished(call.down.conn);
         }
+        self.buffered_bytes -= call.counted_bytes;
         self.recycle(call.request, call.body);
     }
 }

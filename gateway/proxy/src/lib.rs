@@ -10,10 +10,10 @@
 //! Nothing is shared on the path of a request: each worker has its own sockets on both sides, its own tables and
 //! counters, and an immutable snapshot. What workers learn about endpoints is in atomics of `gateway-core`.
 //!
-//! Memory: a stream holds at most one receive window in each direction (`Settings::stream_window`) and its retry
-//! buffer; a connection holds nothing while idle but its header tables, and goes when it stays idle (`idleness`); every
-//! queue and list states its bound. So unread streams can hold at most `max_connections` times `max_concurrent_streams`
-//! times one window: choose them by the memory that there is.
+//! Memory: a stream holds at most its receive windows, its header list and its retry buffer; the windows of one
+//! client's streams grow by a bounded sum (`relay`); what all of a worker hold together is bounded by
+//! `Settings::buffers_max_bytes` (`memory`). A connection holds nothing while idle but its header tables, and goes when
+//! it stays idle (`idleness`). Every queue and list states its bound.
 
 mod abuse;
 mod accept;
@@ -45,6 +45,7 @@ mod limits;
 mod listener;
 mod liveness;
 mod mirrors;
+mod memory;
 mod opening;
 mod passthrough;
 mod pipe;
@@ -65,6 +66,12 @@ mod tries;
 mod upstream;
 mod waiting;
 mod worker;
+
+// What tests share is written for callers of this crate.
+#[cfg(test)]
+extern crate self as gateway_proxy;
+#[cfg(test)]
+mod panics;
 
 pub use events::Notice;
 pub use runtime::{ApplyReport, ListenerReport, Runtime, RuntimeError};

@@ -9,16 +9,18 @@ use gateway_core::{Code, Outcome, status};
 use gateway_h2::Fields;
 
 use crate::call::{CallId, Phase};
-use crate::conn::StreamAt;
+use crate::conn::{Conn, StreamAt};
 use crate::reply::{REASON_HEADER, Reason, Reply, says_unprocessed};
 use crate::rewrite::response_headers;
 use crate::sessions::add_session;
 use crate::tries::over_budget;
 use crate::worker::{Timer, Worker};
 
+/// Window of a client's stream at first: what one request can hold here that its endpoint does not read.
+pub(crate) const REQUEST_WINDOW: u32 = 65_535;
 /// Window of an endpoint's stream at first: what one response can hold here that its client does not read.
 pub(crate) const RESPONSE_WINDOW: u32 = 32 * 1024;
-/// Bytes that the windows of one client's responses may be widened by, what waits for it counted in.
+/// Bytes that the windows of one client's streams may be widened by in both directions, what waits for it counted in.
 const WIDENED_MAX: usize = 8 * 1024 * 1024;
 
 /// Longest wait of response headers for the message behind them.
@@ -52,7 +54,7 @@ impl Worker {
         }
         let Some(up) = call.up else {
             call.body.extend_from_slice(data);
-            return;
+            return self.count_call(id);
         };
         self.keep_for_retry(id, data);
         self.send_up(id, up, data, end);
@@ -72,6 +74,7 @@ impl Worker {
         } else {
             call.body.extend_from_slice(data);
         }
+        self.count_call(id);
     }
 
     /// Without a policy a call may still be tried again when nothing was processed: small requests are kept for that.
@@ -99,6 +102,7 @@ impl Worker {
         } else {
             call.body = body;
         }
+        self.count_call(id);
         self.settle_request(id);
     }
 
@@ -128,11 +132,25 @@ impl Worker {
         }
         call.request_owed -= bytes;
         let down = call.down;
-        let conn = &mut self.conns[down.conn];
-        conn.codec.release(down.stream, bytes);
-        if conn.wants_flush() {
+        let told = self.conns[down.conn].codec.release(down.stream, bytes);
+        if told && still_held == 0 {
+            self.widen_request(id);
+        }
+        if self.conns[down.conn].wants_flush() {
             self.mark_dirty(down.conn);
         }
+    }
+
+    /// More may be under way of a request that the endpoint takes as it comes.
+    fn widen_request(&mut self, id: CallId) {
+        let call = &mut self.calls[id.key as usize];
+        let conn = &mut self.conns[call.down.conn];
+        let most =
+            (self.settings.stream_window - REQUEST_WINDOW).saturating_sub(call.request_widened);
+        let room = widening_room(conn);
+        let by = conn.codec.widen(call.down.stream, most.min(room));
+        call.request_widened += by;
+        conn.widened_bytes += by;
     }
 
     // --- response ---
@@ -212,6 +230,7 @@ impl Worker {
         if let Some(timer) = call.try_timer.take() {
             self.timers.cancel(timer);
         }
+        self.count_call(id);
     }
 
     /// An answer without a body, or one that is no gRPC: another try may still take its place.
@@ -320,9 +339,7 @@ impl Worker {
     /// that stops taking them holds all of it here.
     fn widen_response(&mut self, id: CallId, up: StreamAt) {
         let call = &self.calls[id.key as usize];
-        let down = &self.conns[call.down.conn];
-        let held = down.widened_bytes as usize + down.codec.queued_in_all();
-        let room = WIDENED_MAX.saturating_sub(held) as u32;
+        let room = widening_room(&self.conns[call.down.conn]);
         let most = self.settings.stream_window - RESPONSE_WINDOW - call.response_widened;
         let down = call.down.conn;
         let by = self.conns[up.conn].codec.widen(up.stream, most.min(room));
@@ -344,6 +361,12 @@ impl Worker {
         self.forward_headers(id, fields, true);
         self.finish(id, verdict.code);
     }
+}
+
+/// How much further the windows of a client's streams may grow.
+fn widening_room(down: &Conn) -> u32 {
+    let held = down.widened_bytes as usize + down.codec.queued_in_all();
+    WIDENED_MAX.saturating_sub(held) as u32
 }
 
 /// Reads `:status`; 0 when it is no number.

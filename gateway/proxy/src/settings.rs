@@ -12,8 +12,9 @@ pub struct Settings {
     pub max_connections: usize,
     /// Streams that one downstream connection may have open. Default: 256.
     pub max_concurrent_streams: u32,
-    /// Receive window of each stream in bytes: the memory that one unread stream can hold. That of a response begins
-    /// with 32 KiB and grows up to this while the client takes what comes. Default: 256 KiB.
+    /// Largest receive window of a stream in bytes: the memory that one unread stream can hold. That of a request begins
+    /// with 64 KiB, that of a response with 32 KiB, and grows up to this while the other side takes what comes; all that
+    /// they grow by is at most 8 MiB for a client's connection. Default: 256 KiB.
     pub stream_window: u32,
     /// A removed listener's connections may finish their streams for this long. Default: 600 000.
     pub listener_drain_ms: u64,
@@ -28,6 +29,10 @@ pub struct Settings {
     pub downstream_idle_ms: u64,
     /// A connection to an endpoint that carried nothing for this long is closed. 0: never. Default: 900 000.
     pub upstream_idle_ms: u64,
+    /// Bytes of clients and endpoints that one worker holds at a time: what waits to be sent, what may have to be sent
+    /// again, and the header lists of open calls. Above it the client connection that holds most loses its largest
+    /// streams, until an eighth is free. Default: 256 MiB.
+    pub buffers_max_bytes: u64,
     /// After so many panics (each a bug that cost a connection) the gateway drains itself. 0: never. Default: 32.
     pub panics_max: usize,
 }
@@ -51,6 +56,7 @@ impl Default for Settings {
             downstream_keepalive_ms: 60_000,
             downstream_idle_ms: 300_000,
             upstream_idle_ms: 900_000,
+            buffers_max_bytes: 256 << 20,
             panics_max: 32,
         }
     }
@@ -102,6 +108,12 @@ impl Settings {
             86_400_000,
         )?;
         within("downstream_idle_ms", self.downstream_idle_ms, 0, 86_400_000)?;
-        within("upstream_idle_ms", self.upstream_idle_ms, 0, 86_400_000)
+        within("upstream_idle_ms", self.upstream_idle_ms, 0, 86_400_000)?;
+        within(
+            "buffers_max_bytes",
+            self.buffers_max_bytes,
+            16 << 20,
+            1 << 40,
+        )
     }
 }

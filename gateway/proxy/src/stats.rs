@@ -107,6 +107,12 @@ numbers! {
     stream_errors,
     /// Header lists of clients over the limit.
     header_lists_too_large,
+    /// Bytes held now that wait for a peer, or that another try may need.
+    buffered_bytes,
+    /// Streams of clients ended because the worker held too much, theirs the most.
+    buffer_overflow_streams,
+    /// Connections ended for the same reason.
+    buffer_overflow_connections,
     /// Calls open now.
     calls_open,
     /// Calls answered by the gateway itself.
@@ -181,6 +187,11 @@ impl Counter {
     /// Subtracts (gauges); by the owning thread only.
     pub fn sub(&self, count: u64) {
         let value = self.0.load(Ordering::Relaxed).saturating_sub(count);
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Sets (gauges); by the owning thread only.
+    pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
 

@@ -40,7 +40,7 @@ use crate::routes::RouteMemory;
 use crate::settings::Settings;
 use crate::stats::WorkerStats;
 use crate::timers::Wheel;
-use reading::HANDSHAKES_PER_TURN;
+use reading::{BYTES_PER_TURN, HANDSHAKES_PER_TURN};
 
 const READY_EVENTS: usize = 1_024;
 /// How long calls have to end when a worker drains because of panics.
@@ -49,6 +49,8 @@ const PANIC_DRAIN_MS: u64 = 30_000;
 const SPARES_MAX: usize = 256;
 const SPARE_LIST_BYTES: usize = 8 * 1024;
 const SPARE_BODY_BYTES: usize = 16 * 1024;
+/// Ending streams frees what was counted; a second look finds what ending them brought about.
+const RELIEFS_PER_TURN: usize = 3;
 const TICK_MS: u64 = 1_000;
 const WAKER: Token = Token(0);
 
@@ -156,8 +158,14 @@ pub(crate) struct Worker {
     pub tunnels: Tunnels,
     pub read_buffer: Vec<u8>,
 
+    /// Bytes held for peers: see `memory`.
+    pub buffered_bytes: usize,
+
     dirty: Vec<usize>,
     again: Vec<usize>,
+    /// Connections for which this turn had no room: first in the next.
+    put_off: Vec<usize>,
+    bytes_left: usize,
     handshakes_left: usize,
     dead: Vec<usize>,
     read_events: Events,
@@ -231,8 +239,11 @@ impl Worker {
             work_list: HeaderList::default(),
             spare_descriptors: SpareDescriptors::default(),
             tunnels: Tunnels::default(),
+            buffered_bytes: 0,
             dirty: Vec::new(),
             again: Vec::new(),
+            put_off: Vec::new(),
+            bytes_left: BYTES_PER_TURN,
             handshakes_left: HANDSHAKES_PER_TURN,
             dead: Vec::new(),
             read_buffer: vec![0; READ_BUFFER_BYTES],
@@ -257,7 +268,11 @@ impl Worker {
             }
             self.now_ms = self.clock.now_ms();
             self.handshakes_left = HANDSHAKES_PER_TURN;
+            self.bytes_left = BYTES_PER_TURN;
             let again = std::mem::take(&mut self.again);
+            for key in std::mem::take(&mut self.put_off) {
+                self.go_on_reading(key);
+            }
             for event in &ready {
                 self.on_ready(event);
             }
@@ -277,7 +292,8 @@ impl Worker {
     }
 
     fn park_time(&self) -> Option<Duration> {
-        if !self.again.is_empty() || self.tunnels.want_a_turn() {
+        let reads_on = !self.again.is_empty() || !self.put_off.is_empty();
+        if reads_on || self.tunnels.want_a_turn() {
             return Some(Duration::ZERO);
         }
         let next_ms = self.timers.next_at_ms()?;
@@ -417,6 +433,22 @@ impl Worker {
     }
 
     fn settle(&mut self) {
+        self.carry_out();
+        for _ in 0..RELIEFS_PER_TURN {
+            if !self.is_overfull() {
+                break;
+            }
+            self.guarded(None, Self::relieve);
+            self.carry_out();
+        }
+        self.stats
+            .numbers
+            .buffered_bytes
+            .set(self.buffered_bytes as u64);
+        self.report_drained();
+    }
+
+    fn carry_out(&mut self) {
         loop {
             while let Some(key) = self.dirty.pop() {
                 self.guarded(Some(key), |worker| worker.flush(key));
@@ -430,7 +462,6 @@ impl Worker {
             }
         }
         self.bury_tunnels();
-        self.report_drained();
     }
 
     fn flush(&mut self, key: usize) {
@@ -447,6 +478,7 @@ impl Worker {
             self.kill(key, Death::Closed);
         }
         self.resume_reading(key);
+        self.count_connection(key);
         self.watch_liveness(key);
         self.close_if_finished(key);
     }
@@ -460,6 +492,7 @@ impl Worker {
         if matches!(conn.dead, Some(Death::Protocol | Death::Finished)) {
             let _best_effort = conn.flush(self.now_ms, &mut nobody_listens);
         }
+        self.buffered_bytes -= std::mem::take(&mut conn.counted_bytes);
         conn.transport.finish();
         let _already_gone = self.poll.registry().deregister(conn.transport.socket());
         if let Some(timer) = conn.liveness_timer.take() {

@@ -41,6 +41,10 @@ impl Partial {
         self.head.is_some()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(super) fn is_for(&self, stream_id: u32) -> bool {
         self.head.is_some_and(|head| head.stream_id == stream_id)
     }
@@ -76,6 +80,13 @@ impl Partial {
         self.head
             .take()
             .map(|head| (head, std::mem::take(&mut self.bytes)))
+    }
+
+    /// Gives back the memory of a buffer that no block is in.
+    pub(super) fn shrink(&mut self) {
+        if self.head.is_none() {
+            self.bytes = Vec::new();
+        }
     }
 
     pub(super) fn keep_buffer(&mut self, mut buffer: Vec<u8>) {

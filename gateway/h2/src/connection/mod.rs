@@ -48,6 +48,10 @@ pub struct Connection {
     recv_owed: u32,
     /// Streams that can send, next one first.
     round: VecDeque<StreamRef>,
+    /// Body bytes that wait in all streams.
+    queued: usize,
+    /// Bytes of the trailers that wait behind them.
+    queued_trailers: usize,
     /// Client: the id that `open` gives next.
     next_id: u32,
     away_sent: AwaySent,
@@ -84,6 +88,8 @@ enum AwaySent {
     Final(u32),
 }
 
+/// Places in the round that a quiet connection keeps.
+const ROUND_KEPT: usize = 64;
 /// Frames larger than this take the line from other streams for too long.
 const SEND_FRAME_MAX: u32 = 64 << 10;
 
@@ -116,6 +122,8 @@ impl Connection {
             recv_window: i64::from(config.connection_window),
             recv_owed: 0,
             round: VecDeque::new(),
+            queued: 0,
+            queued_trailers: 0,
             next_id: 1,
             away_sent: AwaySent::No,
             away_received: None,
@@ -230,7 +238,20 @@ impl Connection {
     /// Body bytes that wait in all streams.
     #[must_use]
     pub fn queued_in_all(&self) -> usize {
-        self.streams.queued()
+        self.queued
+    }
+
+    /// All bytes that wait here: for the socket, for windows, and for the rest of a header block.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.output.len() + self.queued + self.queued_trailers + self.partial.len()
+    }
+
+    /// The streams whose body bytes wait, in no order, each with how many.
+    pub fn waiting(&self) -> impl Iterator<Item = (StreamRef, usize)> {
+        let all = self.streams.iter();
+        all.map(|(stream, state)| (stream, state.queue.len()))
+            .filter(|(_, bytes)| *bytes > 0)
     }
 
     /// A header block of the peer has begun and not ended.
@@ -239,9 +260,16 @@ impl Connection {
         self.partial.is_open()
     }
 
-    /// A second has passed: refills the budgets of [`crate::AbuseLimits`].
+    /// A second has passed: refills the budgets of [`crate::AbuseLimits`]. A connection that has no stream and
+    /// nothing to write gives back what busier times took.
     pub fn tick(&mut self) {
         self.budgets.tick();
+        if self.streams.len() == 0 && self.output.is_empty() {
+            self.output.shrink();
+            self.partial.shrink();
+            self.streams.shrink();
+            self.round.shrink_to(ROUND_KEPT);
+        }
     }
 
     /// Bytes to write.
@@ -355,7 +383,12 @@ impl Connection {
 
     /// Frees a stream's slot and takes it out of the round.
     fn remove(&mut self, stream: StreamRef, past: Past) {
-        if self.streams.get(stream).is_some_and(|state| state.in_round) {
+        let Some(state) = self.streams.get(stream) else {
+            return;
+        };
+        self.queued -= state.queue.len();
+        self.queued_trailers -= state.queue.trailers_len();
+        if state.in_round {
             self.round.retain(|other| *other != stream);
         }
         self.streams.remove(stream, past);

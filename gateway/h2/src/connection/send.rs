@@ -52,6 +52,7 @@ impl Connection {
         state.send = state.send.step(input).ok_or(SendError::WrongState)?;
         if !state.queue.is_empty() {
             fields.for_each(|field| state.queue.push_trailer(field));
+            self.queued_trailers += state.queue.trailers_len();
             state.queue.end = QueueEnd::Trailers;
             return Ok(());
         }
@@ -115,6 +116,7 @@ impl Connection {
         }
         let state = self.streams.get_mut(stream).ok_or(SendError::Gone)?;
         state.queue.push(rest);
+        self.queued += rest.len();
         if end_stream {
             state.queue.end = QueueEnd::EndStream;
         }
@@ -275,6 +277,7 @@ impl Connection {
         self.output
             .frame(Kind::Data, flags, stream.id, state.queue.front(len));
         state.queue.advance(len);
+        self.queued -= len;
         events.push(Event::Drained {
             stream,
             token: state.token,
@@ -292,6 +295,8 @@ impl Connection {
                 max_frame_size,
                 trailers,
             );
+            self.queued_trailers -= state.queue.trailers_len();
+            state.queue.clear();
             self.stats.header_blocks_sent += 1;
         }
         self.count_sent(stream, len);

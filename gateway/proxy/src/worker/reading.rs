@@ -1,7 +1,9 @@
-//! Reading, with a fair share of each turn for every connection, and for handshakes as a whole.
+//! Reading, with a fair share of each turn for every connection, and bounds on handshakes and bytes as a whole.
 //!
 //! A connection that has used up its share is noted once in `again` and goes on in the next turn, whatever the poll
-//! says meanwhile: a flood on one connection costs the others a bounded wait.
+//! says meanwhile: a flood on one connection costs the others a bounded wait. One for which the turn has no room left
+//! is noted in `put_off` and is the first of the next: a turn is short, however many have something to say, and what
+//! it can add to the worker's memory is bounded.
 
 use std::io;
 
@@ -14,6 +16,8 @@ use crate::conn::{Conn, Death, Read, Side};
 const READS_PER_TURN: usize = 4;
 /// TLS handshakes with clients that may go on in one turn: each costs up to a millisecond, and calls wait meanwhile.
 pub(super) const HANDSHAKES_PER_TURN: usize = 8;
+/// Bytes read in one turn, rounded up to a connection's share.
+pub(super) const BYTES_PER_TURN: usize = 4 * 1024 * 1024;
 
 impl Worker {
     /// Reads on where the last turn left off.
@@ -39,8 +43,8 @@ impl Worker {
 
     /// Reads the share of this turn.
     pub(super) fn read(&mut self, key: usize) {
-        if self.puts_off_handshake(key) {
-            return;
+        if self.has_no_room_for(key) {
+            return self.put_off(key);
         }
         let mut buffer = std::mem::take(&mut self.read_buffer);
         let mut events = std::mem::take(&mut self.read_events);
@@ -60,8 +64,18 @@ impl Worker {
         self.again.push(key);
     }
 
-    /// Many handshakes at once are spread over turns, so that calls on standing connections go on in between.
-    fn puts_off_handshake(&mut self, key: usize) -> bool {
+    fn put_off(&mut self, key: usize) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.again = true;
+            self.put_off.push(key);
+        }
+    }
+
+    /// Many bytes, and many handshakes, are spread over turns, so that calls of others go on in between.
+    fn has_no_room_for(&mut self, key: usize) -> bool {
+        if self.bytes_left == 0 {
+            return true;
+        }
         let Some(conn) = self.conns.get_mut(key) else {
             return false;
         };
@@ -72,8 +86,6 @@ impl Worker {
             self.handshakes_left -= 1;
             return false;
         }
-        conn.again = true;
-        self.again.push(key);
         true
     }
 
@@ -100,6 +112,7 @@ impl Worker {
                 }
                 Read::Bytes { len, more } => {
                     conn.last_read_ms = self.now_ms;
+                    self.bytes_left = self.bytes_left.saturating_sub(len);
                     self.take_bytes(key, &buffer[..len], events);
                     if !more {
                         return;

@@ -95,6 +95,17 @@ pub fn gateway_with_retry(
 ) -> (Runtime, SocketAddr) {
     let runtime = Runtime::new(Settings::default());
     runtime.start().expect("starts");
+    let address = apply_route(&runtime, cluster, retry, addresses);
+    (runtime, address)
+}
+
+/// Has a core route everything to `addresses`; where its listener is.
+pub fn apply_route(
+    runtime: &Runtime,
+    cluster: &Value,
+    retry: &Value,
+    addresses: &[SocketAddr],
+) -> SocketAddr {
     let endpoints: Vec<Value> = addresses
         .iter()
         .map(|address| json!({"address": address.to_string()}))
@@ -118,8 +129,7 @@ pub fn gateway_with_retry(
     let report = runtime
         .apply(update.to_string().as_bytes())
         .expect("is accepted");
-    let address = report.listeners[0].address.parse().expect("is an address");
-    (runtime, address)
+    report.listeners[0].address.parse().expect("is an address")
 }
 
 /// A client on one connection.
