@@ -47,9 +47,9 @@ impl Worker {
     pub fn on_idle(&mut self, id: CallId) {
         let now_ms = self.now_ms;
         let Some(call) = self.call(id) else { return };
-        let (route, last_ms) = (call.route, call.last_activity_ms);
+        let last_ms = call.last_activity_ms;
         call.idle_timer = None;
-        let Some(idle_ms) = self.routes.get(route).route.idle_timeout_ms() else {
+        let Some(idle_ms) = self.idle_ms(id) else {
             return;
         };
         if last_ms + idle_ms > now_ms {

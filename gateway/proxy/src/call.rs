@@ -67,6 +67,7 @@ pub(crate) struct Deadline {
 }
 
 /// See the module.
+#[allow(clippy::struct_excessive_bools)] // independent facts; the state is `phase`
 pub(crate) struct Call {
     pub id: CallId,
     pub phase: Phase,
@@ -82,6 +83,8 @@ pub(crate) struct Call {
     pub form: Form,
     /// The response's status, once its headers were forwarded; gRPC does not need it.
     pub http_status: u16,
+    /// It asks for a WebSocket.
+    pub is_tunnel: bool,
     pub request_ended: bool,
     /// Window bytes of the client that are not given back yet.
     pub request_owed: u32,

@@ -131,7 +131,10 @@ impl Worker {
                     let key = self.routes.enter(route);
                     let place = (key, cluster, at);
                     let id = self.add_call(down, listener, place, request, form);
-                    self.calls[id.key as usize].session = session;
+                    let is_tunnel = self.asks_for_tunnel(&self.calls[id.key as usize]);
+                    let call = &mut self.calls[id.key as usize];
+                    call.is_tunnel = is_tunnel;
+                    call.session = session;
                     return self.start(id, ended);
                 }
                 Some(unknown_cluster(route, part))
@@ -193,6 +196,7 @@ impl Worker {
             request: request.headers,
             form,
             http_status: 0,
+            is_tunnel: false,
             request_ended: false,
             request_owed: 0,
             body: self.spare_bodies.pop().unwrap_or_default(),
@@ -260,6 +264,9 @@ impl Worker {
             Ok(pool) => pool,
             Err(error) => return self.answer_no_endpoint(id, error),
         };
+        if self.refuses_tunnel(id, pool) {
+            return;
+        }
         let now_us = self.times_answers(id).then(|| self.clock.now_us());
         let call = &mut self.calls[id.key as usize];
         call.pool = Some(pool);

@@ -14,6 +14,9 @@ use crate::reply::{REASON_HEADER, says_unprocessed};
 use crate::tries::over_budget;
 use crate::worker::Worker;
 
+/// The answer that makes a tunnel of a request.
+const SWITCHING_PROTOCOLS: u16 = 101;
+
 impl Worker {
     /// Response headers from the endpoint.
     pub fn on_http_response(&mut self, id: CallId, fields: Fields<'_>, status: u16, end: bool) {
@@ -34,6 +37,9 @@ impl Worker {
         self.calls[id.key as usize].http_status = status;
         self.forward_headers(id, fields, end);
         self.begin_response(id);
+        if status == SWITCHING_PROTOCOLS {
+            self.on_tunnel_open(id);
+        }
         if end {
             self.on_http_end(id);
         }
