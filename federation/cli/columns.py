@@ -23,6 +23,7 @@ from federation.model.objects import (
     Gateway,
     GatewayClass,
     GRPCRoute,
+    HTTPRoute,
     McsServiceExport,
     McsServiceImport,
     MultiClusterService,
@@ -37,6 +38,7 @@ NONE = "<none>"
 UNKNOWN = "Unknown"
 
 ObjectT = TypeVar("ObjectT", bound=ApiObject)
+RouteT = TypeVar("RouteT", GRPCRoute, HTTPRoute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def _condition(name: str) -> Callable[[Row[ObjectT]], str]:
     return lambda row: summary([row.status.condition(name)])
 
 
-def _parents(name: str) -> Callable[[Row[GRPCRoute]], str]:
+def _parents(name: str) -> Callable[[Row[RouteT]], str]:
     return lambda row: summary(_named(entry.conditions, name) for entry in row.status.parents)
 
 
@@ -162,7 +164,7 @@ def _listeners(row: Row[Gateway]) -> str:
     return _joined(f"{entry.name}:{entry.port}" for entry in row.object.spec.listeners)
 
 
-def _route_parents(row: Row[GRPCRoute]) -> str:
+def _route_parents(row: Row[GRPCRoute] | Row[HTTPRoute]) -> str:
     namespace = row.object.metadata.namespace
     return _joined(parent_text(entry, namespace) for entry in row.object.spec.parent_refs)
 
@@ -187,6 +189,12 @@ _GATEWAY: tuple[Column[Gateway], ...] = (
     Column("LISTENERS", _listeners, wide=True),
 )
 _GRPC_ROUTE: tuple[Column[GRPCRoute], ...] = (
+    Column("HOSTNAMES", lambda row: _joined(row.object.spec.hostnames)),
+    Column("ACCEPTED", _parents("Accepted")),
+    Column("RESOLVED", _parents("ResolvedRefs"), wide=True),
+    Column("PARENTS", _route_parents, wide=True),
+)
+_HTTP_ROUTE: tuple[Column[HTTPRoute], ...] = (
     Column("HOSTNAMES", lambda row: _joined(row.object.spec.hostnames)),
     Column("ACCEPTED", _parents("Accepted")),
     Column("RESOLVED", _parents("ResolvedRefs"), wide=True),
@@ -252,6 +260,7 @@ _COLUMNS: Mapping[type[ApiObject], tuple[Column[ApiObject], ...]] = dict(
         _kind(GatewayClass, _GATEWAY_CLASS),
         _kind(Gateway, _GATEWAY),
         _kind(GRPCRoute, _GRPC_ROUTE),
+        _kind(HTTPRoute, _HTTP_ROUTE),
         _kind(BackendTrafficPolicy, _POLICY),
         _kind(MultiClusterService, _MULTI_CLUSTER_SERVICE),
         _kind(FederatedServiceImport, _FEDERATED_IMPORT),

@@ -16,10 +16,12 @@ from federation.derive.exports_meaning import Meanings
 from federation.model.base import ClusterId, ServiceName
 from federation.model.facts import ClusterWeight, FailoverRule, ServicePolicyFact
 from federation.model.objects import (
-    BackendRef,
+    AnyBackendRef,
+    AnyRoute,
     BackendTrafficPolicy,
     FederatedServiceImport,
     GRPCRoute,
+    HTTPRoute,
     McsServiceImport,
     MultiClusterService,
     ObjectKey,
@@ -86,8 +88,8 @@ def _failovers(objects: ObjectSnapshot, meanings: Meanings) -> Mapping[ServiceNa
         if key in held or target.section_name is not None:
             continue  # a policy for a single rule is Invalid, so it holds nothing
         held.add(key)
-        route = objects.get(GRPCRoute, policy.metadata.namespace, target.name)
-        if route is None or route.key != key or policy.spec.failover is None:
+        route = objects.objects.get(key)
+        if not isinstance(route, GRPCRoute | HTTPRoute) or policy.spec.failover is None:
             continue
         rules = tuple(
             FailoverRule(source=entry.source, target=entry.target)
@@ -98,7 +100,7 @@ def _failovers(objects: ObjectSnapshot, meanings: Meanings) -> Mapping[ServiceNa
     return found
 
 
-def _imported(route: GRPCRoute, meanings: Meanings) -> Iterator[tuple[ServiceName, str]]:
+def _imported(route: AnyRoute, meanings: Meanings) -> Iterator[tuple[ServiceName, str]]:
     """The services behind the imports of a route, with the imports' names."""
     for rule in route.spec.rules:
         for reference in rule.backend_refs:
@@ -107,7 +109,7 @@ def _imported(route: GRPCRoute, meanings: Meanings) -> Iterator[tuple[ServiceNam
                 yield service, reference.name
 
 
-def _meant(route: GRPCRoute, reference: BackendRef, meanings: Meanings) -> ServiceName | None:
+def _meant(route: AnyRoute, reference: AnyBackendRef, meanings: Meanings) -> ServiceName | None:
     if reference.kind != "ServiceImport" or reference.group not in _IMPORT_GROUPS:
         return None
     namespace = reference.namespace or route.metadata.namespace

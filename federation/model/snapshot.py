@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from federation.model.balancing import DEFAULT_BALANCING, Balancing, HashKey, OutlierDetection
 from federation.model.base import ClusterId, Region
+from federation.model.http import Cors, QueryMatch, Redirect, Rewrite
 from federation.model.traffic import Fault, Mirror, RetryBudget, Session
 
 MAX_WEIGHT = 1_000_000
@@ -135,10 +136,14 @@ NO_CHANGES = HeaderChanges()
 
 
 class MatchKind(StrEnum):
-    """How a text is compared; ``REGEX`` is RE2 and matches the whole text."""
+    """How a text is compared; ``REGEX`` is RE2 and matches the whole text.
+
+    ``SEGMENTS`` is a prefix of a path by whole segments, without ``/`` at its end.
+    """
 
     EXACT = "exact"
     PREFIX = "prefix"
+    SEGMENTS = "segments"
     REGEX = "regex"
 
 
@@ -161,11 +166,16 @@ class HeaderMatch:
 
 @dataclass(frozen=True, slots=True)
 class RouteMatch:
-    """What a route takes: path and all ``headers``; ``grpc`` asks for gRPC's content type."""
+    """What a route takes: path and all ``headers``; ``grpc`` asks for gRPC's content type.
+
+    An empty ``method`` takes every one.
+    """
 
     path: PathMatch
     headers: tuple[HeaderMatch, ...] = ()
     grpc: bool = True
+    query: tuple[QueryMatch, ...] = ()
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +201,12 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Answer UNAVAILABLE at once; ``message`` says which rule and why."""
+    """Answer at once with ``status`` of HTTP, to gRPC with what it means there (503: UNAVAILABLE);
+    ``message`` says which rule and why.
+    """
 
     message: str
+    status: int = 503
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +290,7 @@ class Route:
     name: str
     rule: str
     match: RouteMatch
-    action: Forward | Refuse
+    action: Forward | Refuse | Redirect
     request_headers: HeaderChanges = NO_CHANGES
     response_headers: HeaderChanges = NO_CHANGES
     timeouts: Timeouts = Timeouts()
@@ -287,6 +300,8 @@ class Route:
     session: Session | None = None
     rate_limits: tuple[RateLimit, ...] = ()
     hash_on: tuple[HashKey, ...] = ()
+    rewrite: Rewrite | None = None
+    cors: Cors | None = None
     reason: str = ""
 
 
@@ -358,7 +373,8 @@ class Upstream:
     ``peer_tls`` and ``peer_keepalive`` hold for endpoints that are peers' gateways; ``peers_first``
     is whether the first priority consists of such. Servers of applications are not pinged: many
     close connections that ping them more often than they allow. ``protocol`` is what servers speak;
-    gateways speak HTTP/2 to each other whatever it says.
+    gateways speak HTTP/2 to each other whatever it says. ``empty_status`` is what a request that is
+    not gRPC is answered while there are no endpoints.
     """
 
     name: str
@@ -371,6 +387,7 @@ class Upstream:
     peer_tls: PeerTls | None = None
     peer_keepalive: Keepalive | None = None
     peers_first: bool = False
+    empty_status: int = 503
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,9 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 PANIC_PERCENT = 50
 """Below this healthy share of a priority health is ignored and traffic is spread (panic)."""
 
+SERVICE_UNAVAILABLE = 503
+"""What Envoy answers while an upstream has no endpoints."""
+
 NO_BOUND = 2**32 - 1
 """Of concurrent calls: Envoy's own 1024 for a whole upstream would starve streaming."""
 
@@ -76,6 +79,8 @@ def _notes(upstream: Upstream) -> dict[str, Any]:
     notes = balancing_notes(upstream.balancing)
     if upstream.peer_keepalive is not None:
         notes["peer_keepalive"] = asdict(upstream.peer_keepalive)
+    if upstream.empty_status != SERVICE_UNAVAILABLE:
+        notes["empty_status"] = upstream.empty_status
     return notes
 
 

@@ -17,6 +17,7 @@ from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from google.protobuf import wrappers_pb2
 
+from federation.model.http import Redirect
 from federation.model.snapshot import (
     Forward,
     HeaderChanges,
@@ -32,6 +33,7 @@ from federation.model.snapshot import (
     Weighted,
 )
 from federation.wire.xds_balancing import hash_policies
+from federation.wire.xds_http import query_match, redirect_action, set_rewrite
 from federation.wire.xds_traffic import mirror_policies, notes, per_route, retry_priority
 from federation.wire.xds_values import duration, metadata, packed, uint32
 
@@ -74,9 +76,11 @@ def _route(route: Route) -> route_components_pb2.Route:
         name=route.name, match=_match(route.match), metadata=metadata(_notes(route))
     )
     match route.action:
-        case Refuse(message=text):
-            message.direct_response.status = 503
+        case Refuse(message=text, status=status):
+            message.direct_response.status = status
             message.direct_response.body.inline_string = text
+        case Redirect():
+            message.redirect.CopyFrom(redirect_action(route.action, route.match.path))
         case Forward(destinations=destinations):
             message.route.CopyFrom(_action(destinations, route))
         case _:
@@ -106,10 +110,16 @@ def _match(match: RouteMatch) -> route_components_pb2.RouteMatch:
             message.path = match.path.value
         case MatchKind.PREFIX:
             message.prefix = match.path.value
+        case MatchKind.SEGMENTS:
+            message.path_separated_prefix = match.path.value
         case MatchKind.REGEX:
             message.safe_regex.regex = match.path.value
         case _:
             assert_never(match.path.kind)
+    message.query_parameters.extend(query_match(query) for query in match.query)
+    if match.method:
+        method = HeaderMatch(name=":method", kind=MatchKind.EXACT, value=match.method)
+        message.headers.append(_header_match(method))
     if match.grpc:
         message.grpc.SetInParent()
     return message
@@ -123,6 +133,8 @@ def _header_match(header: HeaderMatch) -> route_components_pb2.HeaderMatcher:
             text = string_pb2.StringMatcher(prefix=header.value)
         case MatchKind.REGEX:
             text = string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=header.value))
+        case MatchKind.SEGMENTS:
+            raise ValueError(f"{header.name}: only paths have segments")
         case _:
             assert_never(header.kind)
     return route_components_pb2.HeaderMatcher(name=header.name, string_match=text)
@@ -137,6 +149,8 @@ def _action(destinations: tuple[Weighted, ...], route: Route) -> route_component
         hash_policy=hash_policies(route.hash_on),
     )
     _set_timeouts(message, route.timeouts)
+    if route.rewrite is not None:
+        set_rewrite(message, route.rewrite, route.match.path)
     if route.retry is not None and route.retry.attempts:
         message.retry_policy.CopyFrom(_retry(route.retry))
     return message

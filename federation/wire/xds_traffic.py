@@ -18,6 +18,7 @@ from typing import Any
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2
+from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
@@ -36,6 +37,7 @@ from google.protobuf.message import Message
 from federation.model.snapshot import DESTINATION_HEADER, Forward, Route
 from federation.model.traffic import Fault, Mirror, Session, SessionKind
 from federation.wire import xds_limits
+from federation.wire.xds_http import CORS_FILTER, cors_policy
 from federation.wire.xds_values import duration, packed
 
 FAULT = "envoy.filters.http.fault"
@@ -57,6 +59,7 @@ def traffic_filters() -> list[http_connection_manager_pb2.HttpFilter]:
         # First, so that what is over a limit costs nothing more.
         _filter(xds_limits.FILTER, xds_limits.filter_config()),
         _filter(FAULT, fault_pb2.HTTPFault()),
+        _filter(CORS_FILTER, cors_pb2.Cors()),
         # Next to the router: it chooses the endpoint.
         _filter(SESSION, stateful_session_pb2.StatefulSession()),
     ]
@@ -75,6 +78,8 @@ def per_route(route: Route) -> dict[str, any_pb2.Any]:
         settings[FAULT] = _fault(route.fault)
     if route.session is not None:
         settings[SESSION] = _session(route.session)
+    if route.cors is not None:
+        settings[CORS_FILTER] = cors_policy(route.cors)
     return {name: packed(message) for name, message in settings.items()}
 
 

@@ -29,6 +29,7 @@ from gateway.xds_translate.fields import (
     unpack,
     whole,
 )
+from gateway.xds_translate.http import empty_status
 from gateway.xds_translate.piece import HealthPlan, Kind, Piece, PieceId
 from gateway.xds_translate.tls import read_common
 
@@ -91,6 +92,7 @@ def translate_cluster(cluster: cluster_pb2.Cluster) -> Piece:
             "panic_percent": _panic_percent(cluster),
             "peer_tls": peer_tls,
             "health_check": plan is not None,
+            **empty_status(own_metadata(cluster)),
         },
         needs=frozenset(needs),
         health=plan,

@@ -16,6 +16,7 @@ from typing import Any
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
+from gateway.xds_translate import http
 from gateway.xds_translate.fields import (
     UnsupportedFieldError,
     join,
@@ -36,6 +37,15 @@ _HEADER_FIELDS = (
     "response_headers_to_add",
     "response_headers_to_remove",
 )
+_METHOD = ":method"
+_PATHS = {
+    "path": "exact",
+    "prefix": "prefix",
+    "path_separated_prefix": "segments",
+    "safe_regex": "regex",
+}
+"""Ways to match a path, and the core's words for them."""
+
 _Option = base_pb2.HeaderValueOption
 
 
@@ -86,6 +96,7 @@ def _route(route: route_components_pb2.Route, path: str) -> dict[str, Any]:
             "match",
             "route",
             "direct_response",
+            "redirect",
             "metadata",
             "typed_per_filter_config",
             *_HEADER_FIELDS,
@@ -103,8 +114,12 @@ def _route(route: route_components_pb2.Route, path: str) -> dict[str, Any]:
     }
     if route.HasField("direct_response"):
         return body | {"action": {"reply": _reply(route, join(path, "direct_response"))}}
+    if route.HasField("redirect"):
+        target = http.redirect(route.redirect, join(path, "redirect"))
+        return body | {"action": {"redirect": target}}
     if not route.HasField("route"):
-        raise UnsupportedFieldError(path, "must have an action: route or direct_response")
+        message = "must have an action: route, redirect or direct_response"
+        raise UnsupportedFieldError(path, message)
     return body | _forward(route.route, own, join(path, "route"))
 
 
@@ -114,6 +129,7 @@ def _reply(route: route_components_pb2.Route, path: str) -> dict[str, Any]:
     only(answer.body, join(path, "body"), reads=("inline_string",))
     return {
         "grpc_status": grpc_of_http(answer.status),
+        "http_status": answer.status,
         "message": answer.body.inline_string,
     }
 
@@ -132,6 +148,9 @@ def _forward(
             "max_stream_duration",
             "retry_policy",
             "request_mirror_policies",
+            "host_rewrite_literal",
+            "prefix_rewrite",
+            "regex_rewrite",
         ),
         ignores=("hash_policy",),  # a cluster that hashes says itself on what
     )
@@ -151,6 +170,7 @@ def _forward(
     return {
         "action": {"weighted": parts},
         **({"mirrors": mirrors} if mirrors else {}),
+        **http.rewrite(action, path),
         "timeout_ms": DEFAULT_TIMEOUT_MS if timeout is None else timeout or None,
         "max_stream_ms": optional_ms(longest, "max_stream_duration") or None,
         "idle_timeout_ms": optional_ms(action, "idle_timeout") or None,
@@ -186,19 +206,31 @@ def _weighted(action: route_components_pb2.RouteAction, path: str) -> list[dict[
 
 
 def _match(match: route_components_pb2.RouteMatch, path: str) -> dict[str, Any]:
-    only(match, path, reads=("path", "prefix", "safe_regex", "headers", "grpc"))
+    only(match, path, reads=(*_PATHS, "headers", "query_parameters", "grpc"))
     kind = match.WhichOneof("path_specifier")
     if kind is None:
-        raise UnsupportedFieldError(path, "must match by path, prefix or safe_regex")
-    spelled = {"path": "exact", "prefix": "prefix", "safe_regex": "regex"}[kind]
-    return {
-        "path": {spelled: match.safe_regex.regex if kind == "safe_regex" else getattr(match, kind)},
-        "headers": [
-            _header_match(header, f"{path}.headers[{index}]")
-            for index, header in enumerate(match.headers)
-        ],
+        raise UnsupportedFieldError(path, f"must match by one of {', '.join(_PATHS)}")
+    value = match.safe_regex.regex if kind == "safe_regex" else getattr(match, kind)
+    headers = [
+        _header_match(header, f"{path}.headers[{index}]")
+        for index, header in enumerate(match.headers)
+    ]
+    body: dict[str, Any] = {
+        "path": {_PATHS[kind]: value},
+        "headers": [header for header in headers if header["name"] != _METHOD],
         "grpc": match.HasField("grpc"),
     }
+    if match.query_parameters:
+        body["query"] = [
+            http.query_match(query, f"{path}.query_parameters[{index}]")
+            for index, query in enumerate(match.query_parameters)
+        ]
+    for header in headers:
+        if header["name"] == _METHOD:
+            if "exact" not in header or "method" in body:
+                raise UnsupportedFieldError(join(path, "headers"), f"{_METHOD} must be exact, once")
+            body["method"] = header["exact"]
+    return body
 
 
 def _header_match(header: route_components_pb2.HeaderMatcher, path: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2
+from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2
 from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
@@ -23,7 +24,7 @@ from envoy.extensions.http.stateful_session.header.v3 import header_pb2 as heade
 from envoy.type.v3 import percent_pb2
 from google.protobuf import any_pb2, struct_pb2
 
-from gateway.xds_translate import limits
+from gateway.xds_translate import http, limits
 from gateway.xds_translate.fields import (
     METADATA,
     UnsupportedFieldError,
@@ -39,6 +40,7 @@ SESSION = "envoy.filters.http.stateful_session"
 ROUTE_FILTERS: Mapping[str, type[Any]] = {
     limits.FILTER: local_rate_limit_pb2.LocalRateLimit,
     FAULT: fault_pb2.HTTPFault,
+    http.CORS: cors_pb2.Cors,
     SESSION: stateful_session_pb2.StatefulSession,
 }
 """Filters that a listener may have without settings of their own: routes give them."""
@@ -66,6 +68,9 @@ def filters_of_route(
     if FAULT in settings:
         where = f"{path}[{FAULT}]"
         found["fault"] = _fault(unpack(settings[FAULT], fault_pb2.HTTPFault, where), where)
+    if http.CORS in settings:
+        where = f"{path}[{http.CORS}]"
+        found["cors"] = http.cors(unpack(settings[http.CORS], cors_pb2.CorsPolicy, where), where)
     if SESSION in settings:
         where = f"{path}[{SESSION}]"
         message = unpack(settings[SESSION], stateful_session_pb2.StatefulSessionPerRoute, where)

@@ -64,7 +64,7 @@ def test_a_route_attaches_and_is_counted() -> None:
     assert parent.controller_name == "federation.dev/gateway-controller"
     (listener,) = result.statuses[GATEWAY].listeners
     assert listener.attached_routes == 1
-    assert [entry.kind for entry in listener.supported_kinds] == ["GRPCRoute"]
+    assert [entry.kind for entry in listener.supported_kinds] == ["GRPCRoute", "HTTPRoute"]
     assert {entry.observed_generation for entry in listener.conditions} == {7}
 
 
@@ -117,8 +117,8 @@ def test_a_listener_for_http_routes_takes_no_grpc_route() -> None:
         "its allowedRoutes.kinds would have to list GRPCRoute"
     )
     (status,) = result.statuses[GATEWAY].listeners
-    assert status.supported_kinds == ()
-    assert spelled(status.conditions)["ResolvedRefs"] == "False/InvalidRouteKinds"
+    assert [entry.kind for entry in status.supported_kinds] == ["HTTPRoute"]
+    assert spelled(status.conditions)["ResolvedRefs"] == "True/ResolvedRefs"
     assert status.attached_routes == 0
 
 

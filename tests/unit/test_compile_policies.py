@@ -115,7 +115,7 @@ def test_the_older_policy_holds_the_route() -> None:
         (
             "kind: Gateway, name: gw",
             "Invalid",
-            "spec.targetRef: kind Gateway cannot be targeted, use a GRPCRoute",
+            "spec.targetRef: kind Gateway cannot be targeted, use a GRPCRoute or an HTTPRoute",
         ),
         (
             "kind: GRPCRoute, name: users, sectionName: one",

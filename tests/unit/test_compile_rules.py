@@ -192,10 +192,11 @@ def test_an_unsupported_filter_is_never_skipped(rule: str, where: str) -> None:
     assert (accepted.status, accepted.reason, accepted.message) == (
         "False",
         "UnsupportedValue",
-        f"{where}.type: ExtensionRef is not supported yet",
+        f"{where}.type: ExtensionRef is not supported: no kind of extension is known",
     )
     assert only_route(result).action == Refuse(
-        f"GRPCRoute app/users rule 0: {where}.type: ExtensionRef is not supported yet"
+        f"GRPCRoute app/users rule 0: {where}.type: "
+        "ExtensionRef is not supported: no kind of extension is known"
     )
 
 

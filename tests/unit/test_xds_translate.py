@@ -253,7 +253,9 @@ def test_a_refusing_route_answers_unavailable_with_its_message() -> None:
     route = Route("r", "r", RouteMatch(PathMatch(MatchKind.PREFIX, "/")), Refuse("no such Service"))
     piece = only_piece(route_tables=(RouteTable("t", (VirtualHost("*", (route,)),)),))
     action = piece.body["virtual_hosts"][0]["routes"][0]["action"]
-    assert action == {"reply": {"grpc_status": 14, "message": "no such Service"}}
+    assert action == {
+        "reply": {"grpc_status": 14, "http_status": 503, "message": "no such Service"}
+    }
     assert piece.needs == frozenset()
 
 
@@ -463,8 +465,8 @@ REFUSALS: list[tuple[Kind, Callable[[], Any], Change, str]] = [
     (
         Kind.ROUTE_TABLES,
         good_table,
-        lambda m: setattr(route_of(m).route, "prefix_rewrite", "/x"),
-        "virtual_hosts[0].routes[0].route.prefix_rewrite: not supported by this gateway",
+        lambda m: setattr(route_of(m).route, "cluster_header", "x"),
+        "virtual_hosts[0].routes[0].route.cluster_header: not supported by this gateway",
     ),
     (
         Kind.ROUTE_TABLES,
@@ -484,8 +486,8 @@ REFUSALS: list[tuple[Kind, Callable[[], Any], Change, str]] = [
     (
         Kind.ROUTE_TABLES,
         good_table,
-        lambda m: route_of(m).redirect.SetInParent(),
-        "virtual_hosts[0].routes[0].redirect: not supported by this gateway",
+        lambda m: setattr(route_of(m).redirect, "path_redirect", "/a?b"),
+        "virtual_hosts[0].routes[0].redirect.path_redirect: must have no query",
     ),
     (
         Kind.ENDPOINTS,

@@ -16,9 +16,9 @@ from federation.derive.compile.index import Index
 from federation.derive.compile.listeners import ListenersByGateway, ListenerState
 from federation.derive.compile.problem import Problem
 from federation.model.objects import (
+    AnyRoute,
     FromNamespaces,
     Gateway,
-    GRPCRoute,
     Namespace,
     ObjectKey,
     ParentReference,
@@ -46,7 +46,7 @@ class ParentOutcome:
 
 
 def attach(
-    index: Index, listeners: ListenersByGateway, route: GRPCRoute
+    index: Index, listeners: ListenersByGateway, route: AnyRoute
 ) -> tuple[ParentOutcome, ...]:
     """The outcome for every parentRef that this controller answers for, in the route's order."""
     outcomes = (_outcome(index, listeners, route, ref) for ref in route.spec.parent_refs)
@@ -54,7 +54,7 @@ def attach(
 
 
 def _outcome(
-    index: Index, listeners: ListenersByGateway, route: GRPCRoute, ref: ParentReference
+    index: Index, listeners: ListenersByGateway, route: AnyRoute, ref: ParentReference
 ) -> ParentOutcome | None:
     if (ref.group, ref.kind) != (Gateway.GROUP, Gateway.KIND):
         message = f"{ref.kind} {ref.name} cannot be a parent here; parents are Gateways"
@@ -72,7 +72,7 @@ def _outcome(
 
 
 def _attach_to(
-    index: Index, states: tuple[ListenerState, ...], route: GRPCRoute, ref: ParentReference
+    index: Index, states: tuple[ListenerState, ...], route: AnyRoute, ref: ParentReference
 ) -> tuple[Attached, ...] | Problem:
     gateway = states[0].gateway.key
     named = [state for state in states if _is_named(state, ref)]
@@ -115,10 +115,10 @@ def _asked(ref: ParentReference) -> str:
     return " ".join(parts)
 
 
-def _refusal(index: Index, state: ListenerState, route: GRPCRoute) -> str:
+def _refusal(index: Index, state: ListenerState, route: AnyRoute) -> str:
     """Why the listener does not let the route attach; empty if it does."""
-    if not state.takes_routes:
-        kinds = ", ".join(kind.kind for kind in state.spec.allowed_routes.kinds)
+    if route.KIND not in state.route_kinds:
+        kinds = ", ".join(state.route_kinds) or "no kind that is served"
         return f"takes only {kinds}; its allowedRoutes.kinds would have to list {route.KIND}"
     if not _namespace_allowed(index, state, route.metadata.namespace):
         source = state.spec.allowed_routes.namespaces.from_

@@ -16,6 +16,7 @@ from federation.derive.compile.problem import Problem
 from federation.derive.imports import candidates
 from federation.model.base import ServiceName
 from federation.model.objects import (
+    AnyRoute,
     BackendObjectReference,
     CoreServicePort,
     CoreServiceType,
@@ -50,7 +51,7 @@ class Backend:
 
 
 def resolve_backend(
-    index: Index, route: GRPCRoute, ref: BackendObjectReference, *, where: str
+    index: Index, route: AnyRoute, ref: BackendObjectReference, *, where: str
 ) -> Backend | Problem:
     """What ``ref`` of ``route`` leads to, or why it leads nowhere."""
     key = ObjectKey(ref.group, ref.kind, ref.namespace or route.metadata.namespace, ref.name)
@@ -61,8 +62,8 @@ def resolve_backend(
     if not index.permitted(route.key, key):
         return Problem(
             "RefNotPermitted",
-            f"{where}: no ReferenceGrant in namespace {key.namespace} lets GRPCRoutes of namespace "
-            f"{route.metadata.namespace} refer to {key}",
+            f"{where}: no ReferenceGrant in namespace {key.namespace} lets {route.KIND}s of "
+            f"namespace {route.metadata.namespace} refer to {key}",
         )
     if ref.port is None:
         return Problem("BackendNotFound", f"{where}.port: {key} needs a port")

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeVar
 
+from federation.derive.compile.coexistence import one_kind_each
 from federation.derive.compile.eastwest import build_east_west, exported_upstreams
 from federation.derive.compile.exports import export_status
 from federation.derive.compile.failover import failover_problem
@@ -42,14 +43,16 @@ from federation.derive.compile.policies import (
 from federation.derive.compile.problem import condition, verdict
 from federation.derive.compile.routes import CompiledRoute, compile_route, route_status
 from federation.derive.compile.tables import build_listeners
-from federation.derive.compile.upstreams import build_upstreams, unavailable
+from federation.derive.compile.upstreams import build_upstreams, invalid, unavailable
 from federation.model.conditions import Condition
 from federation.model.objects import (
+    AnyRoute,
     BackendTrafficPolicy,
     FederatedServiceImport,
     Gateway,
     GatewayClass,
     GRPCRoute,
+    HTTPRoute,
     McsServiceExport,
     McsServiceImport,
     MultiClusterService,
@@ -67,10 +70,14 @@ def compile_cluster(inputs: CompileInputs) -> Compiled:
     keepalives = {gateway.key: keepalive_of(look_up, gateway) for gateway in gateways}
     listeners = judge_listeners(look_up, gateways, keepalives)
     policies = assign_policies(look_up)
-    routes = [
-        compile_route(look_up, listeners, source, policies.by_route.get(source.key))
-        for source in look_up.objects.of(GRPCRoute)
+    sources: list[AnyRoute] = [
+        *look_up.objects.of(GRPCRoute),
+        *look_up.objects.of(HTTPRoute),
     ]
+    routes = one_kind_each(
+        compile_route(look_up, listeners, source, policies.by_route.get(source.key))
+        for source in sources
+    )
     statuses = {
         **_gateway_statuses(look_up, gateways, listeners, keepalives, routes),
         **keepalive_statuses(look_up, keepalives),
@@ -93,13 +100,20 @@ def _snapshot(
     east_west = build_east_west(look_up, local)
     used = [ref for route in routes for rule in route.rules for ref in rule.upstreams]
     upstreams, endpoints = build_upstreams(look_up, [*used, *(local if east_west else ())])
-    nowhere, nothing = unavailable()
+    refusing = [unavailable()]
+    if any(isinstance(route.source, HTTPRoute) for route in routes):
+        refusing.append(invalid())
     return Snapshot(
         cluster=look_up.cluster,
         listeners=_sorted([*ingress, *([east_west[0]] if east_west else [])]),
         route_tables=_sorted([*tables, *([east_west[1]] if east_west else [])]),
-        upstreams=_sorted([*upstreams, nowhere]),
-        endpoint_sets=tuple(sorted([*endpoints, nothing], key=lambda entry: entry.upstream)),
+        upstreams=_sorted([*upstreams, *(upstream for upstream, _ in refusing)]),
+        endpoint_sets=tuple(
+            sorted(
+                [*endpoints, *(nothing for _, nothing in refusing)],
+                key=lambda entry: entry.upstream,
+            )
+        ),
         secrets=_secrets(listeners),
     )
 

@@ -16,9 +16,11 @@ from federation.derive.compile.problem import Problem
 from federation.derive.imports import clusters_named
 from federation.model.base import ServiceName
 from federation.model.objects import (
+    AnyRoute,
     BackendTrafficPolicy,
     FederatedServiceImport,
     GRPCRoute,
+    HTTPRoute,
     McsServiceImport,
     ObjectKey,
     RegionFailover,
@@ -29,8 +31,8 @@ def failover_problem(index: Index, policy: BackendTrafficPolicy) -> Problem | No
     """What keeps the failover of ``policy`` from working; ``None`` if it would."""
     failover = policy.spec.failover
     target = target_key(policy)
-    route = index.objects.get(GRPCRoute, target.namespace, target.name)
-    if failover is None or route is None:
+    route = index.objects.objects.get(target)
+    if failover is None or not isinstance(route, GRPCRoute | HTTPRoute):
         return None
     services = imported_services(index, route)
     if not services:
@@ -49,7 +51,7 @@ def failover_problem(index: Index, policy: BackendTrafficPolicy) -> Problem | No
     return None
 
 
-def imported_services(index: Index, route: GRPCRoute) -> tuple[ServiceName, ...]:
+def imported_services(index: Index, route: AnyRoute) -> tuple[ServiceName, ...]:
     """The clusterset services that the route's backends mean, sorted, as far as they resolve."""
     found: set[tuple[str, str]] = set()
     for rule in route.spec.rules:

@@ -16,7 +16,8 @@ from federation.derive.compile.index import Index
 from federation.derive.compile.listeners import ListenerState
 from federation.derive.compile.problem import Problem, condition, verdict
 from federation.model.conditions import Condition
-from federation.model.objects import Gateway, GatewayClass, GRPCRoute
+from federation.model.objects import Gateway, GatewayClass
+from federation.model.objects.gateway import GATEWAY_GROUP
 from federation.model.status import ListenerStatus, ObjectStatus, RouteGroupKind
 
 PENDING = "Pending"
@@ -118,11 +119,11 @@ def _listener_status(
     state: ListenerState, states: tuple[ListenerState, ...], attached: Mapping[str, int]
 ) -> ListenerStatus:
     source = state.gateway
-    kinds = (RouteGroupKind(group=GRPCRoute.GROUP, kind=GRPCRoute.KIND),)
+    kinds = tuple(RouteGroupKind(group=GATEWAY_GROUP, kind=kind) for kind in state.route_kinds)
     return ListenerStatus(
         name=state.spec.name,
         attached_routes=attached.get(state.spec.name, 0),
-        supported_kinds=kinds if state.takes_routes else (),
+        supported_kinds=kinds,
         conditions=(
             verdict(source, "Accepted", state.refused, message="; ".join(state.notes)),
             condition(source, "Conflicted", True, state.conflict.reason, state.conflict.message)

@@ -21,6 +21,7 @@ from federation.derive.compile.problem import Problem
 from federation.model.objects import (
     Gateway,
     GRPCRoute,
+    HTTPRoute,
     Listener,
     ListenerProtocol,
     ObjectKey,
@@ -30,13 +31,16 @@ from federation.model.snapshot import ConnectionLife, TlsSecret
 
 _ENCRYPTED = (ListenerProtocol.HTTPS, ListenerProtocol.TLS)
 
+ROUTE_KINDS = (GRPCRoute.KIND, HTTPRoute.KIND)
+"""Kinds of routes that are served."""
+
 
 @dataclass(frozen=True, slots=True)
 class ListenerState:
     """What became of one listener.
 
     ``refused`` is why it is not accepted, ``conflict`` why it is indistinct, ``unresolved`` which
-    of its references fail; ``takes_routes`` is whether GRPCRoutes are among its kinds; ``notes``
+    of its references fail; ``route_kinds`` are the kinds of routes that it takes; ``notes``
     name what is without effect.
     """
 
@@ -46,7 +50,7 @@ class ListenerState:
     refused: Problem | None = None
     conflict: Problem | None = None
     unresolved: Problem | None = None
-    takes_routes: bool = True
+    route_kinds: tuple[str, ...] = ROUTE_KINDS
     certificates: tuple[TlsSecret, ...] = ()
     client: ClientValidation | None = None
     life: ConnectionLife | None = None
@@ -181,21 +185,22 @@ def _notes(state: ListenerState) -> tuple[str, ...]:
 
 def _with_kinds(state: ListenerState) -> ListenerState:
     kinds = state.spec.allowed_routes.kinds
-    foreign = [kind for kind in kinds if (kind.group, kind.kind) != _GRPC_ROUTE]
+    # Through TLS that passes, gRPC is a promise of the route and HTTP a matter of matches.
+    served = (GRPCRoute.KIND,) if state.passthrough else ROUTE_KINDS
+    foreign = [kind for kind in kinds if kind.group != GRPCRoute.GROUP or kind.kind not in served]
+    asked = {kind.kind for kind in kinds if kind not in foreign} if kinds else set(served)
+    state = replace(state, route_kinds=tuple(kind for kind in served if kind in asked))
     if not foreign:
         return state
     names = ", ".join(f"{kind.kind} ({kind.group or 'core'})" for kind in foreign)
     return replace(
         state,
-        takes_routes=len(foreign) < len(kinds),
         unresolved=Problem(
             "InvalidRouteKinds",
-            f"{state.where}.allowedRoutes.kinds: {names} is not served; kinds served: GRPCRoute",
+            f"{state.where}.allowedRoutes.kinds: {names} is not served; kinds served: "
+            f"{', '.join(served)}",
         ),
     )
-
-
-_GRPC_ROUTE = (GRPCRoute.GROUP, GRPCRoute.KIND)
 
 
 def _with_certificates(index: Index, state: ListenerState) -> ListenerState:

@@ -24,7 +24,7 @@ from federation.derive.compile.upstreams import (
     shares_of,
     upstream_ref,
 )
-from federation.model.objects import BackendTrafficPolicy, GRPCRoute, RequestMirror
+from federation.model.objects import AnyRoute, BackendTrafficPolicy, RequestMirror
 from federation.model.traffic import Mirror
 
 
@@ -42,7 +42,7 @@ NO_MIRRORS = Mirrors()
 
 def compile_mirrors(
     index: Index,
-    route: GRPCRoute,
+    route: AnyRoute,
     filters: Iterable[MirrorFilter],
     policy: BackendTrafficPolicy | None,
 ) -> Mirrors:

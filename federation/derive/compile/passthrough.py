@@ -1,4 +1,4 @@
-"""GRPCRoutes at listeners that pass TLS through: what of a route can be followed there.
+"""Routes at listeners that pass TLS through: what of a route can be followed there.
 
 Decides: which rule gets the connections, and which rules are dropped and why.
 Leaves to others: attachment and hostnames (``attachment``), chains (``tables``), statuses.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from federation.derive.compile.rules import CompiledRule
 from federation.derive.compile.upstreams import UNAVAILABLE, UpstreamKind
-from federation.model.objects import GRPCRoute, GRPCRouteRule
+from federation.model.objects import AnyRoute, AnyRule
 from federation.model.snapshot import Forward, Weighted
 
 NOTE = "TLS passes through: the server name alone chooses, methods and headers cannot be seen"
@@ -38,11 +38,12 @@ class PassedOn:
         return f"{NOTE}; connections go to the backends of rule {self.position}"
 
 
-def passed_on(source: GRPCRoute, rules: Sequence[CompiledRule]) -> PassedOn:
+def passed_on(source: AnyRoute, rules: Sequence[CompiledRule]) -> PassedOn:
     """What becomes of ``source``, whose rules are compiled as ``rules``."""
     serving: CompiledRule | None = None
     dropped: list[tuple[int, str]] = []
-    for raw, rule in zip(source.spec.rules, rules, strict=True):
+    raw_rules: tuple[AnyRule, ...] = source.spec.rules
+    for raw, rule in zip(raw_rules, rules, strict=True):
         reason = _obstacle(raw, rule)
         if not reason and serving is None:
             serving = rule
@@ -54,7 +55,7 @@ def passed_on(source: GRPCRoute, rules: Sequence[CompiledRule]) -> PassedOn:
     return PassedOn(serving.position, _destinations(serving), tuple(dropped))
 
 
-def _obstacle(raw: GRPCRouteRule, rule: CompiledRule) -> str:
+def _obstacle(raw: AnyRule, rule: CompiledRule) -> str:
     if rule.faults:
         return rule.faults[0]
     if raw.filters or any(ref.filters for ref in raw.backend_refs):

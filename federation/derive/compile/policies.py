@@ -20,6 +20,7 @@ from federation.model.objects import (
     BackendTrafficPolicy,
     GRPCRoute,
     HealthCheck,
+    HTTPRoute,
     ObjectKey,
     RetryOn,
 )
@@ -41,6 +42,8 @@ DEFAULT_RETRY = Retry(
 
 _DEFAULT_EVENTS = (RetryOn.CONNECT_FAILURE, RetryOn.REFUSED_STREAM, RetryOn.UNAVAILABLE)
 """Events of a retry policy that names none."""
+
+_ROUTES = frozenset((kind.GROUP, kind.KIND) for kind in (GRPCRoute, HTTPRoute))
 
 MAX_BACKOFF_FACTOR = 10
 """The longest wait where none is given, as a multiple of the base (Envoy's own default)."""
@@ -81,8 +84,9 @@ def target_key(policy: BackendTrafficPolicy) -> ObjectKey:
 def _target_problem(
     index: Index, policy: BackendTrafficPolicy, target: ObjectKey
 ) -> Problem | None:
-    if (target.group, target.kind) != (GRPCRoute.GROUP, GRPCRoute.KIND):
-        message = f"spec.targetRef: kind {target.kind} cannot be targeted, use a GRPCRoute"
+    if (target.group, target.kind) not in _ROUTES:
+        kinds = f"use a {GRPCRoute.KIND} or an {HTTPRoute.KIND}"
+        message = f"spec.targetRef: kind {target.kind} cannot be targeted, {kinds}"
         return Problem("Invalid", message)
     if policy.spec.target_ref.section_name is not None:
         message = "spec.targetRef.sectionName: single rules cannot be targeted yet"

@@ -1,4 +1,4 @@
-"""GRPCRoutes as a whole: rules, attachment and status.
+"""Routes as a whole: rules, attachment and status.
 
 Decides: the conditions of a route at each parent.
 Leaves to others: rules (``rules``), parents (``attachment``), precedence (``tables``).
@@ -18,7 +18,7 @@ from federation.derive.compile.passthrough import NOTE, PassedOn, passed_on
 from federation.derive.compile.problem import Problem, condition, verdict
 from federation.derive.compile.rules import CompiledRule, compile_rule
 from federation.model.conditions import Condition
-from federation.model.objects import BackendTrafficPolicy, GRPCRoute
+from federation.model.objects import AnyRoute, AnyRule, BackendTrafficPolicy
 from federation.model.status import ObjectStatus, ParentStatus
 
 PROBLEMS_SHOWN = 5
@@ -29,7 +29,7 @@ PROBLEMS_SHOWN = 5
 class CompiledRoute:
     """A route with its rules and what its parents said."""
 
-    source: GRPCRoute
+    source: AnyRoute
     rules: tuple[CompiledRule, ...]
     outcomes: tuple[ParentOutcome, ...]
     passed_on: PassedOn
@@ -53,13 +53,14 @@ class CompiledRoute:
 def compile_route(
     index: Index,
     listeners: ListenersByGateway,
-    source: GRPCRoute,
+    source: AnyRoute,
     policy: BackendTrafficPolicy | None,
 ) -> CompiledRoute:
     """The route under ``policy`` at the parents it asks for."""
+    of_kind: tuple[AnyRule, ...] = source.spec.rules
     rules = tuple(
         compile_rule(index, source, rule, position=position, policy=policy)
-        for position, rule in enumerate(source.spec.rules)
+        for position, rule in enumerate(of_kind)
     )
     return CompiledRoute(
         source=source,

@@ -1,10 +1,10 @@
-"""Rules of GRPCRoutes: their matches, and where their calls go.
+"""Rules of routes: their matches, and where their calls go.
 
 Decides: the action of a rule, what of it is refused and why, and which upstreams it needs.
 Leaves to others: attachment, precedence and statuses (``attachment``, ``tables``, ``routes``).
-Invariants: the share of invalid references is answered UNAVAILABLE and never given to the others;
-a rule with a filter that cannot be followed answers UNAVAILABLE instead of going without it;
-every refusal names the rule and the reason.
+Invariants: the share of invalid references is answered UNAVAILABLE (500 on an HTTPRoute) and never
+given to the others; a rule with a filter that cannot be followed answers so too instead of going
+without it; every refusal names the rule and the reason.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from federation.derive.compile.backends import Backend, resolve_backend
 from federation.derive.compile.balancing import balancing_of
 from federation.derive.compile.filters import FilterOutcome, compile_filters
+from federation.derive.compile.http_matches import compile_http_match
+from federation.derive.compile.http_times import http_retry, http_timeouts
 from federation.derive.compile.index import Index
 from federation.derive.compile.limits import rate_limits_of
 from federation.derive.compile.matches import CompiledMatch, compile_match
@@ -23,6 +25,7 @@ from federation.derive.compile.policies import retry_of, timeouts_of
 from federation.derive.compile.problem import Problem
 from federation.derive.compile.traffic import fault_of, session_of
 from federation.derive.compile.upstreams import (
+    INVALID,
     UNAVAILABLE,
     UpstreamKind,
     UpstreamRef,
@@ -31,19 +34,26 @@ from federation.derive.compile.upstreams import (
     upstream_ref,
 )
 from federation.derive.compile.weights import multiply
+from federation.model.http import Redirect
 from federation.model.objects import (
-    BackendRef,
+    AnyBackendRef,
+    AnyRoute,
+    AnyRule,
     BackendTrafficPolicy,
-    GRPCRoute,
     GRPCRouteMatch,
-    GRPCRouteRule,
+    HTTPFilterType,
+    HTTPRoute,
+    HTTPRouteMatch,
+    HTTPRouteRule,
 )
 from federation.model.snapshot import (
     DESTINATION_HEADER,
     Forward,
     HeaderChanges,
+    MatchKind,
     Refuse,
     Route,
+    Timeouts,
     Weighted,
 )
 
@@ -83,8 +93,8 @@ class _Part:
 
 def compile_rule(
     index: Index,
-    route: GRPCRoute,
-    rule: GRPCRouteRule,
+    route: AnyRoute,
+    rule: AnyRule,
     *,
     position: int,
     policy: BackendTrafficPolicy | None,
@@ -93,22 +103,24 @@ def compile_rule(
     where = f"spec.rules[{position}]"
     label = f"{route.key} rule {rule.name or position}"
     filters = compile_filters(rule.filters, where=f"{where}.filters")
+    refs: tuple[AnyBackendRef, ...] = rule.backend_refs
     parts = [
         _part(index, route, ref, policy, where=f"{where}.backendRefs[{place}]")
-        for place, ref in enumerate(rule.backend_refs)
+        for place, ref in enumerate(refs)
     ]
     mirrors = compile_mirrors(index, route, filters.mirrors, policy)
     problems = tuple(part.problem for part in parts if part.problem is not None)
     faults = (*filters.faults, *(fault for part in parts for fault in part.faults))
+    kind = _HTTP if isinstance(rule, HTTPRouteRule) else _GRPC
     template = Route(
         name=f"{route.key.qualified_name}/rule-{position}",
         rule=label,
-        match=_EVERY_CALL.match,
-        action=_action(label, parts, faults),
+        match=kind.every.match,
+        action=_action(kind, label, filters.redirect, parts, faults),
         request_headers=filters.request,
         response_headers=filters.response,
-        timeouts=timeouts_of(policy),
-        retry=retry_of(policy),
+        timeouts=http_timeouts(rule, timeouts_of(policy)),
+        retry=http_retry(rule, retry_of(policy)),
         fault=fault_of(policy),
         mirrors=mirrors.mirrors,
         session=session_of(
@@ -116,9 +128,11 @@ def compile_rule(
             rule=f"{route.key.qualified_name}/{rule.name or position}",
         ),
         rate_limits=rate_limits_of(policy, index.settings),
+        rewrite=filters.rewrite,
+        cors=filters.cors,
         hash_on=balancing_of(policy).hash_on,
     )
-    routes, match_faults = _routes(_plain(template, parts), rule, where)
+    routes, match_faults = _routes(kind, _plain(template, parts), rule, where)
     return CompiledRule(
         position=position,
         routes=routes,
@@ -140,24 +154,50 @@ def compile_rule(
     )
 
 
-def _compiled_empty_match() -> CompiledMatch:
-    compiled = compile_match(GRPCRouteMatch(), position=0, where="")
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What differs between the kinds of routes: ``every`` takes all requests, ``invalid`` is where
+    the share of invalid references goes, ``invalid_status`` what it is answered.
+    """
+
+    every: CompiledMatch
+    invalid: str
+    invalid_status: int
+
+
+_AnyMatch = GRPCRouteMatch | HTTPRouteMatch
+
+
+def _match(source: _AnyMatch, *, position: int, where: str) -> CompiledMatch | str:
+    if isinstance(source, HTTPRouteMatch):
+        return compile_http_match(source, position=position, where=where)
+    return compile_match(source, position=position, where=where)
+
+
+def _empty(source: _AnyMatch) -> CompiledMatch:
+    compiled = _match(source, position=0, where="")
     assert isinstance(compiled, CompiledMatch)
     return compiled
 
 
-_EVERY_CALL = _compiled_empty_match()
+_GRPC = _Kind(_empty(GRPCRouteMatch()), UNAVAILABLE, 503)
+_HTTP = _Kind(_empty(HTTPRouteMatch()), INVALID, 500)
+_NOWHERE = frozenset({UNAVAILABLE, INVALID})
 
 
 def _routes(
-    template: Route, rule: GRPCRouteRule, where: str
+    kind: _Kind, template: Route, rule: AnyRule, where: str
 ) -> tuple[tuple[tuple[CompiledMatch, Route], ...], tuple[str, ...]]:
     if not rule.matches:
-        return ((_EVERY_CALL, template),), ()
+        return ((kind.every, template),), ()
     routes: list[tuple[CompiledMatch, Route]] = []
     faults: list[str] = []
-    for place, source in enumerate(rule.matches):
-        compiled = compile_match(source, position=place, where=f"{where}.matches[{place}]")
+    matches: tuple[_AnyMatch, ...] = rule.matches
+    for place, source in enumerate(matches):
+        at = f"{where}.matches[{place}]"
+        compiled = _match(source, position=place, where=at)
+        if isinstance(compiled, CompiledMatch) and (fault := _prefix_fault(template, compiled)):
+            compiled = f"{at}.{fault}"
         if isinstance(compiled, str):
             faults.append(compiled)
             continue
@@ -167,25 +207,47 @@ def _routes(
     return tuple(routes), tuple(faults)
 
 
-def _action(label: str, parts: Sequence[_Part], faults: Sequence[str]) -> Forward | Refuse:
+def _prefix_fault(template: Route, compiled: CompiledMatch) -> str:
+    """What keeps a prefix from being replaced: that none was matched."""
+    target = template.action if isinstance(template.action, Redirect) else template.rewrite
+    replaces = target is not None and target.path is not None and target.path.prefix
+    if replaces and compiled.match.path.kind not in (MatchKind.PREFIX, MatchKind.SEGMENTS):
+        return (
+            "path.type: must be PathPrefix, since a filter replaces the prefix (ReplacePrefixMatch)"
+        )
+    return ""
+
+
+def _action(
+    kind: _Kind,
+    label: str,
+    redirect: Redirect | None,
+    parts: Sequence[_Part],
+    faults: Sequence[str],
+) -> Forward | Refuse | Redirect:
     if faults:
-        return _refuse(label, faults)
+        return _refuse(label, faults, kind.invalid_status)
+    if redirect is not None:
+        return redirect
     if not parts:
-        return _refuse(label, ["the rule has no backendRefs"])
+        return _refuse(label, ["the rule has no backendRefs"], kind.invalid_status)
     weights = multiply([(part.weight, [share for _, share in part.destinations]) for part in parts])
     destinations = tuple(
         replace(weighted, weight=weight, mirrors=part.mirrors.mirrors)
         for part, numbers in zip(parts, weights, strict=True)
         for (weighted, _), weight in zip(part.destinations, numbers, strict=True)
-        if weight or weighted.upstream != UNAVAILABLE
+        if weight or weighted.upstream not in _NOWHERE
     )
-    if not any(entry.weight and entry.upstream != UNAVAILABLE for entry in destinations):
-        return _refuse(label, _refusals(parts) or ["the weights of all backends are zero"])
-    return Forward(destinations=destinations)
+    if any(entry.weight and entry.upstream not in _NOWHERE for entry in destinations):
+        return Forward(destinations=destinations)
+    # A place that cannot take calls now is not the same as one that does not exist.
+    absent = any(entry.weight and entry.upstream == UNAVAILABLE for entry in destinations)
+    reasons = _refusals(parts) or ["the weights of all backends are zero"]
+    return _refuse(label, reasons, 503 if absent else kind.invalid_status)
 
 
-def _refuse(label: str, reasons: Sequence[str]) -> Refuse:
-    return Refuse(message=f"{label}: {'; '.join(reasons)}"[:MESSAGE_LENGTH_MAX])
+def _refuse(label: str, reasons: Sequence[str], status: int) -> Refuse:
+    return Refuse(message=f"{label}: {'; '.join(reasons)}"[:MESSAGE_LENGTH_MAX], status=status)
 
 
 def _refusals(parts: Sequence[_Part]) -> list[str]:
@@ -198,24 +260,27 @@ def _plain(template: Route, parts: Sequence[_Part]) -> Route:
         return Route(
             name=template.name, rule=template.rule, match=template.match, action=template.action
         )
+    if isinstance(template.action, Redirect):
+        return replace(template, timeouts=Timeouts(), retry=None, mirrors=(), session=None)
     return replace(template, reason="; ".join(_refusals(parts))[:MESSAGE_LENGTH_MAX])
 
 
 def _part(
     index: Index,
-    route: GRPCRoute,
-    ref: BackendRef,
+    route: AnyRoute,
+    ref: AnyBackendRef,
     policy: BackendTrafficPolicy | None,
     *,
     where: str,
 ) -> _Part:
-    filters = compile_filters(ref.filters, where=f"{where}.filters")
+    filters = _backend_filters(ref, f"{where}.filters")
+    kind = _HTTP if isinstance(route, HTTPRoute) else _GRPC
     mirrors = compile_mirrors(index, route, filters.mirrors, policy)
     backend = resolve_backend(index, route, ref, where=where)
     if isinstance(backend, Problem):
         return _Part(
             ref.weight,
-            _nowhere(),
+            _nowhere(kind.invalid),
             problem=backend,
             refused=backend.message,
             faults=filters.faults,
@@ -243,7 +308,7 @@ def _part(
 def _import_part(
     index: Index,
     backend: Backend,
-    ref: BackendRef,
+    ref: AnyBackendRef,
     policy: BackendTrafficPolicy | None,
     filters: FilterOutcome,
     where: str,
@@ -271,15 +336,31 @@ def _import_part(
     message = f"{where}: no cluster takes calls to {backend.service} from {index.region} now"
     return _Part(
         ref.weight,
-        (*destinations, *_nowhere()),
+        (*destinations, *_nowhere(UNAVAILABLE)),
         upstreams=upstreams,
         refused=message,
         faults=filters.faults,
     )
 
 
-def _nowhere() -> tuple[tuple[Weighted, int], ...]:
-    return ((Weighted(upstream=UNAVAILABLE, weight=0), 1),)
+def _backend_filters(ref: AnyBackendRef, where: str) -> FilterOutcome:
+    """The filters of one backend; what only a whole rule can do is a fault there."""
+    filters = compile_filters(ref.filters, where=where)
+    ruled = [
+        name
+        for name, value in (
+            (HTTPFilterType.REQUEST_REDIRECT, filters.redirect),
+            (HTTPFilterType.URL_REWRITE, filters.rewrite),
+            (HTTPFilterType.CORS, filters.cors),
+        )
+        if value is not None
+    ]
+    faults = tuple(f"{where}: {name} is for whole rules, not for one backend" for name in ruled)
+    return replace(filters, faults=(*filters.faults, *faults))
+
+
+def _nowhere(upstream: str) -> tuple[tuple[Weighted, int], ...]:
+    return ((Weighted(upstream=upstream, weight=0), 1),)
 
 
 def _weighted(upstream: UpstreamRef, filters: FilterOutcome, named: HeaderChanges) -> Weighted:

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from federation.derive.compile.hostnames import ANY, covering, covers, specificity
+from federation.derive.compile.http_filters import PORTS
 from federation.derive.compile.listeners import ListenersByGateway, ListenerState
 from federation.derive.compile.routes import CompiledRoute
+from federation.model.http import Redirect
 from federation.model.snapshot import (
     FilterChain,
     Listener,
     ListenerKind,
+    Route,
     RouteTable,
     TlsTermination,
     VirtualHost,
@@ -164,7 +167,11 @@ def _virtual_hosts(
         for identity in {_identity(state) for state in states}
     }
     return tuple(
-        _virtual_host(hostname, _covering_claims(hostname, by_pattern[_identity(hosts[hostname])]))
+        _virtual_host(
+            hostname,
+            hosts[hostname],
+            _covering_claims(hostname, by_pattern[_identity(hosts[hostname])]),
+        )
         for hostname in sorted(hosts)
     )
 
@@ -195,7 +202,7 @@ def _owner(hostname: str, owned: Mapping[str, ListenerState]) -> ListenerState |
     return owned[max(found, key=specificity)] if found else None
 
 
-def _virtual_host(hostname: str, claims: Sequence[_Claim]) -> VirtualHost:
+def _virtual_host(hostname: str, listener: ListenerState, claims: Sequence[_Claim]) -> VirtualHost:
     ordered = sorted(
         (
             (
@@ -212,7 +219,19 @@ def _virtual_host(hostname: str, claims: Sequence[_Claim]) -> VirtualHost:
         ),
         key=lambda entry: entry[:5],
     )
-    return VirtualHost(hostname=hostname, routes=tuple(entry[5] for entry in ordered))
+    return VirtualHost(
+        hostname=hostname, routes=tuple(_at(listener, entry[5]) for entry in ordered)
+    )
+
+
+def _at(listener: ListenerState, route: Route) -> Route:
+    """The route as it is at ``listener``: a redirect that names no port stays at the listener's."""
+    action = route.action
+    if not isinstance(action, Redirect) or not action.follows_listener:
+        return route
+    own = PORTS["https" if listener.encrypted else "http"]
+    port = None if listener.spec.port == own else listener.spec.port
+    return replace(route, action=replace(action, port=port, follows_listener=False))
 
 
 def _best(patterns: Sequence[str], hostname: str) -> tuple[int, int]:

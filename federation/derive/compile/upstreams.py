@@ -48,6 +48,10 @@ UNAVAILABLE = "unavailable"
 """Name of the upstream without endpoints, where the share of invalid references goes."""
 
 
+INVALID = "invalid"
+"""The same for HTTPRoutes, where the Gateway API asks for 500 instead of 503."""
+
+
 class UpstreamKind(StrEnum):
     """Where an upstream's endpoints come from."""
 
@@ -153,6 +157,12 @@ def unavailable() -> tuple[Upstream, EndpointSet]:
     """The upstream without endpoints."""
     empty = EndpointSet(upstream=UNAVAILABLE, localities=())
     return Upstream(name=UNAVAILABLE, connect_timeout_ms=1_000), empty
+
+
+def invalid() -> tuple[Upstream, EndpointSet]:
+    """The upstream without endpoints for HTTPRoutes."""
+    empty = EndpointSet(upstream=INVALID, localities=())
+    return Upstream(name=INVALID, connect_timeout_ms=1_000, empty_status=500), empty
 
 
 def _build(index: Index, ref: UpstreamRef) -> tuple[Upstream, EndpointSet]:

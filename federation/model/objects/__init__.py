@@ -57,6 +57,26 @@ from federation.model.objects.grant import (
     ReferenceGrantSpec,
     ReferenceGrantTo,
 )
+from federation.model.objects.http_route import (
+    HTTPBackendRef,
+    HTTPCors,
+    HTTPFilterType,
+    HTTPPathMatch,
+    HTTPPathModifier,
+    HTTPQueryParamMatch,
+    HTTPRequestRedirect,
+    HTTPRoute,
+    HTTPRouteFilter,
+    HTTPRouteMatch,
+    HTTPRouteRetry,
+    HTTPRouteRule,
+    HTTPRouteSpec,
+    HTTPRouteTimeouts,
+    HTTPURLRewrite,
+    PathMatchType,
+    PathModifierType,
+    RedirectScheme,
+)
 from federation.model.objects.metadata import (
     ApiObject,
     Name,
@@ -154,6 +174,13 @@ from federation.model.objects.snapshot import (
     RejectedObject,
 )
 
+AnyRoute = GRPCRoute | HTTPRoute
+"""A route of either kind."""
+
+AnyRule = GRPCRouteRule | HTTPRouteRule
+AnyFilter = GRPCRouteFilter | HTTPRouteFilter
+AnyBackendRef = BackendRef | HTTPBackendRef
+
 __all__ = [
     "KINDS",
     "MCS_GROUP",
@@ -161,6 +188,10 @@ __all__ = [
     "ActiveHealthCheck",
     "AllowedRouteKind",
     "AllowedRoutes",
+    "AnyBackendRef",
+    "AnyFilter",
+    "AnyRoute",
+    "AnyRule",
     "ApiObject",
     "BackendObjectReference",
     "BackendRef",
@@ -210,7 +241,22 @@ __all__ = [
     "GatewayInfrastructure",
     "GatewaySpec",
     "GrpcHealthCheck",
+    "HTTPBackendRef",
+    "HTTPCors",
+    "HTTPFilterType",
     "HTTPHeader",
+    "HTTPPathMatch",
+    "HTTPPathModifier",
+    "HTTPQueryParamMatch",
+    "HTTPRequestRedirect",
+    "HTTPRoute",
+    "HTTPRouteFilter",
+    "HTTPRouteMatch",
+    "HTTPRouteRetry",
+    "HTTPRouteRule",
+    "HTTPRouteSpec",
+    "HTTPRouteTimeouts",
+    "HTTPURLRewrite",
     "HashAlgorithm",
     "HashCookie",
     "HashHeader",
@@ -245,6 +291,8 @@ __all__ = [
     "ParametersReference",
     "ParentReference",
     "Part",
+    "PathMatchType",
+    "PathModifierType",
     "PerRetry",
     "PolicyTargetReference",
     "Port",
@@ -254,6 +302,7 @@ __all__ = [
     "RateLimitType",
     "RateLimitUnit",
     "RateLimitValue",
+    "RedirectScheme",
     "ReferenceGrant",
     "ReferenceGrantSpec",
     "ReferenceGrantTo",

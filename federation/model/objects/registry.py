@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from federation.model.objects.core import ConfigMap, EndpointSlice, Namespace, Secret, Service
 from federation.model.objects.gateway import GATEWAY_GROUP, Gateway, GatewayClass
 from federation.model.objects.grant import ReferenceGrant
+from federation.model.objects.http_route import HTTPRoute
 from federation.model.objects.metadata import ApiObject
 from federation.model.objects.multicluster import (
     FederatedServiceImport,
@@ -28,6 +29,7 @@ KINDS: tuple[type[ApiObject], ...] = (
     GatewayClass,
     Gateway,
     GRPCRoute,
+    HTTPRoute,
     ReferenceGrant,
     BackendTrafficPolicy,
     MultiClusterService,

@@ -3,7 +3,8 @@
 Decides: its fields, closed sets of values, and what is wrong in one route by itself.
 Leaves to others: attachment, precedence and references (``derive.compile``).
 Invariants: a rule with backends has a weight sum above zero; a Service or ServiceImport reference
-has a port; a filter carries exactly the body that its type names.
+has a port; a filter carries exactly the body that its type names; a type that is not known stays in
+the object, for its status to name (Gateway API: ``UnsupportedValue``).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class ParentReference(Part):
 class GRPCMethodMatch(Part):
     """A match of service, method or both. Comparison is case-sensitive."""
 
-    type: MatchType = MatchType.EXACT
+    type: str = MatchType.EXACT
     service: str | None = Field(default=None, min_length=1, max_length=1024)
     method: str | None = Field(default=None, min_length=1, max_length=1024)
 
@@ -69,7 +70,7 @@ class GRPCMethodMatch(Part):
 class GRPCHeaderMatch(Part):
     """A match of one header. Names are compared without case, values with it."""
 
-    type: MatchType = MatchType.EXACT
+    type: str = MatchType.EXACT
     name: str = Field(min_length=1, max_length=256)
     value: str = Field(min_length=1, max_length=4096)
 
@@ -155,7 +156,7 @@ class LocalObjectReference(Part):
 class GRPCRouteFilter(Part):
     """One filter; the field of its type's name holds its body."""
 
-    type: FilterType
+    type: str
     request_header_modifier: HeaderModifier | None = None
     response_header_modifier: HeaderModifier | None = None
     request_mirror: RequestMirror | None = None
@@ -163,19 +164,31 @@ class GRPCRouteFilter(Part):
 
     @model_validator(mode="after")
     def _body_fits_type(self) -> GRPCRouteFilter:
-        bodies: Mapping[FilterType, object] = {
+        bodies: Mapping[str, object] = {
             FilterType.REQUEST_HEADER_MODIFIER: self.request_header_modifier,
             FilterType.RESPONSE_HEADER_MODIFIER: self.response_header_modifier,
             FilterType.REQUEST_MIRROR: self.request_mirror,
             FilterType.EXTENSION_REF: self.extension_ref,
         }
-        for filter_type, body in bodies.items():
-            field = filter_type[0].lower() + filter_type[1:]
-            if filter_type is self.type and body is None:
-                raise ValueError(f"type {self.type} needs the field {field}")
-            if filter_type is not self.type and body is not None:
-                raise ValueError(f"field {field} does not fit type {self.type}")
+        check_body(self.type, bodies)
         return self
+
+
+_FIELDS = {"URLRewrite": "urlRewrite", "CORS": "cors"}
+"""Fields that are not simply their type with a small letter."""
+
+
+def check_body(chosen: str, bodies: Mapping[str, object]) -> None:
+    """Raise unless, of the ``bodies`` by type, exactly the one of the ``chosen`` type is there.
+
+    A type that is not among them has no body; that it is not known is for the status to say.
+    """
+    for kind, body in bodies.items():
+        field = _FIELDS.get(kind, kind[0].lower() + kind[1:])
+        if kind == chosen and body is None:
+            raise ValueError(f"type {chosen} needs the field {field}")
+        if kind != chosen and body is not None:
+            raise ValueError(f"field {field} does not fit type {chosen}")
 
 
 class BackendRef(BackendObjectReference):

@@ -61,7 +61,7 @@
 //!                   "absolute_ms": 3600000, "idle_ms": null, "permanent": true},
 //!       "rewrite": {"host": "users.internal",                // path: or "prefix": "/x", or "full"
 //!                   "path": {"regex": {"pattern": "^/a/", "substitution": "/"}}},
-//!       "cors": {"origins": ["https://*.example.com"], "methods": ["PUT"], "headers": ["*"],
+//!       "cors": {"origins": ["*"], "origin_regexes": [], "methods": ["PUT"], "headers": ["*"],
 //!                "expose_headers": [], "credentials": false, "max_age_s": 5}
 //!     }]
 //!   }]}],

@@ -128,7 +128,7 @@ impl HttpChanges {
             path: path
                 .transpose()
                 .map_err(|error| error.under("rewrite.path"))?,
-            cors: cors.map(CorsPolicy::new),
+            cors: cors.map(CorsPolicy::compile).transpose()?,
         })))
     }
 

@@ -21,7 +21,7 @@ use self::host::HostMap;
 use self::index::PathIndex;
 pub(crate) use self::limits::KnownLimits;
 use self::limits::Limits;
-pub(crate) use self::matcher::{HeaderMatcher, compile_regex};
+pub(crate) use self::matcher::{HeaderMatcher, compile_regex, compile_whole};
 use self::matcher::{PathMatcher, QueryMatcher};
 use crate::config::{
     Action, HeaderOps, Mirror, Name, Reply, RouteConfig, RouteTableConfig, Session,

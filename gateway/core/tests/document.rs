@@ -109,8 +109,8 @@ fn what_routes_of_http_cannot_do_is_refused() {
             "rewrite.path.prefix: needs a route that matches",
         ),
         (
-            json!({"cors": {"origins": []}}),
-            "cors.origins: needs at least one",
+            json!({"cors": {"origin_regexes": ["("]}}),
+            "cors.origin_regexes[0].regex: must be",
         ),
         (
             json!({"cors": {"origins": ["*"], "methods": [""]}}),

@@ -78,8 +78,12 @@ pub struct RegexRewrite {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
-    /// `*`, `https://app.example.com`, or `https://*.example.com` (one or more labels).
+    /// `https://app.example.com`, or `*` for every one.
+    #[serde(default)]
     pub origins: Vec<String>,
+    /// Regular expressions for whole origins.
+    #[serde(default)]
+    pub origin_regexes: Vec<String>,
     /// Allowed besides those that need no asking; `*` means every one.
     #[serde(default)]
     pub methods: Vec<String>,

@@ -1,24 +1,22 @@
 //! CORS: which foreign pages may call, by the Fetch standard (section "CORS protocol").
 
+use regex::bytes::Regex;
+
+use crate::ConfigError;
 use crate::config::Cors;
+use crate::route::compile_whole;
 
 /// A compiled [`Cors`].
 #[derive(Debug)]
 pub struct CorsPolicy {
-    origins: Vec<Origin>,
+    origins: Vec<Box<[u8]>>,
+    patterns: Vec<Regex>,
     any_origin: bool,
     methods: List,
     headers: List,
     expose: List,
     credentials: bool,
     max_age: Option<Box<str>>,
-}
-
-#[derive(Debug)]
-enum Origin {
-    Exact(Box<[u8]>),
-    /// What stands before and behind one or more labels.
-    Wildcard(Box<[u8]>, Box<[u8]>),
 }
 
 /// Names for one header field.
@@ -31,23 +29,31 @@ struct List {
 // === impl CorsPolicy ===
 
 impl CorsPolicy {
-    pub(super) fn new(config: &Cors) -> Self {
-        let origins = config.origins.iter().filter(|origin| *origin != "*");
-        Self {
-            origins: origins.map(|origin| Origin::new(origin)).collect(),
+    pub(super) fn compile(config: &Cors) -> Result<Self, ConfigError> {
+        let origins = config.origins.iter().map(|origin| origin.as_bytes().into());
+        let patterns = config.origin_regexes.iter().enumerate();
+        let patterns = patterns.map(|(position, pattern)| {
+            compile_whole(pattern)
+                .map_err(|error| error.under(&format!("cors.origin_regexes[{position}]")))
+        });
+        Ok(Self {
+            origins: origins.collect(),
+            patterns: patterns.collect::<Result<_, _>>()?,
             any_origin: config.origins.iter().any(|origin| origin == "*"),
             methods: List::new(&config.methods),
             headers: List::new(&config.headers),
             expose: List::new(&config.expose_headers),
             credentials: config.credentials,
             max_age: config.max_age_s.map(|seconds| seconds.to_string().into()),
-        }
+        })
     }
 
     /// Whether a page of this origin may call.
     #[must_use]
     pub fn allows(&self, origin: &[u8]) -> bool {
-        self.any_origin || self.origins.iter().any(|allowed| allowed.covers(origin))
+        self.any_origin
+            || self.origins.iter().any(|allowed| **allowed == *origin)
+            || self.patterns.iter().any(|pattern| pattern.is_match(origin))
     }
 
     /// The fields of the answer to a browser's question (`OPTIONS` with
@@ -61,7 +67,9 @@ impl CorsPolicy {
     ) {
         self.common(origin, &mut add);
         let methods = self.methods.answer(asked_method, self.credentials);
-        add(b"access-control-allow-methods", methods);
+        if !methods.is_empty() {
+            add(b"access-control-allow-methods", methods);
+        }
         if let Some(asked) = asked_headers {
             let headers = self.headers.answer(asked, self.credentials);
             if !headers.is_empty() {
@@ -111,34 +119,6 @@ impl List {
             (true, true) => asked,
             (true, false) => b"*",
             (false, _) => &self.joined,
-        }
-    }
-}
-
-// === impl Origin ===
-
-impl Origin {
-    fn new(pattern: &str) -> Self {
-        match pattern.split_once('*') {
-            None => Self::Exact(pattern.as_bytes().into()),
-            Some((before, behind)) => {
-                Self::Wildcard(before.as_bytes().into(), behind.as_bytes().into())
-            }
-        }
-    }
-
-    fn covers(&self, origin: &[u8]) -> bool {
-        match self {
-            Self::Exact(exact) => origin.eq_ignore_ascii_case(exact),
-            Self::Wildcard(before, behind) => {
-                let label = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
-                origin.len() > before.len() + behind.len()
-                    && origin[..before.len()].eq_ignore_ascii_case(before)
-                    && origin[origin.len() - behind.len()..].eq_ignore_ascii_case(behind)
-                    && origin[before.len()..origin.len() - behind.len()]
-                        .iter()
-                        .all(label)
-            }
         }
     }
 }

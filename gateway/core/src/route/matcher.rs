@@ -51,7 +51,7 @@ pub(crate) fn compile_regex(pattern: &str) -> Result<Regex, ConfigError> {
 }
 
 /// Compiles an expression that has to match the whole of its subject.
-fn compile_whole(pattern: &str) -> Result<Regex, ConfigError> {
+pub(crate) fn compile_whole(pattern: &str) -> Result<Regex, ConfigError> {
     // By itself first: the parentheses would make `a)(b` whole.
     compile_regex(pattern)?;
     compile_regex(&format!(r"\A(?:{pattern})\z"))
