@@ -81,6 +81,10 @@ def _at_client(difference: Difference, *fields: str) -> bool:
 
 
 def own_words(context: Context, difference: Difference) -> bool:
+    if not (context.script.content_type or "").startswith("application/grpc"):
+        # Towards a client that speaks no gRPC the words are the body.
+        unasked = not context.gateway.tries and not context.envoy.tries
+        return unasked and _at_client(difference, "content-type", "content-length", "body")
     return (
         _at_client(difference, "grpc-message")
         and context.own(context.gateway.answer)
