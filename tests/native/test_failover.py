@@ -70,6 +70,25 @@ def test_a_failed_try_goes_to_another_endpoint() -> None:
         ] == ["1"] * len(a.seen)
 
 
+def test_retries_leave_a_cluster_at_its_second_failure() -> None:
+    """Its other endpoints are healthy by all that is known; the next try goes elsewhere anyway."""
+    with backends("a", "b", "c", "far") as [a, b, c, far], core() as driver:
+        a.fail = b.fail = c.fail = grpc.StatusCode.UNAVAILABLE
+        configuration = retrying() | {
+            "endpoints": [
+                endpoints(
+                    locality(a.address, b.address, c.address),
+                    locality(far.address, cluster_id="us-east-1", priority=1),
+                )
+            ]
+        }
+        with channel(serve(driver, configuration)) as client:
+            for number in range(10):
+                assert call(client, metadata=[("x-call", str(number))])[1] == "far"
+        near = collections.Counter(seen["x-call"] for it in (a, b, c) for seen in it.seen)
+        assert set(near.values()) == {2}
+
+
 def test_after_the_last_retry_the_services_own_answer_arrives() -> None:
     with backends("a") as [a], core() as driver:
         a.fail = grpc.StatusCode.UNAVAILABLE

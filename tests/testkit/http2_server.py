@@ -17,6 +17,8 @@ import h2.errors
 import h2.events
 import h2.settings
 
+_GRPC = ("content-type", "application/grpc")
+
 
 @dataclass
 class Exchange:
@@ -37,8 +39,14 @@ class Exchange:
 
     def status(self, code: int, *more: tuple[str, str]) -> None:
         """Answer as gRPC does without a message."""
-        kind = ("content-type", "application/grpc")
-        self.respond(200, kind, ("grpc-status", str(code)), *more)
+        self.respond(200, _GRPC, ("grpc-status", str(code)), *more)
+
+    def message(self, content: bytes = b"") -> None:
+        """Answer by one message and OK."""
+        send = self.connection
+        send.send_headers(self.stream_id, [(":status", "200"), _GRPC])
+        send.send_data(self.stream_id, b"\0" + len(content).to_bytes(4) + content)
+        send.send_headers(self.stream_id, [("grpc-status", "0")], end_stream=True)
 
 
 @dataclass
