@@ -30,7 +30,8 @@ class Core:
     def apply(self, update: bytes) -> bytes:
         """Take an update (JSON) and return once all workers have it.
 
-        The reply is ``{"version": str, "listeners": [{"name", "address", "error": null | str}]}``.
+        The reply is ``{"version": str, "pause_us": int, "listeners": [{"name", "address", "error":
+        null | str}]}``; the pause is the longest time that a worker moved no traffic for it.
         Raise ``SnapshotRejected`` when the update is wrong, ``CoreClosed`` when the core does not
         run.
         """

@@ -44,6 +44,8 @@ class Applied:
 
     version: str
     listeners: tuple[ListenerState, ...]
+    pause_us: int
+    """The longest time that a worker moved no traffic for it."""
 
 
 def open_core(settings: CoreSettings, *, sources: Path = PACKAGE) -> _native.Core:
@@ -96,7 +98,7 @@ class Driver:
             ListenerState(name=it["name"], address=it["address"], error=it["error"])
             for it in reply["listeners"]
         )
-        return Applied(version=reply["version"], listeners=listeners)
+        return Applied(reply["version"], listeners, reply["pause_us"])
 
     def set_health(self, cluster: str, address: str, *, healthy: bool) -> None:
         """Tell the result of an active health check; unknown endpoints are ignored."""

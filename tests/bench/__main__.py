@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tests.bench import cpu_per_call, latency, memory, peak, propagation, streaming
+from tests.bench import cpu_per_call, growth, latency, memory, peak, propagation, streaming
 from tests.bench.machine import keep, machine_line
 from tests.bench.proxies import missing_programs
 from tests.bench.setting import Security
@@ -97,6 +97,15 @@ def _memory(size: Size) -> tuple[str, Any]:
     return memory.table(found), {name: asdict(one) for name, one in found.items()}
 
 
+def _growth(size: Size) -> tuple[str, Any]:
+    found = growth.measure(
+        calls=size.of(growth.CALLS),
+        rounds=size.rounds(growth.ROUNDS),
+        changes=size.of(growth.CHANGES),
+    )
+    return growth.table(found), asdict(found)
+
+
 def _propagation(size: Size) -> tuple[str, Any]:
     changes = propagation.measure(changes=size.of(propagation.CHANGES))
     return propagation.table(changes), [asdict(change) for change in changes]
@@ -112,6 +121,7 @@ SECTIONS: dict[str, Section] = {
     "latency": _latency,
     "streaming": _streaming,
     "memory": _memory,
+    "growth": _growth,
     "propagation": _propagation,
 }
 

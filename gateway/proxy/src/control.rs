@@ -27,7 +27,8 @@ pub(crate) enum Command {
         applied: Arc<Applied>,
         /// New sockets of this worker, by listener name.
         sockets: Vec<(Name, std::net::TcpListener)>,
-        done: SyncSender<()>,
+        /// Told how many microseconds it took, in which no traffic moved.
+        done: SyncSender<u64>,
     },
     Drain {
         grace_ms: u64,
@@ -45,8 +46,10 @@ impl Worker {
                     sockets,
                     done,
                 } => {
+                    let began_us = self.clock.now_us();
                     self.take_snapshot(&applied, sockets);
-                    let _owner_may_have_given_up = done.send(());
+                    let took_us = self.clock.now_us().saturating_sub(began_us);
+                    let _owner_may_have_given_up = done.send(took_us);
                 }
                 Command::Drain { grace_ms } => self.drain_process(grace_ms),
                 Command::Stop => self.stopping = true,

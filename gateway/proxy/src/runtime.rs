@@ -51,6 +51,8 @@ pub enum RuntimeError {
 pub struct ApplyReport {
     /// The snapshot's version.
     pub version: String,
+    /// The longest time that a worker moved no traffic for it.
+    pub pause_us: u64,
     /// Every listener of the snapshot.
     pub listeners: Vec<ListenerReport>,
 }
@@ -171,11 +173,12 @@ impl Runtime {
         let applied = Arc::new(state.applied(&snapshot));
         let version = snapshot.version().to_owned();
         let before = std::mem::replace(&mut state.snapshot, snapshot);
-        state.tell_all(&applied, sockets);
+        let pause_us = state.tell_all(&applied, sockets);
         // Here and not before: what nobody needs any more is freed by this thread, not by one that moves traffic.
         drop(before);
         Ok(ApplyReport {
             version,
+            pause_us,
             listeners: reports,
         })
     }
