@@ -209,11 +209,9 @@ def table(growth: Growth) -> str:
 
 
 def _calls(what: str, samples: dict[int, list[Sample]]) -> str:
+    rounds = len(next(iter(samples.values())))
     lines = [
-        (
-            f"CPU of a unary call by {what}, one worker, median of {len(next(iter(samples.values())))} "
-            "interleaved runs:"
-        ),
+        f"CPU of a unary call by {what}, one worker, median of {rounds} interleaved runs:",
         "",
         f"| {what} | CPU µs a call | min–max | growth |",
         "| ---: | ---: | ---: | ---: |",
@@ -230,11 +228,9 @@ def _calls(what: str, samples: dict[int, list[Sample]]) -> str:
 
 
 def _changed(changes: dict[int, Changes]) -> str:
+    every = f"every {CHANGE_EVERY_S * 1000:.0f} ms under {RATE:,.0f} calls/s"
     lines = [
-        (
-            f"One endpoint comes or goes every {CHANGE_EVERY_S * 1000:.0f} ms under {RATE:,.0f} calls/s "
-            "(ms; the pause is the worker's, latencies are those of calls):"
-        ),
+        f"One endpoint comes or goes {every} (ms; the pause is the worker's):",
         "",
         "| endpoints | apply p50 | p99 | pause p50 | max | call p99 (calm) | call max (calm) |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
