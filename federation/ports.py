@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from federation.model.objects import ObjectKey, ObjectSnapshot
+from federation.model.objects import ApiObject, ObjectKey, ObjectSnapshot
 from federation.model.snapshot import Snapshot
 from federation.model.status import ObjectStatus
 
@@ -216,6 +216,18 @@ class StatusSink(Protocol):
         """Bring the stored statuses to ``statuses``; unchanged ones are not written.
 
         Sets ``last_transition_time`` where a condition's status changed. Raises ``TemporaryError``.
+        """
+        ...
+
+
+class DerivedObjects(Protocol):
+    """Objects that follow from the federation's state and are kept in the cluster by us alone."""
+
+    async def write(self, objects: Mapping[ObjectKey, ApiObject]) -> None:
+        """Bring the objects that are ours to ``objects``; what is not among them is deleted.
+
+        One of the same name that is somebody else's is left as it is. Raises ``TemporaryError``
+        after all were tried.
         """
         ...
 

@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable
 
 from federation.agent.claim import NameTakenError
 from federation.agent.disk import StateDir
+from federation.agent.imports import ImportWriter
 from federation.agent.inputs import Inputs
 from federation.agent.presence import Presence
 from federation.agent.publisher import Publisher
@@ -29,7 +30,7 @@ from federation.agent.settings import AgentSettings
 from federation.aio import Latest, supervised
 from federation.model.acks import AckView
 from federation.model.facts import Member
-from federation.ports import Clock, ObjectSource, SnapshotSink, StatusSink, Store
+from federation.ports import Clock, DerivedObjects, ObjectSource, SnapshotSink, StatusSink, Store
 from federation.wire.etcd_keys import Keys
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,11 @@ class Agent:
         snapshots: SnapshotSink,
         acks: Latest[AckView],
         clock: Clock,
+        derived: DerivedObjects | None = None,
     ) -> None:
+        """``derived`` takes what the cluster is to have besides (``None``: nothing is written)."""
         self._settings = settings
+        self._derived = derived
         self._disk = StateDir(settings.state_dir)
         self._store = store
         self._keys = keys
@@ -114,7 +118,7 @@ class Agent:
             federation=self._inputs.federation,
             acks=self._acks,
         )
-        return {
+        loops: dict[str, Loop] = {
             "federation": self._inputs.watch_federation,
             "objects": self._inputs.watch_objects,
             "disk": self._start_from_disk,
@@ -125,6 +129,13 @@ class Agent:
             "router": self._route_when_ready,
             "statuses": self._status_writer.run,
         }
+        if self._derived is not None:
+            loops["imports"] = ImportWriter(
+                objects=self._inputs.objects,
+                federation=self._inputs.federation,
+                sink=self._derived,
+            ).run
+        return loops
 
     async def _run_loops(self, loops: dict[str, Loop]) -> None:
         try:

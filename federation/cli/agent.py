@@ -215,6 +215,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
             snapshots=discovery,
             acks=discovery.acks,
             clock=clock,
+            derived=ports.derived,
         )
         await discovery.start()
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from federation.cli.context import CommandError, fail
 from federation.cli.exit_codes import ExitCode
 from federation.model.base import ClusterId
-from federation.ports import Clock, ObjectSource, StatusSink, Store
+from federation.ports import Clock, DerivedObjects, ObjectSource, StatusSink, Store
 from federation.wire.etcd_keys import Keys
 
 
@@ -53,11 +53,16 @@ def source_options(text: str, *, kubeconfig: Path | None, context: str | None) -
 
 @dataclass(frozen=True, slots=True)
 class ObjectPorts:
-    """The two sides of a cluster's objects; ``instance`` is the cluster's own identity, if any."""
+    """The sides of a cluster's objects.
+
+    ``instance`` is the cluster's own identity, ``derived`` takes what we derive for it; where the
+    source has such a thing.
+    """
 
     source: ObjectSource
     statuses: StatusSink
     instance: str | None = None
+    derived: DerivedObjects | None = None
 
 
 @asynccontextmanager
@@ -75,12 +80,14 @@ async def opened(
     from federation.adapters.kubernetes import (
         ConnectionSettings,
         KubeconfigError,
+        KubernetesDerivedObjects,
         KubernetesSource,
         KubernetesStatusSink,
         cluster_uid,
         connected,
     )
     from federation.adapters.universal import UniversalSource, UniversalStatusSink
+    from federation.model.objects import McsServiceImport
 
     in_store = UniversalStatusSink(store, keys, cluster, clock)
     match options.kind:
@@ -94,6 +101,7 @@ async def opened(
                 async with connected(settings) as connection:
                     sink = KubernetesStatusSink(connection, clock, controller=controller)
                     uid = await cluster_uid(connection)
-                    yield ObjectPorts(KubernetesSource(connection), sink, uid)
+                    imports = KubernetesDerivedObjects(connection, McsServiceImport)
+                    yield ObjectPorts(KubernetesSource(connection), sink, uid, imports)
             except KubeconfigError as error:
                 raise CommandError(str(error), ExitCode.USAGE) from error

@@ -28,6 +28,7 @@ from federation.model.objects import (
     ObjectSnapshot,
     Service,
 )
+from federation.model.objects.multicluster import ServiceExportSpec
 
 _Ports = defaultdict[tuple[str, str], dict[int | None, bool]]
 """What stands at one address: under each port's name and protocol, its numbers and readiness."""
@@ -71,22 +72,49 @@ def derive_facts(
             total=total,
             capacity=ready,
             session_affinity=service.spec.session_affinity,
-            exported_at=by_export.get(name),
+            session_affinity_timeout_s=_affinity_timeout_s(service),
+            internal_traffic_policy=service.spec.internal_traffic_policy,
+            traffic_distribution=service.spec.traffic_distribution,
+            ip_families=service.spec.ip_families,
+            labels=_exported(by_export, name).exported_labels or {},
+            annotations=_exported(by_export, name).exported_annotations or {},
+            exported_at=_exported_at(by_export, name),
         )
     policies = derive_policies(cluster=cluster, objects=objects, meanings=meanings)
     return ClusterFacts(exports, policies)
 
 
-def _by_service_export(objects: ObjectSnapshot) -> dict[ServiceName, str | None]:
-    """Services with a ServiceExport, and its timestamp (for display)."""
-    found: dict[ServiceName, str | None] = {}
+def _by_service_export(objects: ObjectSnapshot) -> dict[ServiceName, McsServiceExport]:
+    """Services with a ServiceExport."""
+    found: dict[ServiceName, McsServiceExport] = {}
     for export in objects.of(McsServiceExport):
         meta = export.metadata
         service = objects.get(Service, meta.namespace, meta.name)
         if service is not None and _exportable(service):
             name = ServiceName(namespace=meta.namespace, name=meta.name)
-            found[name] = meta.creation_timestamp
+            found[name] = export
     return found
+
+
+_Exports = Mapping[ServiceName, McsServiceExport]
+
+
+def _exported(exports: _Exports, name: ServiceName) -> ServiceExportSpec:
+    export = exports.get(name)
+    return export.spec if export is not None else ServiceExportSpec()
+
+
+def _exported_at(exports: _Exports, name: ServiceName) -> str | None:
+    """When the export was made, by its cluster's clock: for display."""
+    export = exports.get(name)
+    return export.metadata.creation_timestamp if export is not None else None
+
+
+def _affinity_timeout_s(service: Service) -> int | None:
+    config = service.spec.session_affinity_config or {}
+    client_ip = config.get("clientIP")
+    seconds = client_ip.get("timeoutSeconds") if isinstance(client_ip, Mapping) else None
+    return seconds if isinstance(seconds, int) else None
 
 
 def _by_multi_cluster_service(

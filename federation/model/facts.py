@@ -9,6 +9,7 @@ Invariants: an agent writes facts about its own cluster only; endpoints never tr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from pydantic import Field
@@ -77,8 +78,9 @@ class ExportFact(Value):
     """One exported service of one cluster, as a summary.
 
     ``ready`` and ``total`` count endpoints; ``capacity`` is the ready capacity used for weights
-    (default: ``ready``). ``create_revision`` is assigned by etcd when the fact is read back and
-    decides precedence between clusters; it is 0 in a fact that was not stored yet.
+    (default: ``ready``). ``labels`` and ``annotations`` are those that the export names for the
+    import (``exportedLabels``). ``create_revision`` is assigned by etcd when the fact is read back
+    and decides precedence between clusters; it is 0 in a fact that was not stored yet.
     """
 
     cluster: ClusterId
@@ -90,6 +92,12 @@ class ExportFact(Value):
     total: int = Field(ge=0)
     capacity: int = Field(ge=0)
     session_affinity: str = "None"
+    session_affinity_timeout_s: int | None = None
+    internal_traffic_policy: str | None = None
+    traffic_distribution: str | None = None
+    ip_families: tuple[str, ...] = ()
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    annotations: Mapping[str, str] = Field(default_factory=dict)
     exported_at: str | None = None
     create_revision: int = 0
 

@@ -57,3 +57,15 @@ def _server(request: pytest.FixtureRequest) -> Iterator[KubernetesServer]:
         pytest.skip(missing)
     with running_kubernetes() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def kubernetes_pair(
+    request: pytest.FixtureRequest,
+) -> Iterator[tuple[KubernetesServer, KubernetesServer]]:
+    """Two clusters side by side, with the released CRDs."""
+    for west in _server(request):
+        for east in _server(request):
+            for server in (west, east):
+                install_released_crds_now(server)
+            yield west, east

@@ -6,6 +6,7 @@ from federation.adapters.kubernetes.connection import (
     KubeconfigError,
     connected,
 )
+from federation.adapters.kubernetes.derived import KubernetesDerivedObjects
 from federation.adapters.kubernetes.identity import cluster_uid
 from federation.adapters.kubernetes.source import KubernetesSource, KubernetesSourceSettings
 from federation.adapters.kubernetes.statuses import KubernetesStatusSink
@@ -14,6 +15,7 @@ __all__ = [
     "Connection",
     "ConnectionSettings",
     "KubeconfigError",
+    "KubernetesDerivedObjects",
     "KubernetesSource",
     "KubernetesSourceSettings",
     "KubernetesStatusSink",
