@@ -45,7 +45,7 @@ def _redirect(source: HTTPRequestRedirect) -> Redirect:
         status=source.status_code,
         scheme=scheme,
         hostname=source.hostname or "",
-        port=None if scheme and port == PORTS[scheme] else port,
+        port=port,
         path=_path(source.path),
         follows_listener=port is None and not scheme,
     )

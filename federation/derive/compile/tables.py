@@ -225,13 +225,19 @@ def _virtual_host(hostname: str, listener: ListenerState, claims: Sequence[_Clai
 
 
 def _at(listener: ListenerState, route: Route) -> Route:
-    """The route as it is at ``listener``: a redirect that names no port stays at the listener's."""
+    """The route as it is at ``listener``: a redirect that names no port stays at the
+    listener's."""
     action = route.action
-    if not isinstance(action, Redirect) or not action.follows_listener:
+    if not isinstance(action, Redirect):
         return route
-    own = PORTS["https" if listener.encrypted else "http"]
-    port = None if listener.spec.port == own else listener.spec.port
-    return replace(route, action=replace(action, port=port, follows_listener=False))
+    scheme = action.scheme or ("https" if listener.encrypted else "http")
+    if action.follows_listener:
+        port = None if listener.spec.port == PORTS[scheme] else listener.spec.port
+        return replace(route, action=replace(action, port=port, follows_listener=False))
+    if action.port == PORTS[scheme]:
+        # Said by the scheme: no `Location` names it.
+        return replace(route, action=replace(action, port=None, scheme=scheme))
+    return route
 
 
 def _best(patterns: Sequence[str], hostname: str) -> tuple[int, int]:
