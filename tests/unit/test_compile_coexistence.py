@@ -6,9 +6,11 @@ import itertools
 
 import pytest
 
-from federation.derive.compile import Compiled
+from federation.derive.compile import Compiled, CompileInputs, CompileSettings, compile_cluster
+from federation.model.base import Region
 from federation.model.objects import ApiObject, ObjectKey
-from tests.testkit.routing import compiled, parse, spelled
+from federation.model.view import FederationView
+from tests.testkit.routing import WEST, compiled, parse, snapshot_of, spelled
 
 GATEWAY = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -77,7 +79,14 @@ def test_of_one_age_the_first_by_name_keeps_it() -> None:
     text = GATEWAY + route("GRPCRoute", "zoo", "") + route("HTTPRoute", "ape", "")
     same_age: list[ApiObject] = [entry.with_creation_order(7) for entry in parse(text)]
     for order in itertools.permutations(same_age):
-        result = compiled(order, aged_by_position=False)
+        inputs = CompileInputs(
+            cluster=WEST,
+            region=Region(WEST),
+            objects=snapshot_of(order),
+            view=FederationView(),
+            settings=CompileSettings(),
+        )
+        result = compile_cluster(inputs)
         assert accepted(result, "HTTPRoute", "ape")[0] == "True/Accepted"
         assert accepted(result, "GRPCRoute", "zoo")[0] == "False/NotAllowedByListeners"
 
