@@ -174,7 +174,7 @@ spec:
         (
             (
                 "matches: [{path: {type: Exact, value: /a}}], filters: [{type: URLRewrite, "
-                f"urlRewrite: {{path: {{type: ReplacePrefixMatch, replacePrefixMatch: /b}}}}}}], {TO_A}"
+                "urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /b}}}], " + TO_A
             ),
             "matches[0].path.type: must be PathPrefix",
         ),
