@@ -238,3 +238,30 @@ class SnapshotSink(Protocol):
     def publish(self, snapshot: Snapshot) -> int:
         """Serve ``snapshot`` from now on; returns its generation. An equal one changes nothing."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class BoardPage:
+    """What clusters wrote in one window of time that is over; windows count up by one."""
+
+    window: int
+    entries: Mapping[str, bytes]
+
+
+class QuotaBoard(Protocol):
+    """Where agents of all clusters tell each other what is asked of shared rate limits (Redis).
+
+    Nothing on it is worth keeping: an empty board is filled again within two windows.
+    """
+
+    async def exchange(self, cluster: str, value: bytes) -> BoardPage:
+        """Write ``value`` for ``cluster`` into the present window; the window before it.
+
+        All who ask in one window are given the same page. Raises ``StoreUnavailable`` and
+        ``StoreRefused``.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...

@@ -56,6 +56,7 @@ class AgentOptions:
     peer_dial: dict[str, str]
     gateway_classes: frozenset[str]
     xds_tls: XdsTls | None = None
+    ratelimit_redis: str | None = None
 
 
 @app.command("agent", epilog="Example: fedctl agent --cluster us-west-1 --region us-west-1")
@@ -110,6 +111,15 @@ def agent(
         list[str] | None,
         typer.Option(help="Served gatewayClassName; may be given again. Default: istio."),
     ] = None,
+    ratelimit_redis: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FEDERATION_RATELIMIT_REDIS",
+            help="URL of a Redis or Valkey (redis://, rediss://, unix://) through which clusters "
+            "share Global rate limits; without it each cluster has the whole limit.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run the agent of a cluster: publish its exports, serve its gateways, write its statuses."""
     options = AgentOptions(
@@ -122,6 +132,7 @@ def agent(
         peer_dial=_read_peer_dial(peer_dial) if peer_dial is not None else {},
         gateway_classes=frozenset(gateway_class or ["istio"]),
         xds_tls=_xds_tls(xds_cert, xds_key, xds_client_ca, xds_client_id),
+        ratelimit_redis=ratelimit_redis,
     )
     run(_run_agent(current(ctx), options))
 
@@ -165,7 +176,12 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     """Wire the agent to its adapters and run it until cancelled."""
     from federation.adapters.clock import SystemClock
     from federation.agent import Agent, AgentSettings
-    from federation.cli.agent_limits import FIRST_SHARE_PPM, beside_discovery, divide_limits
+    from federation.cli.agent_limits import (
+        FIRST_SHARE_PPM,
+        beside_discovery,
+        divide_limits,
+        open_board,
+    )
     from federation.cli.agent_names import answer_names
     from federation.derive.compile import CompileSettings, spiffe_id
     from federation.discovery import DiscoveryServer, DiscoverySettings
@@ -179,7 +195,8 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     compiling = CompileSettings(
         gateway_classes=options.gateway_classes, first_share_ppm=FIRST_SHARE_PPM
     )
-    quota = QuotaService(QuotaSettings())
+    board = open_board(options.ratelimit_redis)
+    quota = QuotaService(QuotaSettings(), cluster=cluster, board=board)
     discovery: DiscoveryServer[Snapshot] = DiscoveryServer(
         DiscoverySettings(
             cluster=cluster,
@@ -226,6 +243,8 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
                 await subject.run()
         finally:
             await discovery.stop()
+            if board is not None:
+                await board.close()
 
 
 def _tls_files(tls: XdsTls | None, *, own: str) -> TlsFiles | None:

@@ -10,20 +10,38 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from envoy.service.rate_limit_quota.v3 import rlqs_pb2
 
 from federation.agent import Agent
 from federation.aio import cancel_and_wait, supervised
+from federation.cli.context import CommandError
+from federation.cli.exit_codes import ExitCode
 from federation.discovery import SideService
 from federation.quota import QuotaService
 from federation.wire import rlqs
+
+if TYPE_CHECKING:
+    from federation.adapters.redis import RedisBoard
 
 log = logging.getLogger("federation.quota")
 
 FIRST_SHARE_PPM = 250_000
 """A gateway that starts while its agent is away knows of no share. A cluster has a few gateways: a
 quarter neither opens the limit nor closes it."""
+
+
+def open_board(url: str | None) -> RedisBoard | None:
+    """The board at ``url``. Raises ``CommandError`` when it is no URL of Redis."""
+    if url is None:
+        return None
+    from federation.adapters.redis import RedisBoard, RedisUrlError
+
+    try:
+        return RedisBoard(url)
+    except RedisUrlError as error:
+        raise CommandError(f"--ratelimit-redis: {error}", ExitCode.USAGE) from error
 
 
 def beside_discovery(quota: QuotaService) -> SideService:
@@ -44,9 +62,10 @@ async def divide_limits(quota: QuotaService, agent: Agent) -> AsyncGenerator[Non
     async def follow() -> None:
         async with aclosing(agent.routing.changes()) as routings:
             async for routing in routings:
-                quota.set_limits(rlqs.shared_limits(routing.compiled.snapshot))
+                limits = rlqs.shared_limits(routing.compiled.snapshot)
+                quota.set_limits(limits, clusters=len(routing.inputs.view.members))
 
-    loops = {"quota": quota.run, "quota limits": follow}
+    loops = {"quota": quota.run, "quota limits": follow, "quota board": quota.follow_board}
     tasks = [
         asyncio.create_task(supervised(name, loop, on_failure=_report), name=name)
         for name, loop in loops.items()

@@ -53,3 +53,13 @@ class Assignment:
 
     bucket: Bucket
     share: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a cluster is asked for of a bucket (thousandths of a call a second), what its gateways
+    have used of it that counts still, and the part of the limit that it has."""
+
+    demand: int = 0
+    used: int = 0
+    part: int = 0

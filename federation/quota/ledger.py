@@ -117,6 +117,15 @@ class Ledger:
                 total[bucket] = total.get(bucket, 0) + rate
         return _most_wanted(total, self._settings.keys_max)
 
+    def used(self) -> dict[Bucket, int]:
+        """What all gateways together have used, as it was at the last division."""
+        total: dict[Bucket, float] = {}
+        for gateway in self._gateways.values():
+            for bucket, used in gateway.used.items():
+                total[bucket] = total.get(bucket, 0) + used
+        rounded = {bucket: math.ceil(used) for bucket, used in total.items()}
+        return _most_wanted(rounded, self._settings.keys_max)
+
     def divide(self, now_s: float) -> None:
         """Bring the shares to what is asked for now."""
         self._flow_back(now_s)
@@ -126,6 +135,8 @@ class Ledger:
                 del self._gateways[name]
         rates = {name: self._rates(it, now_s) for name, it in self._gateways.items()}
         named = {b for b in self.demand(now_s) if b.key} | self._overdrawn()
+        # Of a key that another cluster is asked for this one has less than an even part.
+        named.update(b for b in self._parts or () if b.key and b.limit in self._limits)
         for gateway in self._gateways.values():
             if gateway.gone_s is not None:
                 # It may go on with a share of a key that nobody else asks for.

@@ -18,9 +18,11 @@ import grpc
 from envoy.service.rate_limit_quota.v3 import rlqs_pb2
 
 from federation.model.quota import SharedLimit
+from federation.ports import PortError, QuotaBoard
+from federation.quota.clusters import ClusterParts
 from federation.quota.ledger import Ledger
 from federation.quota.settings import QuotaSettings
-from federation.wire import rlqs
+from federation.wire import quota_board, rlqs
 
 log = logging.getLogger("federation.quota")
 
@@ -38,8 +40,14 @@ _CLIENT_LEFT = (grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStat
 class QuotaService:
     """Divides the shared limits of one cluster; belongs to the event loop that it runs on."""
 
-    def __init__(self, settings: QuotaSettings) -> None:
+    def __init__(
+        self, settings: QuotaSettings, *, cluster: str, board: QuotaBoard | None = None
+    ) -> None:
         self._settings = settings
+        self._cluster = cluster
+        self._board = board
+        self._parts = ClusterParts(settings, cluster=cluster)
+        self._board_away: str | None = None
         self._ledger = Ledger(settings)
         self._streams: dict[str, asyncio.Event] = {}
         self._changed = asyncio.Event()
@@ -47,10 +55,49 @@ class QuotaService:
     def __repr__(self) -> str:
         return f"QuotaService({self._ledger!r}, streams={len(self._streams)})"
 
-    def set_limits(self, limits: Iterable[SharedLimit]) -> None:
-        """Divide these from now on."""
+    @property
+    def board_away(self) -> str | None:
+        """Why the clusters cannot be told now; ``None``: they can, or are not to be."""
+        return self._board_away
+
+    def set_limits(self, limits: Iterable[SharedLimit], *, clusters: int = 1) -> None:
+        """Divide these from now on; with a board they are shared by so many clusters."""
         self._ledger.set_limits(limits)
+        if self._board is not None:
+            self._parts.begin(self._ledger.limits, clusters)
+            self._ledger.set_parts(self._parts.parts)
         self._changed.set()
+
+    async def follow_board(self) -> None:
+        """Tell the other clusters and take this one's parts, for ever; returns without a board."""
+        clock = asyncio.get_running_loop().time
+        while self._board is not None:
+            began_s = clock()
+            if self._ledger.limits:
+                await self._exchange(self._board)
+            await asyncio.sleep(max(0.0, began_s + self._settings.board_every_s - clock()))
+
+    async def _exchange(self, board: QuotaBoard) -> None:
+        now_s = asyncio.get_running_loop().time()
+        entry = self._parts.entry(self._ledger.demand(now_s), self._ledger.used())
+        try:
+            page = await board.exchange(self._cluster, quota_board.to_bytes(entry))
+        except PortError as failure:
+            if self._board_away is None:
+                log.warning(
+                    "rate limits over clusters go on with the last parts",
+                    extra={"why": str(failure)},
+                )
+            self._board_away = str(failure)
+            return
+        if self._board_away is not None:
+            log.info("rate limits are shared with the other clusters again")
+        self._board_away = None
+        before = self._parts.parts
+        self._parts.take(page.entries, self._ledger.limits, now_s)
+        if self._parts.parts != before:
+            self._ledger.set_parts(self._parts.parts)
+            self._changed.set()
 
     async def run(self) -> None:
         """Divide whenever something was reported, for ever."""

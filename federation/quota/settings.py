@@ -37,3 +37,6 @@ class QuotaSettings:
 
     streams_max: int = 64
     """Gateways at once, each with one stream; one more is refused with RESOURCE_EXHAUSTED."""
+
+    board_every_s: float = 1.0
+    """How often clusters tell each other what is asked for; one window of the board."""

@@ -191,6 +191,15 @@ impl RateLimit {
         self.share_per_million.load(Ordering::Relaxed)
     }
 
+    /// How many keys have shares of their own.
+    #[must_use]
+    pub fn keys_with_shares(&self) -> usize {
+        match &self.counts {
+            Counts::One(_) => 0,
+            Counts::Each(keys, _) => keys.assigned(),
+        }
+    }
+
     /// How long ago the share was set; `None`: it never was.
     #[must_use]
     pub fn share_age_ms(&self, now_ms: u64) -> Option<u64> {

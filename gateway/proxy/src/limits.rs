@@ -132,6 +132,7 @@ fn one(limit: &RateLimit, now_ms: u64) -> Value {
         "refused": demand.refused,
         "shared_key": demand.shared_key,
         "share_per_million": limit.share_per_million(),
+        "keys_with_shares": limit.keys_with_shares(),
         "share_age_ms": limit.share_age_ms(now_ms),
     })
 }

@@ -202,6 +202,12 @@ impl Keys {
         }
     }
 
+    /// How many keys have shares of their own.
+    pub(super) fn assigned(&self) -> usize {
+        let assigned = self.assigned.read().unwrap_or_else(PoisonError::into_inner);
+        assigned.len()
+    }
+
     /// Buckets of keys that have a name: of a global limit, all that were ever used.
     pub(super) fn named(&self) -> impl Iterator<Item = (&FullAt, &SharedKey)> {
         let slots = self.slots.iter().map(|slot| &slot.full_at_ns);

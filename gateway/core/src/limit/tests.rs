@@ -150,6 +150,7 @@ fn a_key_has_a_share_of_its_own() {
     assert_eq!((b.passed, b.refused, a.passed, a.refused), (50, 50, 50, 0));
     // `a` is asked for here alone: all but a tenth of it moves here, and what passed is counted.
     limit.set_share(500_000, &[(a.key, 900_000), (b.key, 400_000)], 1);
+    assert_eq!(limit.keys_with_shares(), 2);
     assert_eq!(passes(&limit, &of("a"), 1), 40);
     assert_eq!(passes(&limit, &of("b"), 1), 0);
     assert_eq!(passes(&limit, &of("c"), 1), 50, "as the limit says");
