@@ -124,12 +124,7 @@ class Clusterset:
     def conflict(self, reason: str) -> None:
         """Wait until every exporter is told of the conflict, with the same words."""
         for cluster in self.both:
-
-            def told(cluster: Cluster = cluster) -> bool:
-                found = cluster.conditions(EXPORTS, self.namespace).get("Conflict", "")
-                return found.startswith("True") and reason in found.partition(":")[0]
-
-            until(told, lambda: cluster.conditions(EXPORTS, self.namespace))
+            until(*_told(cluster, self.namespace, reason))
         words = {c.conditions(EXPORTS, self.namespace)["Conflict"] for c in self.both}
         assert len(words) == 1
 

@@ -20,6 +20,7 @@ from federation.model.conditions import Condition, ConditionStatus
 from federation.model.objects import ObjectKey
 from federation.model.objects.route import ParentReference
 from federation.model.status import ObjectStatus, ParentStatus
+from federation.ports import TemporaryError
 from tests.testkit.kubernetes import KubernetesServer
 
 CONTROLLER = "federation.dev/gateway-controller"
@@ -161,3 +162,15 @@ async def test_writers_at_once_lose_nothing(connection: Connection) -> None:
     await asyncio.gather(*(write(number) for number in range(3)))
     parents = (await connection.get(f"{ROUTES}/{name}"))["status"]["parents"]
     assert {entry["controllerName"] for entry in parents} == {f"example.com/c{n}" for n in range(3)}
+
+
+async def test_rights_that_are_missing_are_waited_for(
+    kubernetes: KubernetesServer, connection: Connection
+) -> None:
+    name = next(_names)
+    await connection.post(ROUTES, route(name))
+    stranger = ConnectionSettings(kubernetes.write_kubeconfig("stranger", "no-such-token"))
+    async with connected(stranger) as denied:
+        sink = KubernetesStatusSink(denied, SystemClock(), controller=CONTROLLER)
+        with pytest.raises(TemporaryError, match="1 of 1 statuses were not written: .*401"):
+            await sink.write({key(name): accepted()})

@@ -53,8 +53,16 @@ class ResourceAbsent(PortError):  # noqa: N818
     """There is no such object, or its kind is not served (404)."""
 
 
+class AccessDenied(TemporaryError):  # noqa: N818
+    """Our credentials or rights do not do (401, 403).
+
+    Temporary, since both can be given back at any time, and an API server that has just started
+    refuses everyone until it has read its roles.
+    """
+
+
 class ApiServerRefused(PortError):  # noqa: N818
-    """The server answered and said no: credentials, rights or the object itself."""
+    """The server answered and said no to the request itself."""
 
 
 class KubeconfigError(PortError):
@@ -241,6 +249,8 @@ def _of_status(what: str, status: Mapping[str, Any]) -> PortError:
 
 def _of_code(what: str, code: int, message: str) -> PortError:
     text = f"{what}: {code}: {message[:MESSAGE_MAX].strip()}"
+    if code in (401, 403):
+        return AccessDenied(text)
     if code == 404:
         return ResourceAbsent(text)
     if code == 409:
