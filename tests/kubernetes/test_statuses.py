@@ -172,5 +172,5 @@ async def test_rights_that_are_missing_are_waited_for(
     stranger = ConnectionSettings(kubernetes.write_kubeconfig("stranger", "no-such-token"))
     async with connected(stranger) as denied:
         sink = KubernetesStatusSink(denied, SystemClock(), controller=CONTROLLER)
-        with pytest.raises(TemporaryError, match="1 of 1 statuses were not written: .*401"):
+        with pytest.raises(TemporaryError, match=r"1 of 1 statuses were not written: .*401"):
             await sink.write({key(name): accepted()})
