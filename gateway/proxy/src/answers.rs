@@ -95,7 +95,7 @@ impl Worker {
         let marked = self.listeners[listener].marks_replies();
         let list = &mut self.work_list;
         if form.is_grpc() {
-            reply.trailers_only(marked, list);
+            reply.trailers_only(form, marked, list);
             let codec = &mut self.conns[down.conn].codec;
             let _gone_is_seen_as_reset = codec.send_headers(down.stream, list.iter(), true);
         } else {

@@ -29,6 +29,7 @@ use crate::headers::HeaderList;
 use crate::reply::Form;
 use crate::sessions::CallSession;
 use crate::timers::TimerId;
+use crate::web::Web;
 
 /// Names a call; the serial tells it from a later one in the same slot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -81,6 +82,8 @@ pub(crate) struct Call {
     pub request: HeaderList,
     /// How it is answered.
     pub form: Form,
+    /// It is a call of gRPC-Web.
+    pub web: Option<Box<Web>>,
     /// The response's status, once its headers were forwarded; gRPC does not need it.
     pub http_status: u16,
     /// It asks for a WebSocket.

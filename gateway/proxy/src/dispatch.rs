@@ -12,6 +12,7 @@ use crate::conn::{DownPhase, Side, StreamAt, UpPhase};
 use crate::headers::HeaderList;
 use crate::reply::{FEDERATION_PREFIX, Form, HEALTH_CHECK_PATH, Reason, Reply};
 use crate::rewrite::upstream_headers;
+use crate::web;
 use crate::worker::{Timer, Worker};
 
 const GRPC: &[u8] = b"application/grpc";
@@ -173,12 +174,14 @@ impl Worker {
         down: StreamAt,
         listener: usize,
         (route, cluster, part): (usize, usize, usize),
-        request: Request,
+        mut request: Request,
         form: Form,
     ) -> CallId {
         let id = CallId::of_call(self.calls.vacant_key(), self.next_serial());
         let timeout_ms = request.timeout.and_then(Result::ok);
         let timeout_ms = timeout_ms.filter(|_| form.is_grpc());
+        let is_web = matches!(form, Form::Web { .. });
+        let web = is_web.then(|| Box::new(web::translate_request(&mut request.headers)));
         let deadlines = deadlines(timeout_ms, &self.routes.get(route).route, self.now_ms);
         let conn = &mut self.conns[down.conn];
         conn.set_call(down.stream, id);
@@ -195,6 +198,7 @@ impl Worker {
             listener,
             request: request.headers,
             form,
+            web,
             http_status: 0,
             is_tunnel: false,
             request_ended: false,
@@ -348,6 +352,8 @@ impl Worker {
 fn form(headers: &HeaderList) -> Form {
     if headers.value(b"content-type").is_some_and(is_grpc_type) {
         Form::Grpc
+    } else if let Some(form) = web::form(headers) {
+        form
     } else if headers.value(b":method") == Some(b"HEAD") {
         Form::HttpHead
     } else {

@@ -46,7 +46,9 @@ impl Worker {
         let call = &self.calls[id.key as usize];
         let (down, listener, form) = (call.down, call.listener, call.form);
         match (call.phase, form) {
-            (Phase::Streaming, Form::Grpc) => self.send_trailers(down, listener, reply),
+            (Phase::Streaming, Form::Grpc | Form::Web { .. }) => {
+                self.send_trailers(down, listener, form, reply);
+            }
             // HTTP has no word for what went wrong behind the headers but the end of the stream.
             (Phase::Streaming, Form::Http | Form::HttpHead) => {
                 let codec = &mut self.conns[down.conn].codec;
@@ -60,17 +62,20 @@ impl Worker {
         self.finish(id, reply.code);
     }
 
-    fn send_trailers(&mut self, down: StreamAt, listener: usize, reply: &Reply) {
+    fn send_trailers(&mut self, down: StreamAt, listener: usize, form: Form, reply: &Reply) {
         let marked = self.listeners[listener].marks_replies();
         let list = &mut self.work_list;
         reply.trailers(marked, list);
+        self.stats.numbers.local_replies.add(1);
+        if let Form::Web { text } = form {
+            return self.send_web_trailers(down, text);
+        }
         let _gone_is_seen_as_reset =
             self.conns[down.conn]
                 .codec
                 .send_headers(down.stream, list.iter(), true);
         list.clear();
         self.mark_dirty(down.conn);
-        self.stats.numbers.local_replies.add(1);
     }
 
     /// The response is complete: counts it and lets the call go, at once or when its rest has left.

@@ -66,6 +66,7 @@ mod tries;
 mod tunnel;
 mod upstream;
 mod waiting;
+mod web;
 mod worker;
 
 // What tests share is written for callers of this crate.

@@ -49,6 +49,10 @@ impl Worker {
     /// Draws the copies of a call that sets out, and begins them.
     pub fn begin_copies(&mut self, id: CallId) {
         let call = &self.calls[id.key as usize];
+        // A second tunnel would have nobody to speak with.
+        if call.is_tunnel {
+            return;
+        }
         let (route, part) = (&self.routes.get(call.route).route, call.part);
         let is_mirrored = |part: &WeightedCluster| !part.mirrors.is_empty();
         let of_part = route.clusters().get(part).is_some_and(is_mirrored);

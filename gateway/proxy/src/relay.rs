@@ -10,10 +10,11 @@ use gateway_h2::Fields;
 
 use crate::call::{CallId, Phase};
 use crate::conn::{Conn, StreamAt};
-use crate::reply::{REASON_HEADER, Reason, Reply, says_unprocessed};
+use crate::reply::{Form, REASON_HEADER, Reason, Reply, says_unprocessed};
 use crate::rewrite::response_headers;
 use crate::sessions::add_session;
 use crate::tries::over_budget;
+use crate::web;
 use crate::worker::{Timer, Worker};
 
 /// Window of a client's stream at first: what one request can hold here that its endpoint does not read.
@@ -40,8 +41,18 @@ impl Worker {
 
     /// Request bytes, or the end of the request, from the client.
     pub fn on_request_data(&mut self, id: CallId, data: &[u8], flow_len: u32, end: bool) {
-        let now_ms = self.now_ms;
         let Some(call) = self.call(id) else { return };
+        if call.web.as_ref().is_some_and(|web| web.is_text()) {
+            self.on_web_text(id, data, flow_len, end);
+        } else {
+            self.take_request_data(id, data, flow_len, end);
+        }
+    }
+
+    /// Bytes for the endpoint; they stand for `flow_len` bytes of the client's window.
+    pub fn take_request_data(&mut self, id: CallId, data: &[u8], flow_len: u32, end: bool) {
+        let now_ms = self.now_ms;
+        let call = &mut self.calls[id.key as usize];
         call.last_activity_ms = now_ms;
         call.request_owed += flow_len;
         call.request_ended |= end;
@@ -283,7 +294,9 @@ impl Worker {
             self.release_held(id);
         }
         let call = &self.calls[id.key as usize];
-        let down = call.down;
+        let (down, form) = (call.down, call.form);
+        let text = (form == Form::Web { text: true }).then(|| web::encode(data));
+        let data = text.as_deref().unwrap_or(data);
         let sent = self.conns[down.conn]
             .codec
             .send_data(down.stream, data, end);
@@ -358,8 +371,19 @@ impl Worker {
         let peer = call.pool.is_some_and(|pool| self.pools[pool].endpoint.peer);
         let verdict = verdict(fields.clone(), None, peer);
         self.end_try(id, verdict.outcome);
-        self.forward_headers(id, fields, true);
+        self.forward_trailers(id, fields);
         self.finish(id, verdict.code);
+    }
+
+    fn forward_trailers(&mut self, id: CallId, fields: Fields<'_>) {
+        let call = &self.calls[id.key as usize];
+        let Form::Web { text } = call.form else {
+            return self.forward_headers(id, fields, true);
+        };
+        let down = call.down;
+        let route = &self.routes.get(call.route).route;
+        response_headers(call, route, fields, &mut self.work_list);
+        self.send_web_trailers(down, text);
     }
 }
 

@@ -64,6 +64,8 @@ pub(crate) enum Reason {
 pub(crate) enum Form {
     /// It is a call of gRPC.
     Grpc,
+    /// It is a call of gRPC-Web, and its response goes in base64 or not.
+    Web { text: bool },
     /// A status of HTTP, and words.
     Http,
     /// A status of HTTP without words: `HEAD`.
@@ -130,8 +132,18 @@ pub(crate) fn says_unprocessed(word: &[u8]) -> bool {
 // === impl Form ===
 
 impl Form {
+    /// A call of gRPC in either protocol.
     pub fn is_grpc(self) -> bool {
-        self == Self::Grpc
+        matches!(self, Self::Grpc | Self::Web { .. })
+    }
+
+    /// The media type of a response without a message.
+    fn content_type(self) -> &'static [u8] {
+        match self {
+            Self::Web { text: false } => b"application/grpc-web+proto",
+            Self::Web { text: true } => b"application/grpc-web-text+proto",
+            Self::Grpc | Self::Http | Self::HttpHead => b"application/grpc",
+        }
     }
 }
 
@@ -194,10 +206,10 @@ impl Reply {
     }
 
     /// Writes the one header frame of a response without a body.
-    pub fn trailers_only(&self, marked: bool, out: &mut HeaderList) {
+    pub fn trailers_only(&self, form: Form, marked: bool, out: &mut HeaderList) {
         out.clear();
         out.add(b":status", b"200");
-        out.add(b"content-type", b"application/grpc");
+        out.add(b"content-type", form.content_type());
         self.append_status(marked, out);
     }
 

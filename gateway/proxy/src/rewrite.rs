@@ -8,6 +8,7 @@ use gateway_h2::Fields;
 use crate::call::Call;
 use crate::headers::HeaderList;
 use crate::reply::FEDERATION_PREFIX;
+use crate::web;
 
 const CORS_FIELDS: [&[u8]; 3] = [
     b"access-control-allow-origin",
@@ -90,6 +91,7 @@ pub(crate) fn response_headers(
         apply_ops(out, part.and_then(|part| part.response_headers.as_ref()));
         apply_ops(out, route.response_headers());
         apply_cors(call, route, out);
+        web::translate_response(call.form, out);
     }
 }
 
