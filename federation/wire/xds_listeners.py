@@ -2,8 +2,8 @@
 
 Decides: how a snapshot's listener becomes filter chains, TLS and an HTTP connection manager.
 Leaves to others: routes (``xds_routes``), which listeners there are (``derive.compile``).
-Invariants: HTTP/2 is the codec; routes and certificates come over the same ADS stream; streams have
-no idle or duration limit here, routes set theirs.
+Invariants: gateways speak HTTP/2 to each other; routes and certificates come over the same ADS
+stream; streams have no idle or duration limit here, routes set theirs.
 """
 
 from __future__ import annotations
@@ -35,6 +35,13 @@ from federation.wire.xds_values import ads, duration, metadata, packed, peer_tls
 
 MAX_CONCURRENT_STREAMS = 1000
 """Streams per client connection; beyond it clients open another or wait."""
+
+_Manager = http_connection_manager_pb2.HttpConnectionManager
+_CODECS = {
+    # Clients speak HTTP/1.1 too: HTTPRoutes, and gRPC-Web.
+    ListenerKind.INGRESS: _Manager.AUTO,
+    ListenerKind.EAST_WEST: _Manager.HTTP2,
+}
 
 STREAM_WINDOW_BYTES = 1 << 20
 """Receive window per stream, Envoy's own guidance for edges is 64 KiB to 1 MiB; streams of large
@@ -137,7 +144,7 @@ def _connection_manager(
 ) -> http_connection_manager_pb2.HttpConnectionManager:
     return http_connection_manager_pb2.HttpConnectionManager(
         stat_prefix=source.name.replace("/", "_"),
-        codec_type=http_connection_manager_pb2.HttpConnectionManager.HTTP2,
+        codec_type=_CODECS[source.kind],
         rds=http_connection_manager_pb2.Rds(
             config_source=ads(), route_config_name=source.route_table
         ),

@@ -148,7 +148,7 @@ def _action(destinations: tuple[Weighted, ...], route: Route) -> route_component
         request_mirror_policies=mirror_policies(route.mirrors),
         hash_policy=hash_policies(route.hash_on),
     )
-    _set_timeouts(message, route.timeouts)
+    _set_timeouts(message, route.timeouts, grpc=route.match.grpc)
     if route.rewrite is not None:
         set_rewrite(message, route.rewrite, route.match.path)
     if route.retry is not None and route.retry.attempts:
@@ -180,12 +180,16 @@ def _header_options(changes: HeaderChanges) -> list[base_pb2.HeaderValueOption]:
     ]
 
 
-def _set_timeouts(message: route_components_pb2.RouteAction, timeouts: Timeouts) -> None:
+def _set_timeouts(
+    message: route_components_pb2.RouteAction, timeouts: Timeouts, *, grpc: bool
+) -> None:
     message.timeout.CopyFrom(duration(timeouts.request_ms or 0))
-    limits = message.max_stream_duration
-    limits.grpc_timeout_header_max.CopyFrom(duration(0))
+    if grpc or timeouts.request_ms is None:
+        # With this message Envoy looks at no `timeout`: a route of HTTP with one goes without it.
+        message.max_stream_duration.grpc_timeout_header_max.CopyFrom(duration(0))
     if timeouts.max_stream_ms is not None:
-        limits.max_stream_duration.CopyFrom(duration(timeouts.max_stream_ms))
+        limit = duration(timeouts.max_stream_ms)
+        message.max_stream_duration.max_stream_duration.CopyFrom(limit)
     if timeouts.idle_ms is not None:
         message.idle_timeout.CopyFrom(duration(timeouts.idle_ms))
 

@@ -12,18 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.testkit import standalone as kit
-from tests.testkit.http_echo import VERSIONS, Answer, EchoServer, curl, http_servers
+from tests.testkit.http_echo import (
+    VERSIONS,
+    Answer,
+    EchoServer,
+    curl,
+    http_route,
+    http_servers,
+)
 from tests.testkit.ports import free_port
-
-
-def http_route(name: str, rules: str, *, hostnames: str = "[]", listener: str = "web") -> str:
-    """An HTTPRoute of namespace ``app``; ``rules`` is in YAML's flow style."""
-    return (
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n"
-        f"metadata: {{name: {name}, namespace: app}}\n"
-        f"spec:\n  parentRefs: [{{namespace: infra, name: gw, sectionName: {listener}}}]\n"
-        f"  hostnames: {hostnames}\n  rules: {rules}\n"
-    )
 
 
 def to(*names: str) -> str:

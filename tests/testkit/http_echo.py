@@ -114,3 +114,13 @@ def _parse(out: bytes) -> Answer:
         name = name.lower()
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     return Answer(int(first.split(" ")[1]), headers, body)
+
+
+def http_route(name: str, rules: str, *, hostnames: str = "[]", listener: str = "web") -> str:
+    """An HTTPRoute of namespace ``app``; ``rules`` is in YAML's flow style."""
+    return (
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n"
+        f"metadata: {{name: {name}, namespace: app}}\n"
+        f"spec:\n  parentRefs: [{{namespace: infra, name: gw, sectionName: {listener}}}]\n"
+        f"  hostnames: {hostnames}\n  rules: {rules}\n"
+    )

@@ -106,7 +106,7 @@ def test_an_ingress_listener() -> None:
     message.filter_chains[0].filters[0].typed_config.Unpack(manager)
     assert manager.rds.route_config_name == "infra/gw/443"
     assert manager.rds.config_source.HasField("ads")
-    assert manager.codec_type == http_connection_manager_pb2.HttpConnectionManager.HTTP2
+    assert manager.codec_type == http_connection_manager_pb2.HttpConnectionManager.AUTO
     assert manager.strip_any_host_port
     context = tls_pb2.DownstreamTlsContext()
     message.filter_chains[1].transport_socket.typed_config.Unpack(context)
