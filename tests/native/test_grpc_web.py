@@ -1,4 +1,4 @@
-"""gRPC-Web from browsers to real gRPC servers; the client here is written after the protocol's page."""
+"""gRPC-Web from browsers to real gRPC servers; the client is written after the protocol's page."""
 
 from __future__ import annotations
 

@@ -283,15 +283,23 @@ fn the_authority_is_the_only_name_that_an_endpoint_sees() {
 }
 
 #[test]
-fn grpc_web_is_not_taken_for_grpc() {
+fn each_kind_of_grpc_is_answered_in_its_own_form() {
     run(async {
         let (_runtime, gateway) = gateway(&json!({}), &[]);
-        for (kind, status) in [
-            ("application/grpc", 200),
-            ("application/grpc+proto", 200),
-            ("application/grpc;charset=utf-8", 200),
-            ("application/grpc-web", 415),
-            ("application/grpc-web+proto", 415),
+        let (grpc, web) = ("application/grpc", "application/grpc-web+proto");
+        let plain = "text/plain; charset=utf-8";
+        for (kind, status, form) in [
+            ("application/grpc", 200, grpc),
+            ("application/grpc+proto", 200, grpc),
+            ("application/grpc;charset=utf-8", 200, grpc),
+            ("application/grpc-web", 200, web),
+            ("application/grpc-web+proto", 200, web),
+            (
+                "application/grpc-web-text",
+                200,
+                "application/grpc-web-text+proto",
+            ),
+            ("application/grpc-webs", 415, plain),
         ] {
             let mut client = connect(gateway).await.ready().await.expect("has room");
             let mut head = request();
@@ -300,6 +308,7 @@ fn grpc_web_is_not_taken_for_grpc() {
             let (response, _) = client.send_request(head, true).expect("is sent");
             let answer = response.await.expect("is answered");
             assert_eq!(answer.status(), status, "{kind}");
+            assert_eq!(answer.headers()["content-type"], form, "{kind}");
         }
     });
 }
