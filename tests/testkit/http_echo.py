@@ -89,9 +89,11 @@ class Answer:
         return self.headers.get("x-server", "")
 
 
-async def curl(port: int, path: str, *arguments: str, host: str = "example.com") -> Answer:
+async def curl(
+    port: int, path: str, *arguments: str, host: str = "example.com", scheme: str = "http"
+) -> Answer:
     """The answer to a request on ``port``."""
-    url = f"http://{host}:{port}{path}"
+    url = f"{scheme}://{host}:{port}{path}"
     process = await asyncio.create_subprocess_exec(
         *("curl", "-s", "-i", "--path-as-is", "-m", "20", "--resolve", f"{host}:{port}:127.0.0.1"),
         *(*arguments, url),

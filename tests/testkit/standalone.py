@@ -61,7 +61,9 @@ async def until_async(condition: Callable[[], Awaitable[object]], what: str) -> 
 
 
 @contextlib.asynccontextmanager
-async def standalone(folder: Path, documents: Iterable[str] = ()) -> AsyncIterator[Standalone]:
+async def standalone(
+    folder: Path, documents: Iterable[str] = (), *, port_offset: int = 0
+) -> AsyncIterator[Standalone]:
     """A gateway over ``folder``, which holds ``documents`` and takes ports as they are named."""
     core = open_core(CoreSettings())
     running = Standalone(folder, core)
@@ -71,7 +73,7 @@ async def standalone(folder: Path, documents: Iterable[str] = ()) -> AsyncIterat
         manifests=folder,
         cluster=ClusterId("standalone"),
         address="127.0.0.1",
-        port_offset=0,
+        port_offset=port_offset,
         workers=1,
         admin="127.0.0.1:0",
         gateway_classes=frozenset({"istio"}),
