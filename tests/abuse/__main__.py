@@ -7,7 +7,7 @@ import sys
 
 from tests.abuse import report
 from tests.abuse.catalog import ATTACKS
-from tests.abuse.measure import Bystander, measure
+from tests.abuse.measure import Attackers, Bystander, measure
 from tests.abuse.rig import running_abuse_rig
 from tests.testkit.processes import ROOT
 
@@ -18,9 +18,12 @@ def main() -> int:
     """The exit code: 0 when nothing is amiss."""
     rows = []
     print(report.COLUMNS, report.RULE, sep="\n", flush=True)
-    with running_abuse_rig() as rig, contextlib.closing(Bystander(rig.target.port)) as bystander:
+    with contextlib.ExitStack() as stack:
+        rig = stack.enter_context(running_abuse_rig())
+        bystander = stack.enter_context(contextlib.closing(Bystander(rig.target.port)))
+        attackers = stack.enter_context(contextlib.closing(Attackers(rig.target)))
         for attack in ATTACKS:
-            row = measure(attack, rig, bystander)
+            row = measure(attack, rig, attackers, bystander)
             print(report.line(row), flush=True)
             for fault in row.faults:
                 print(f"  failed: {fault}", flush=True)

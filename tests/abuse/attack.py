@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from tests.abuse.counters import numbers
+
+POLL_S = 0.02
+IN_PLACE_TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +22,7 @@ class Target:
     tls_port: int
     authority: Path
     backend_port: int
+    admin_port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +33,32 @@ class Fate:
     fault: str | None = None
 
 
+class Stage(Protocol):
+    """Where an attack that lasts tells that it is in place, and hears when it was seen enough."""
+
+    def in_place(self) -> None:
+        """What is measured from here on is measured under the whole attack."""
+        ...
+
+    def over(self, wait_s: float) -> bool:
+        """Whether it may end; waits for that at most so long."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """One shape. ``counter`` is the number in ``/stats`` that tells of it."""
+    """One shape. ``counter`` is the number in ``/stats`` that tells of it.
+
+    A gauge tells by its highest value meanwhile, a counter by how far it rose.
+    """
 
     name: str
-    run: Callable[[Target], Fate]
-    counter: str | None
+    run: Callable[[Target, Stage], Fate]
+    counter: str
     counted_min: int = 1
+    shares_backend: bool = False
+    """The other client's calls go to the attacked backend, on the same upstream connection; else
+    to one of their own, so that what is measured is the gateway and not what it stands before."""
 
 
 def all_ended(ended: int, of: int, *, what: str = "connections ended") -> Fate:
@@ -44,3 +70,13 @@ def all_ended(ended: int, of: int, *, what: str = "connections ended") -> Fate:
 def held(what: str, *, fault: str | None = None) -> Fate:
     """The attackers may stay: they cost little."""
     return Fate(f"held: {what}", fault)
+
+
+def await_number(target: Target, name: str, least: int) -> bool:
+    """Whether the gateway's number comes to ``least`` in time."""
+    deadline = time.monotonic() + IN_PLACE_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if numbers(target.admin_port)[name] >= least:
+            return True
+        time.sleep(POLL_S)
+    return False

@@ -1,12 +1,14 @@
 """The backend: answers, floods, holds streams open, and tells which odd requests it got.
 
-Started with HOST:PORT. Messages are plain bytes.
+Started with HOST:PORT, and ``attacked`` for the one that attackers call: it has less of the
+processor, as they have. Messages are plain bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,6 +22,11 @@ HOLD = f"/{SERVICE}/Hold"
 CASES = f"/{SERVICE}/Cases"
 CASE_KEY = "x-case"
 
+CALM_SERVICE = "abuse.Calm"
+"""The same at another backend."""
+CALM_ECHO = f"/{CALM_SERVICE}/Echo"
+NICENESS = 10
+
 PART_BYTES = 64 << 10
 CASES_MAX = 1_000
 
@@ -30,10 +37,10 @@ class Backend:
     def __init__(self) -> None:
         self._cases: list[str] = []
 
-    def handler(self) -> grpc.GenericRpcHandler:
+    def handler(self, service: str) -> grpc.GenericRpcHandler:
         """The four methods."""
         return grpc.method_handlers_generic_handler(
-            SERVICE,
+            service,
             {
                 "Echo": grpc.unary_unary_rpc_method_handler(self.echo),
                 "Flood": grpc.unary_stream_rpc_method_handler(self.flood),
@@ -68,11 +75,14 @@ class Backend:
 async def main(address: str) -> None:
     """Serve until ended."""
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((Backend().handler(),))
+    backend = Backend()
+    server.add_generic_rpc_handlers((backend.handler(SERVICE), backend.handler(CALM_SERVICE)))
     server.add_insecure_port(address)
     await server.start()
     await server.wait_for_termination()
 
 
 if __name__ == "__main__":
+    if "attacked" in sys.argv:
+        os.nice(NICENESS)
     asyncio.run(main(sys.argv[1]))

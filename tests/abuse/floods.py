@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from hyperframe.frame import PingFrame, SettingsFrame
 
-from tests.abuse.attack import Attack, Fate, Target, all_ended
+from tests.abuse.attack import Attack, Fate, Stage, Target, all_ended
 from tests.abuse.backend import ECHO, HOLD
 from tests.abuse.wire import (
     END_HEADERS,
@@ -27,10 +27,10 @@ BATCHES = 60
 Parts = Callable[[Attacker], Iterator[bytes]]
 
 
-def flood(parts: Parts) -> Callable[[Target], Fate]:
+def flood(parts: Parts) -> Callable[[Target, Stage], Fate]:
     """The attack that sends these parts on a few connections, one after the other."""
 
-    def run(target: Target) -> Fate:
+    def run(target: Target, _stage: Stage) -> Fate:
         ended = 0
         for _ in range(CONNECTIONS):
             with Attacker(target.port) as attacker:

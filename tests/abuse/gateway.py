@@ -1,6 +1,7 @@
 """``fedctl standalone`` with limits small enough to be reached in a moment.
 
-Decides: how many clients may connect, and how long one may take to begin. All else is as shipped.
+Decides: how many clients may connect, how long one may take to begin, and how much may be held for
+them. All else is as shipped.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from gateway import _native
 
 CONNECTIONS_MAX = 400
 HANDSHAKE_TIMEOUT_MS = 1_500
+BUFFERS_MAX_BYTES = 48 << 20
 
 
 def main(arguments: list[str]) -> None:
@@ -27,7 +29,11 @@ def main(arguments: list[str]) -> None:
     asked = parser.parse_args(arguments)
     core = _native.Core(
         json.dumps(
-            {"max_connections": CONNECTIONS_MAX, "handshake_timeout_ms": HANDSHAKE_TIMEOUT_MS}
+            {
+                "max_connections": CONNECTIONS_MAX,
+                "handshake_timeout_ms": HANDSHAKE_TIMEOUT_MS,
+                "buffers_max_bytes": BUFFERS_MAX_BYTES,
+            }
         ).encode()
     )
     settings = StandaloneSettings(

@@ -10,7 +10,7 @@ import json
 
 import grpc
 
-from tests.abuse.attack import Attack, Fate, Target
+from tests.abuse.attack import Attack, Fate, Stage, Target
 from tests.abuse.backend import CASE_KEY, CASES, ECHO
 from tests.abuse.wire import (
     END_HEADERS,
@@ -98,7 +98,7 @@ def _cases() -> dict[str, list[Header]]:
     return cases
 
 
-def _run(target: Target) -> Fate:
+def _run(target: Target, _stage: Stage) -> Fate:
     cases = _cases()
     for number, (name, fields) in enumerate(cases.items()):
         with Attacker(target.port) as attacker:

@@ -14,68 +14,96 @@ from concurrent.futures import ThreadPoolExecutor
 
 from hyperframe.frame import SettingsFrame
 
-from tests.abuse.attack import Attack, Fate, Target, all_ended, held
+from tests.abuse.attack import Attack, Fate, Stage, Target, all_ended, await_number, held
 from tests.abuse.backend import FLOOD, HOLD
+from tests.abuse.counters import numbers
 from tests.abuse.gateway import CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_MS
 from tests.abuse.wire import PREFACE, WINDOW_MAX, Attacker, frame, wide_open
 
 CONNECTIONS = 4
 STREAMS = 250
-ASKED_BYTES = 256 << 10
-STAY_S = 1.5
-"""How long an attacker that is let live is watched."""
+STEP_STREAMS = 25
+STEP_S = 0.03
+GREEDY = 9
+"""Connections whose unread streams are more than ``BUFFERS_MAX_BYTES``."""
 
+HELD_BYTES_MIN = 8 << 20
+ASKED_BYTES = 256 << 10
+STAY_MAX_S = 20.0
+"""How long an attacker that is let live stays, when nobody tells it to go."""
+
+DRIP_S = 0.1
 INITIAL_WINDOW = SettingsFrame.INITIAL_WINDOW_SIZE
 SLOW_CONNECTIONS = 20
 END_MARGIN_S = 6.0
 
 
-def _ask_and_stay(target: Target, attackers: list[Attacker], asked_bytes: int) -> None:
+def _ask_and_stay(
+    target: Target, stage: Stage, attackers: list[Attacker], *, too_much: bool
+) -> Fate:
+    name = "buffer_overflow_streams" if too_much else "buffered_bytes"
+    least = numbers(target.admin_port)[name] + 1 if too_much else HELD_BYTES_MIN
+    body = str(ASKED_BYTES).encode()
     for attacker in attackers:
-        body = str(asked_bytes).encode()
-        requests = (attacker.request(1 + 2 * number, FLOOD, body=body) for number in range(STREAMS))
-        attacker.send(b"".join(requests))
-    # Nothing is waited for: the other client measures meanwhile.
-    time.sleep(STAY_S)
+        for first in range(0, STREAMS, STEP_STREAMS):
+            ids = range(1 + 2 * first, 1 + 2 * (first + STEP_STREAMS), 2)
+            attacker.send(b"".join(attacker.request(each, FLOOD, body=body) for each in ids))
+            # No faster than the backend, written in Python, begins to answer.
+            stage.over(STEP_S)
+    asked = len(attackers) * STREAMS
+    # Not all of them wait: what the kernel's socket buffers take is written.
+    if not await_number(target, name, least):
+        return held("not all", fault=f"`{name}` stays low after {asked} streams")
+    stage.in_place()
+    stage.over(STAY_MAX_S)
+    what = f"{asked} streams asked for" if too_much else f"{asked} streams unread"
+    return held(what)
 
 
 def _without_reading(
-    window: int, *, opens_connection: bool, receive_buffer: int | None
-) -> Callable[[Target], Fate]:
-    def run(target: Target) -> Fate:
+    window: int,
+    *,
+    opens_connection: bool,
+    receive_buffer: int | None,
+    connections: int = CONNECTIONS,
+    too_much: bool = False,
+) -> Callable[[Target, Stage], Fate]:
+    def run(target: Target, stage: Stage) -> Fate:
         with contextlib.ExitStack() as stack:
             made = [
                 Attacker(
                     target.port, settings={INITIAL_WINDOW: window}, receive_buffer=receive_buffer
                 )
-                for _ in range(CONNECTIONS)
+                for _ in range(connections)
             ]
             attackers = [stack.enter_context(attacker) for attacker in made]
             if opens_connection:
                 for attacker in attackers:
                     attacker.send(wide_open())
-            _ask_and_stay(target, attackers, ASKED_BYTES)
-        return held(f"{CONNECTIONS * STREAMS} streams unread")
+            return _ask_and_stay(target, stage, attackers, too_much=too_much)
 
     return run
 
 
-def _slow_body(target: Target) -> Fate:
+def _slow_body(target: Target, stage: Stage) -> Fate:
     """Bodies that come a byte at a time."""
     with Attacker(target.port) as attacker:
         streams = range(1, 2 * STREAMS, 2)
         attacker.send(b"".join(attacker.request(each, HOLD, end=False) for each in streams))
-        deadline = time.monotonic() + STAY_S
-        while time.monotonic() < deadline and not attacker.ended:
+        if not await_number(target, "calls_open", STREAMS):
+            return held("not all", fault=f"fewer than {STREAMS} streams were taken")
+        stage.in_place()
+        deadline = time.monotonic() + STAY_MAX_S
+        while time.monotonic() < deadline and not attacker.ended and not stage.over(DRIP_S):
             attacker.send(b"".join(frame("data", each, b"\0") for each in streams))
-            attacker.read(0.1)
+            attacker.read(0.0)
         return held(f"{STREAMS} bodies under way, {len(attacker.resets)} streams reset")
 
 
 # Beginnings without an end.
 
 
-def _slow_preface(target: Target) -> Fate:
+def _slow_preface(target: Target, _stage: Stage) -> Fate:
     halves = (
         b"",
         PREFACE[:3],
@@ -87,7 +115,7 @@ def _slow_preface(target: Target) -> Fate:
     return _begin_only(target, [halves[each % len(halves)] for each in range(SLOW_CONNECTIONS)])
 
 
-def _slow_headers(target: Target) -> Fate:
+def _slow_headers(target: Target, _stage: Stage) -> Fate:
     begin = PREFACE + SettingsFrame().serialize()
     unfinished = frame("headers", 1, b"\x83")
     half = frame("headers", 1, bytes(100))[:50]
@@ -110,14 +138,14 @@ def _begin_only(target: Target, beginnings: list[bytes]) -> Fate:
 # Too many of them.
 
 
-def _over_max_streams(target: Target) -> Fate:
+def _over_max_streams(target: Target, _stage: Stage) -> Fate:
     with Attacker(target.port) as attacker:
         requests = [attacker.request(1 + 2 * each, HOLD, end=False) for each in range(3_000)]
         attacker.flood(b"".join(requests[at : at + 500]) for at in range(0, len(requests), 500))
         return all_ended(int(attacker.wait_for_end()), 1)
 
 
-def _idle_connections(target: Target) -> Fate:
+def _idle_connections(target: Target, _stage: Stage) -> Fate:
     over = 150
     with contextlib.ExitStack() as stack:
         attackers = [
@@ -129,7 +157,7 @@ def _idle_connections(target: Target) -> Fate:
     return held(f"{len(attackers) - refused} idle, {refused} over the limit closed", fault=fault)
 
 
-def _tls_flood(target: Target) -> Fate:
+def _tls_flood(target: Target, _stage: Stage) -> Fate:
     """Handshakes as fast as they go, some never finished, some noise."""
     context = ssl.create_default_context(cafile=str(target.authority))
     context.set_alpn_protocols(["h2"])
@@ -160,18 +188,34 @@ def _tls_flood(target: Target) -> Fate:
 
 
 ATTACKS = (
-    Attack("zero_window", _without_reading(0, opens_connection=True, receive_buffer=None), None),
+    Attack(
+        "zero_window",
+        _without_reading(0, opens_connection=True, receive_buffer=None),
+        "buffered_bytes",
+        HELD_BYTES_MIN,
+    ),
     Attack(
         "slow_read",
         _without_reading(WINDOW_MAX, opens_connection=True, receive_buffer=4096),
-        None,
+        "buffered_bytes",
+        HELD_BYTES_MIN,
     ),
     Attack(
         "unread streams on a shared upstream connection",
         _without_reading(WINDOW_MAX, opens_connection=False, receive_buffer=None),
-        None,
+        "buffered_bytes",
+        HELD_BYTES_MIN,
+        shares_backend=True,
     ),
-    Attack("slow_body", _slow_body, None),
+    Attack(
+        "more unread than a worker may hold",
+        _without_reading(
+            0, opens_connection=True, receive_buffer=None, connections=GREEDY, too_much=True
+        ),
+        "buffer_overflow_streams",
+        100,
+    ),
+    Attack("slow_body", _slow_body, "calls_open", STREAMS),
     Attack("slow_preface", _slow_preface, "downstream_handshake_failures", 10),
     Attack("slow_headers", _slow_headers, "slow_headers_ended", SLOW_CONNECTIONS),
     Attack("over_max_streams", _over_max_streams, "streams_refused", 1_000),

@@ -27,7 +27,7 @@ from hyperframe.frame import (
 
 HOST = "127.0.0.1"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-STEP_TIMEOUT_S = 3.0
+STEP_TIMEOUT_S = 10.0
 WINDOW_MAX = 2**31 - 1
 HEADER_BYTES = 9
 
