@@ -143,7 +143,7 @@ def takes_match(match: GRPCRouteMatch, call: Call) -> bool:
     def same(wanted: str | None, given: str) -> bool:
         if wanted is None or match.method is None:
             return True
-        if match.method.type is MatchType.REGULAR_EXPRESSION:
+        if match.method.type == MatchType.REGULAR_EXPRESSION:
             return re.fullmatch(wanted, given) is not None
         return wanted == given
 
@@ -175,7 +175,7 @@ def specificity(match: GRPCRouteMatch) -> tuple[int, int, int, int]:
     method = match.method
     if method is None:
         return (0, 0, len(match.headers), 0)
-    regex = method.type is MatchType.REGULAR_EXPRESSION
+    regex = method.type == MatchType.REGULAR_EXPRESSION
     return (len(method.service or ""), len(method.method or ""), len(match.headers), -regex)
 
 

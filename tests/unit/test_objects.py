@@ -13,6 +13,7 @@ from federation.model.objects import (
     GatewayClass,
     GRPCRoute,
     GRPCRouteRule,
+    HTTPRoute,
     LabelSelector,
     McsServiceImport,
     Namespace,
@@ -165,6 +166,7 @@ class TestKinds:
         ("text", "cls"),
         [
             ("grpcroutes", GRPCRoute),
+            ("httproute", HTTPRoute),
             ("GRPCRoute", GRPCRoute),
             ("serviceimport", FederatedServiceImport),
             ("serviceimports.multicluster.x-k8s.io", McsServiceImport),
