@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from federation.model.duration import DurationMs
-from federation.model.objects.metadata import Part
+from federation.model.objects.metadata import Part, Rule
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
 
@@ -34,7 +34,11 @@ def _check_token(text: str) -> str:
     return text
 
 
-_Token = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_check_token)]
+_Token = Annotated[
+    str,
+    Field(min_length=1, max_length=256, json_schema_extra={"pattern": f"^{_TOKEN.pattern}$"}),
+    AfterValidator(_check_token),
+]
 
 
 class LoadBalancerType(StrEnum):
@@ -83,6 +87,19 @@ class ConsistentHash(Part):
     ``table_size`` is of Maglev tables: a prime, best a hundred times the number of endpoints.
     """
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.header) == (self.type == 'Header')"
+            " && has(self.cookie) == (self.type == 'Cookie')"
+            " && (has(self.headers) && self.headers.size() > 0) == (self.type == 'Headers')",
+            "the key stands in the field of the type's name, and in no other",
+        ),
+        Rule(
+            "!has(self.tableSize) || self.algorithm == 'Maglev'",
+            "tableSize is for algorithm Maglev only",
+        ),
+    )
+
     type: ConsistentHashType
     header: HashHeader | None = None
     headers: tuple[HashHeader, ...] = Field(default=(), max_length=HASH_HEADERS_MAX)
@@ -124,6 +141,17 @@ class SlowStart(Part):
 
 class LoadBalancer(Part):
     """How an endpoint is chosen."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.consistentHash) == (self.type == 'ConsistentHash')",
+            "consistentHash is for type ConsistentHash, which needs it",
+        ),
+        Rule(
+            "!has(self.slowStart) || self.type != 'ConsistentHash'",
+            "slowStart is not for type ConsistentHash: keys are an endpoint's own",
+        ),
+    )
 
     type: LoadBalancerType = LoadBalancerType.LEAST_REQUEST
     consistent_hash: ConsistentHash | None = None

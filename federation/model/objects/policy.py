@@ -67,6 +67,15 @@ class CircuitBreaker(Part):
     An endpoint is out for the base time, times the number of its ejections, up to the maximum.
     """
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.maxEjectionTime) || duration(self.maxEjectionTime) >= "
+            "duration(has(self.baseEjectionTime) ? self.baseEjectionTime : "
+            f"'{format_duration(BASE_EJECTION_MS)}')",
+            "maxEjectionTime must not be shorter than baseEjectionTime",
+        ),
+    )
+
     consecutive_failures: Count | None = None
     consecutive_gateway_failures: Count | None = None
     interval_ms: DurationMs | None = Field(default=None, alias="interval", ge=1)
