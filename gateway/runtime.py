@@ -21,6 +21,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from gateway.assembly import Assembly, Change, Update, update_for
 from gateway.errors import SnapshotRejected
+from gateway.reach import with_own_routes
 from gateway.xds_translate import Kind, Piece, PieceId, UnsupportedFieldError, translate
 
 log = logging.getLogger("gateway.runtime")
@@ -92,6 +93,7 @@ class Runtime:
 
     core: Core
     has_identity: bool = False
+    has_own_services: bool = False
     on_change: Callable[[], None] = lambda: None
     assembly: Assembly = field(default_factory=Assembly)
     listeners: dict[str, str | None] = field(default_factory=dict)
@@ -192,6 +194,8 @@ class Runtime:
         try:
             piece = translate(kind, resource.name, resource.resource)
             piece = piece if self.has_identity else _without_identity(piece)
+            if self.has_own_services and kind is Kind.ROUTE_TABLES:
+                piece = with_own_routes(piece)
         except UnsupportedFieldError as refusal:
             self._untranslated[piece_id] = str(refusal)
             return None

@@ -23,6 +23,8 @@ from typing import Any, Protocol
 from gateway import health, identity
 from gateway.admin import EVENTS_MAX, Admin
 from gateway.errors import GaveUp
+from gateway.own_services import OwnServices
+from gateway.reach import OWN_CLUSTER, own_pieces
 from gateway.runtime import Core, Runtime
 from gateway.settings import IdentityFiles
 from gateway.status import State, Status
@@ -93,11 +95,12 @@ class Shell:
         self.runtime = Runtime(core, has_identity=settings.identity is not None)
         self.events: deque[Mapping[str, Any]] = deque(maxlen=EVENTS_MAX)
         self.admin = Admin(self, address=settings.admin)
+        self._draining = asyncio.Event()
+        self.own = OwnServices(lambda: self.runtime.in_force, core.stats, self._draining)
         self._health = health.HealthChecker(core.set_health)
         self._feed: Feed | None = None
         self._stop = asyncio.Event()
         self._gave_up: Mapping[str, Any] | None = None
-        self._draining = asyncio.Event()
         self._reload = asyncio.Event()
         self._configuring: list[asyncio.Task[None]] = []
 
@@ -123,6 +126,11 @@ class Shell:
     def stats(self) -> Mapping[str, Any]:
         """The core's counters."""
         stats: dict[str, Any] = json.loads(self._core.stats())
+        numbers = stats.setdefault("numbers", {})
+        numbers["reflection_left_out"] = self.own.reflection.left_out
+        # The own one is of this process, and nobody's business.
+        endpoints = stats.get("endpoints", ())
+        stats["endpoints"] = [it for it in endpoints if it["cluster"] != OWN_CLUSTER]
         return stats
 
     def begin_drain(self) -> None:
@@ -151,6 +159,8 @@ class Shell:
         try:
             if self._settings.identity is not None:
                 await self.runtime.put(identity.load(self._settings.identity))
+            self.runtime.has_own_services = True
+            await self.runtime.put(own_pieces(await self.own.start()))
             await feed.boot()
             self.runtime.on_change = self._changed
             self._changed()
@@ -163,6 +173,7 @@ class Shell:
             await self._drained()
         finally:
             await self.admin.stop()
+            await self.own.stop()
             await asyncio.to_thread(self._core.stop)
             log.info("gateway stopped", extra={"gateway": self._settings.name})
         if self._gave_up is not None:

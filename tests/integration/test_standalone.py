@@ -12,6 +12,7 @@ import pytest
 from federation.adapters.folder import FolderError
 from federation.cli.standalone import StandaloneSettings, serve
 from federation.model.base import ClusterId
+from gateway.reach import OWN_CLUSTER
 from gateway.runtime import LISTENER_RETRIED
 from tests.integration.discovery_support import PaperCore, eventually
 
@@ -81,7 +82,8 @@ async def standalone(folder: Path, core: PaperCore) -> AsyncIterator[list[str]]:
 def addresses(core: PaperCore) -> set[str]:
     return {
         endpoint["address"]
-        for entry in core.state["endpoints"].values()
+        for cluster, entry in core.state["endpoints"].items()
+        if cluster != OWN_CLUSTER
         for locality in entry["localities"]
         for endpoint in locality["endpoints"]
     }

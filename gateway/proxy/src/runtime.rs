@@ -282,6 +282,7 @@ impl Runtime {
                     "priority": endpoint.priority,
                     "health": format!("{:?}", endpoint.health).to_lowercase(),
                     "down": endpoint.shared.is_down(now_ms),
+                    "check_failed": cluster.config.health_check && endpoint.shared.check_failed(),
                     "ejected_until_unix_ms": ejected.map(|at_ms| self.clock.unix_ms(at_ms)),
                 }));
             }
