@@ -18,9 +18,11 @@ MILLION = 1_000_000
 @dataclass(frozen=True, slots=True)
 class RetryBudget:
     """Retries may be ``percent`` of the calls of the last ``interval_ms``, and in any case
-    ``min_retries`` in each ``min_retries_interval_ms`` (GEP-3388).
+    ``min_retries`` in each ``min_retries_interval_ms`` (GEP-3388). Routes whose budgets are equal,
+    by ``name`` too, share one.
     """
 
+    name: str = ""
     percent: int = 20
     interval_ms: int = 10_000
     min_retries: int = 10

@@ -286,7 +286,7 @@ def _session_bounds(own: dict[str, Any]) -> dict[str, Any]:
 # Retry budgets.
 
 
-def retry_budget(own: dict[str, Any]) -> dict[str, int]:
+def retry_budget(own: dict[str, Any]) -> dict[str, Any]:
     """The bound on all retries of a route, which Envoy has for clusters only."""
     if "retry_budget" not in own:
         return {}
@@ -298,7 +298,8 @@ def retry_budget(own: dict[str, Any]) -> dict[str, int]:
         "min_retries": "min_retries",
         "min_retries_interval_ms": "min_retries_interval_ms",
     }
-    return {name: whole(fields.get(given), join(path, given)) for name, given in names.items()}
+    numbers = {name: whole(fields.get(given), join(path, given)) for name, given in names.items()}
+    return numbers | {"budget_name": str(fields.get("name", "")) or None}
 
 
 def _struct(value: Any, path: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -343,6 +344,43 @@ async def test_over_its_budget_a_call_is_unavailable_and_not_tried_again(tmp_pat
             assert "retry budget is used up" in second.details()
             assert len(a.seen) == 3
             assert covered.numbers()["retries_over_budget"] == 1
+
+
+async def test_all_rules_of_a_route_share_one_budget_which_outlives_changes(
+    tmp_path: Path,
+) -> None:
+    """It is the policy's: neither another rule nor another weight is a fresh start."""
+
+    def rules(weight: int) -> str:
+        refs = f"backendRefs: [{{name: echo, port: 9090, weight: {weight}}}]"
+        unary_calls = "{method: {service: test.Echo, method: Unary}}"
+        return f"[{{matches: [{unary_calls}], {refs}}}, {{{refs}}}]"
+
+    with backends("a") as [a]:
+        a.fail = UNAVAILABLE
+        policy = (retry("unavailable", "attempts: 1"), ONE_RETRY)
+        async with gateway(tmp_path, [a.address], *policy) as covered:
+            running = covered.running
+            base = (tmp_path / "base.yaml").read_text()
+            running.apply("base.yaml", base.replace(EVERY_CALL, rules(1)))
+
+            async def has_two_rules() -> bool:
+                await covered.fails(method="Client")
+                return any("rule 1" in name for name in routes_called(running))
+
+            await kit.until_async(has_two_rules, "both rules are in force")
+            assert covered.numbers()["retries"] <= 1
+            await covered.fails()
+            await covered.fails()
+            assert covered.numbers()["retries"] == 1
+            running.apply("base.yaml", base.replace(EVERY_CALL, rules(2)))
+            for _ in range(20):
+                await covered.fails()
+            assert covered.numbers()["retries"] == 1
+
+
+def routes_called(running: kit.Standalone) -> set[str]:
+    return {entry["route"] for entry in json.loads(running.core.stats())["calls"]}
 
 
 async def test_a_share_of_the_calls_may_be_tried_again(tmp_path: Path) -> None:

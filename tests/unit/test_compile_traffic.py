@@ -89,7 +89,7 @@ def refusal(text: str) -> str:
 
 def test_a_retry_constraint_has_the_defaults_of_its_specification() -> None:
     result = result_of(PLAIN, "retryConstraint: {}")
-    assert route_of(result).retry.budget == RetryBudget(20, 10_000, 10, 1_000)
+    assert route_of(result).retry.budget == RetryBudget("app/p", 20, 10_000, 10, 1_000)
 
 
 def test_a_retry_constraint_goes_to_the_route_and_to_its_upstreams() -> None:
@@ -98,7 +98,7 @@ def test_a_retry_constraint_goes_to_the_route_and_to_its_upstreams() -> None:
         "retry: {attempts: 3}\n  retryConstraint: {budget: {percent: 5, interval: 1m}, "
         "minRetryRate: {count: 1, interval: 10s}}",
     )
-    budget = RetryBudget(5, 60_000, 1, 10_000)
+    budget = RetryBudget("app/p", 5, 60_000, 1, 10_000)
     assert route_of(result).retry.attempts == 3
     assert route_of(result).retry.budget == budget
     limits = {entry.name: entry.limits for entry in result.snapshot.upstreams}

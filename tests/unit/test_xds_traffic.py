@@ -191,9 +191,10 @@ def test_a_session_of_another_control_plane_lasts_as_long_as_its_cookie() -> Non
 
 
 def test_a_retry_budget_is_the_routes_here_and_the_clusters_in_envoy() -> None:
-    budget = RetryBudget(5, 60_000, 1, 10_000)
+    budget = RetryBudget("app/p", 5, 60_000, 1, 10_000)
     retry = body_of(retry=Retry(("unavailable",), 2, 25, 250, budget=budget))["retry"]
     assert {name: retry[name] for name in retry if "budget" in name or "min_" in name} == {
+        "budget_name": "app/p",
         "budget_percent": 5,
         "budget_interval_ms": 60_000,
         "min_retries": 1,

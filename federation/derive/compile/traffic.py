@@ -37,9 +37,10 @@ SESSION_PREFIX = "federation-session-"
 def budget_of(policy: BackendTrafficPolicy | None) -> RetryBudget | None:
     """The bound on all retries of the policy's route; ``None`` without a ``retryConstraint``."""
     spec = policy.spec.retry_constraint if policy is not None else None
-    if spec is None:
+    if policy is None or spec is None:
         return None
     return RetryBudget(
+        name=policy.key.qualified_name,
         percent=spec.budget.percent,
         interval_ms=spec.budget.interval_ms,
         min_retries=spec.min_retry_rate.count,

@@ -47,7 +47,7 @@
 //!       "timeout_ms": 2000, "max_stream_ms": null, "idle_timeout_ms": null,
 //!       "retry": {"on": ["unavailable"], "http_codes": [503], "grpc_codes": [14],
 //!                 "attempts": 2, "base_ms": 200, "max_ms": 3000, "per_try_timeout_ms": null,
-//!                 "budget_percent": 20, "budget_interval_ms": 10000,
+//!                 "budget_percent": 20, "budget_name": "app/policy", "budget_interval_ms": 10000,
 //!                 "min_retries": 10, "min_retries_interval_ms": 1000, "buffer_bytes": 65536},
 //!       "rate_limits": [{"name": "app/policy/rule-0",     // headers: see `LimitHeader`
 //!         "headers": [{"name": "x-api-key", "distinct": true}],

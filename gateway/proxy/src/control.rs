@@ -75,7 +75,8 @@ impl Worker {
         }
         self.tables = tables;
         let routes = || self.tables.iter().flat_map(|table| table.routes());
-        self.routes.prune(&routes().map(Arc::as_ptr).collect());
+        self.routes
+            .prune(&routes().map(Arc::as_ptr).collect(), self.now_ms);
         let names = routes().map(|route| &**route.name()).collect();
         self.stats.retain_routes(&names);
     }

@@ -237,11 +237,8 @@ impl Worker {
     fn start(&mut self, id: CallId, ended: bool) {
         let call = &mut self.calls[id.key as usize];
         call.request_ended = ended;
-        let entry = self.routes.get_mut(call.route);
-        if let Some(budget) = &mut entry.budget {
-            budget.request(self.now_ms);
-        }
-        if let Some(idle_ms) = entry.route.idle_timeout_ms() {
+        self.routes.count_call(call.route, self.now_ms);
+        if let Some(idle_ms) = self.routes.get(call.route).route.idle_timeout_ms() {
             call.idle_timer = Some(self.timers.set(self.now_ms + idle_ms, Timer::Idle(id)));
         }
         if let Some(deadline) = call.deadline {

@@ -21,6 +21,7 @@ mod age;
 mod answers;
 mod bind;
 mod bounds;
+mod budgets;
 mod call;
 mod choice;
 mod clock;

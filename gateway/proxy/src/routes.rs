@@ -1,4 +1,4 @@
-//! What a worker remembers for each route beside the snapshot: its retry budget and its counters.
+//! What a worker remembers for each route beside the snapshot: which retry budget it has, and its counters.
 //!
 //! Entries are keyed by the route's place in memory and hold the route alive, so a place cannot be taken by another
 //! route while the entry stands. A call holds its entry by a plain count: no atomic is touched for it.
@@ -6,15 +6,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use gateway_core::{Name, RetryBudget, Route};
+use gateway_core::{Name, RetryBudget, RetryPolicy, Route};
 use slab::Slab;
 
+use crate::budgets::Budgets;
 use crate::stats::{CallCounters, WorkerStats};
 
 /// Entries of all routes that calls have used.
 pub(crate) struct RouteMemory {
-    /// Among how many workers a route's lowest rate of retries is divided.
-    workers: u32,
+    budgets: Budgets,
     keys: HashMap<usize, usize>,
     entries: Slab<RouteEntry>,
 }
@@ -22,7 +22,8 @@ pub(crate) struct RouteMemory {
 /// See the module.
 pub(crate) struct RouteEntry {
     pub route: Arc<Route>,
-    pub budget: Option<RetryBudget>,
+    /// Key of its retry budget.
+    budget: Option<usize>,
     calls: u32,
     counters: Vec<(Name, Arc<CallCounters>)>,
     own_answers: Option<Arc<CallCounters>>,
@@ -33,7 +34,7 @@ pub(crate) struct RouteEntry {
 impl RouteMemory {
     pub fn new(workers: u32) -> Self {
         Self {
-            workers,
+            budgets: Budgets::new(workers),
             keys: HashMap::new(),
             entries: Slab::new(),
         }
@@ -43,10 +44,10 @@ impl RouteMemory {
     pub fn enter(&mut self, route: &Arc<Route>) -> usize {
         let place = Arc::as_ptr(route) as usize;
         let key = *self.keys.entry(place).or_insert_with(|| {
-            let retry = route.retry();
+            let budget = self.budgets.join(route);
             self.entries.insert(RouteEntry {
                 route: Arc::clone(route),
-                budget: retry.and_then(|retry| retry.new_budget(self.workers)),
+                budget,
                 calls: 0,
                 counters: Vec::new(),
                 own_answers: None,
@@ -69,17 +70,39 @@ impl RouteMemory {
         &mut self.entries[key]
     }
 
+    /// Counts a call in its budget (not its retries).
+    pub fn count_call(&mut self, key: usize, now_ms: u64) {
+        if let Some(budget) = self.entries[key].budget {
+            self.budgets.at(budget, now_ms).request(now_ms);
+        }
+    }
+
+    /// What a retry is decided by.
+    pub fn retrying(
+        &mut self,
+        key: usize,
+        now_ms: u64,
+    ) -> (Option<&RetryPolicy>, Option<&mut RetryBudget>) {
+        let entry = &self.entries[key];
+        let budget = entry.budget.map(|budget| self.budgets.at(budget, now_ms));
+        (entry.route.retry(), budget)
+    }
+
     /// Forgets routes that are not among `live` ones; those with calls stay until the next time.
-    pub fn prune(&mut self, live: &HashSet<*const Route>) {
-        let keys = &mut self.keys;
+    pub fn prune(&mut self, live: &HashSet<*const Route>, now_ms: u64) {
+        let (keys, budgets) = (&mut self.keys, &mut self.budgets);
         self.entries.retain(|_, entry| {
             let place = Arc::as_ptr(&entry.route);
             let keep = entry.calls > 0 || live.contains(&place);
             if !keep {
                 keys.remove(&(place as usize));
+                if let Some(budget) = entry.budget {
+                    budgets.leave(budget);
+                }
             }
             keep
         });
+        self.budgets.prune(now_ms);
     }
 }
 
@@ -129,15 +152,49 @@ mod tests {
             memory
                 .get_mut(key)
                 .counters(&"c".into(), &WorkerStats::default());
-            memory.prune(&HashSet::new());
+            memory.prune(&HashSet::new(), 0);
             assert_eq!(memory.entries.len(), 1, "a call holds it");
             memory.leave(key);
-            memory.prune(&live);
+            memory.prune(&live, 0);
             assert_eq!(memory.entries.len(), 1, "the snapshot has it");
         }
         for memory in &mut workers {
-            memory.prune(&HashSet::new());
+            memory.prune(&HashSet::new(), 0);
             assert!(memory.entries.is_empty() && memory.keys.is_empty());
         }
+    }
+
+    #[test]
+    fn a_changed_configuration_is_no_fresh_start_for_a_budget() {
+        let snapshot = |weight: u32, percent: u32| {
+            let update = format!(
+                r#"{{"version": "1", "full": true, "listeners": [], "clusters": [{{"name": "c"}}],
+                "endpoints": [], "secrets": [], "route_tables": [{{"name": "t", "virtual_hosts": [{{"name": "h",
+                "hostnames": ["*"], "routes": [{{"name": "r", "match": {{"path": {{"prefix": "/"}}}},
+                "action": {{"weighted": [{{"cluster": "c", "weight": {weight}}}]}},
+                "retry": {{"on": ["reset"], "attempts": 1, "budget_percent": {percent}, "budget_name": "p",
+                "min_retries": 1, "min_retries_interval_ms": 10000}}}}]}}]}}]}}"#
+            );
+            let update = parse_update(update.as_bytes()).expect("is an update");
+            Snapshot::apply(&Snapshot::default(), update, 0).expect("fits")
+        };
+        let mut memory = RouteMemory::new(1);
+        let mut takes = |snapshot: &Snapshot, now_ms| {
+            let table = snapshot.table("t").expect("is there");
+            let live: HashSet<_> = table.routes().map(Arc::as_ptr).collect();
+            memory.prune(&live, now_ms);
+            let key = memory.enter(table.routes().next().expect("is there"));
+            memory.leave(key);
+            let budget = memory.retrying(key, now_ms).1.expect("has one");
+            (budget.take(now_ms), memory.budgets.len())
+        };
+        assert_eq!(takes(&snapshot(1, 20), 1), (true, 1));
+        assert_eq!(takes(&snapshot(2, 20), 2), (false, 1), "it is the same");
+        assert_eq!(takes(&snapshot(2, 30), 3), (true, 2), "it is another one");
+        assert_eq!(
+            takes(&snapshot(3, 30), 20_000),
+            (true, 1),
+            "all is forgotten"
+        );
     }
 }

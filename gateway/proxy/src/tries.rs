@@ -245,12 +245,12 @@ impl Worker {
         let left_ms = call
             .timeout_at_ms
             .map(|at_ms| at_ms.saturating_sub(self.now_ms));
-        let entry = self.routes.get_mut(call.route);
-        let policy = entry.route.retry().ok_or(None)?;
+        let (policy, budget) = self.routes.retrying(call.route, self.now_ms);
+        let policy = policy.ok_or(None)?;
         let context = RetryContext {
             pushback,
             left_ms,
-            budget: entry.budget.as_mut(),
+            budget,
             now_ms: self.now_ms,
             random: self.random.u64(..),
         };

@@ -213,6 +213,9 @@ pub struct Retry {
     /// Retries as a share of requests over a window, 0 to 100; `None`: unbounded.
     #[serde(default)]
     pub budget_percent: Option<u8>,
+    /// Routes with the same name and the same numbers share one budget; `None`: the route's own name.
+    #[serde(default)]
+    pub budget_name: Option<Name>,
     /// Length of that window, 1000 to 3,600,000 (GEP-3388 `budget.interval`). Default 10000.
     #[serde(default = "default_budget_interval_ms")]
     pub budget_interval_ms: u64,

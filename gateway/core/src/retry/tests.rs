@@ -19,6 +19,7 @@ fn policy(on: &[RetryOn]) -> RetryPolicy {
         max_ms: 300,
         per_try_timeout_ms: None,
         budget_percent: None,
+        budget_name: None,
         budget_interval_ms: 10_000,
         min_retries: 10,
         min_retries_interval_ms: 1_000,
