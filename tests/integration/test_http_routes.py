@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 
+from federation.cli.lab.authority import Authority
+from tests.native.support import backends, call, channel
 from tests.testkit import standalone as kit
 from tests.testkit.http_echo import (
     VERSIONS,
@@ -400,3 +404,91 @@ async def test_sessions_stay_with_one_server(tmp_path: Path) -> None:
         cookie = first.headers["set-cookie"].partition(";")[0]
         later = {await site.server("/", "-H", f"cookie: {cookie}") for _ in range(12)}
         assert later == {first.server}
+
+
+def http_policy(*fields: str) -> str:
+    return kit.policy("web", *fields).replace("kind: GRPCRoute", "kind: HTTPRoute")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_policies_answer_in_http(tmp_path: Path, version: str) -> None:
+    documents = (
+        http_route("web", f"[{{{to('a')}}}]"),
+        http_policy(
+            "faultInjection: {abort: {httpStatus: 418, percentage: 100}}",
+            "rateLimit: {type: Local, local: {rules: [{limit: {requestsPerUnit: 2, unit: Hour}}]}}",
+        ),
+    )
+    async with web(tmp_path, *documents) as site:
+        first = [await site.get("/", version) for _ in range(2)]
+        assert [answer.status for answer in first] == [418, 418]
+        over = await site.get("/", version)
+        assert over.status == 429
+        assert int(over.headers["retry-after"]) > 0
+        assert not site.servers["a"].seen
+
+
+async def test_calls_of_grpc_pass_an_http_route(tmp_path: Path) -> None:
+    port = free_port()
+    rules = (
+        "[{matches: [{path: {value: /test.Echo}}], backendRefs: [{name: rpc, port: 9090}]}, "
+        "{matches: [{path: {value: /gone}}], backendRefs: [{name: none, port: 9090}]}]"
+    )
+    with backends("rpc") as [backend]:
+        spoken = kit.service("rpc", int(backend.address.rpartition(":")[2]))
+        spoken = spoken.replace("port: 9090}]", "port: 9090, appProtocol: kubernetes.io/h2c}]")
+        base = [kit.gateway(kit.plain(port, "web")), spoken, http_route("web", rules)]
+        async with kit.standalone(tmp_path, base) as running:
+            await running.until_said("listening")
+
+            def calls() -> tuple[tuple[bytes, str], set[grpc.StatusCode]]:
+                with channel(f"127.0.0.1:{port}") as client:
+                    codes = set()
+                    for path in ("/gone/Call", "/nowhere/Call"):
+                        with pytest.raises(grpc.RpcError) as error:
+                            client.unary_unary(path)(b"", timeout=10)
+                        codes.add(error.value.code())
+                    return call(client), codes
+
+            answer, codes = await asyncio.to_thread(calls)
+            assert answer == (b"hi", "rpc")
+            assert codes == {grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED}
+
+
+async def test_over_tls_in_both_versions(tmp_path: Path) -> None:
+    authority = Authority("web")
+    pair = authority.issue("example.com", dns=("example.com",))
+    (tmp_path / "ca.pem").write_bytes(authority.certificate_pem)
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    data = ", ".join(
+        f"{name}: {base64.b64encode(value).decode()}"
+        for name, value in {"tls.crt": pair.certificate_pem, "tls.key": pair.key_pem}.items()
+    )
+    port = free_port()
+    async with http_servers("a") as (server,):
+        base = [
+            kit.gateway(
+                f"{{name: web, port: {port}, protocol: HTTPS, tls: {{certificateRefs: "
+                "[{name: cert}]}, allowedRoutes: {namespaces: {from: All}}}"
+            ),
+            (
+                "apiVersion: v1\nkind: Secret\nmetadata: {name: cert, namespace: infra}\n"
+                f"type: kubernetes.io/tls\ndata: {{{data}}}\n"
+            ),
+            kit.service("a", server.port),
+            http_route(
+                "web",
+                f"[{{matches: [{{path: {{value: /page}}}}], {to('a')}}}, "
+                "{matches: [{path: {value: /port}}], filters: "
+                "[{type: RequestRedirect, requestRedirect: {port: 443}}]}]",
+            ),
+        ]
+        async with kit.standalone(manifests, base) as running:
+            await running.until_said("listening")
+            trust = ("--cacert", str(tmp_path / "ca.pem"))
+            for version in ("--http1.1", "--http2"):
+                answer = await curl(port, "/page", version, *trust, scheme="https")
+                assert (answer.status, answer.server) == (200, "a")
+                moved = await curl(port, "/port", version, *trust, scheme="https")
+                assert moved.headers["location"] == "https://example.com/port"
