@@ -9,6 +9,7 @@ generation stays so while a newer publication, made for other objects, is on its
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,10 +17,18 @@ from federation.model.acks import AckView, RefusedResource
 from federation.model.conditions import Condition, ConditionStatus
 from federation.model.objects import BackendTrafficPolicy, Gateway, ObjectKey
 from federation.model.snapshot import Forward, Listener, RouteTable, Snapshot, TlsTermination
-from federation.model.status import AncestorStatus, ListenerStatus, ObjectStatus
+from federation.model.status import (
+    AncestorStatus,
+    GatewayStatusAddress,
+    ListenerStatus,
+    ObjectStatus,
+)
 
 PROGRAMMED = "Programmed"
 _PENDING = "Pending"
+
+ADDRESSES_MAX = 16
+"""Addresses in a Gateway's status; the Gateway API takes no more."""
 
 Resource = tuple[str, str]
 """Kind and name of a resource, as in ``RefusedResource``."""
@@ -157,7 +166,30 @@ def _gateway(
     listeners = tuple(
         _listener(entry, mine, answers, earlier.get(entry.name)) for entry in status.listeners
     )
-    return status.model_copy(update={"conditions": conditions, "listeners": listeners})
+    return status.model_copy(
+        update={
+            "conditions": conditions,
+            "listeners": listeners,
+            "addresses": _addresses(answers.acks) if mine else (),
+        }
+    )
+
+
+def _addresses(acks: AckView) -> tuple[GatewayStatusAddress, ...]:
+    """Where the connected gateways listen, as far as they are bound to single addresses."""
+    found = sorted({node.address for node in acks.nodes if node.address is not None})
+    return tuple(
+        GatewayStatusAddress(type=_address_type(address), value=address)
+        for address in found[:ADDRESSES_MAX]
+    )
+
+
+def _address_type(address: str) -> str:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return "Hostname"
+    return "IPAddress"
 
 
 def _listener(

@@ -20,6 +20,10 @@ PORT_MAX = 65_535
 DEFAULT_ADDRESS = "0.0.0.0"  # noqa: S104 - what a node without the field binds, as in Envoy
 
 
+ANY_ADDRESS = frozenset({DEFAULT_ADDRESS, "::"})
+"""Bound everywhere: no address that a client could be told."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
     """A node of our cluster. ``port_offset`` is added to every listener's port."""

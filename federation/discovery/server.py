@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 
 from federation.aio import Latest
 from federation.discovery.catalog import Catalog, Sealer
-from federation.discovery.node import NodeIdentity, read_node
+from federation.discovery.node import ANY_ADDRESS, NodeIdentity, read_node
 from federation.discovery.settings import DiscoverySettings, TlsFiles
 from federation.discovery.stream import Stream
 from federation.discovery.subscription import SubscriptionError
@@ -300,6 +300,7 @@ def _node_acks(node: NodeIdentity, stream: Stream) -> NodeAcks:
         kind=node.kind,
         generation=stream.generation(),
         eastwest_address=node.eastwest_address,
+        address=None if node.address in ANY_ADDRESS else node.address,
         refused=tuple(
             RefusedResource(resource_type.word, whole_name(name), refusals[name].message)
             for resource_type, refusals in stream.refusals()

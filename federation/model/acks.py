@@ -29,13 +29,15 @@ class NodeAcks:
 
     ``generation`` is the newest publication of which it has answered everything (0: none yet); what
     it refused of it stands in ``refused``, the rest is in force. ``kind`` is gateway or envoy.
-    ``eastwest_address`` is where peers reach it, ``None`` when it takes no east-west calls.
+    ``eastwest_address`` is where peers reach it, ``None`` when it takes no east-west calls;
+    ``address`` is where its listeners are bound, ``None`` when they are at all addresses.
     """
 
     node: str
     kind: str
     generation: int
     eastwest_address: str | None = None
+    address: str | None = None
     refused: tuple[RefusedResource, ...] = ()
 
 

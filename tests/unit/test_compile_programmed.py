@@ -127,3 +127,18 @@ def test_a_newer_publication_does_not_take_it_back() -> None:
     assert spelled(behind)["gateway"] == spelled(behind)["policy"] == "True/Programmed"
     refused = RefusedResource(kind="routes", name="app/gw/80", message="no")
     assert spelled(judged(node("gw-1", 5, refused), previous=before))["plain"] == "False/Invalid"
+
+
+def test_addresses_are_where_connected_gateways_are_bound() -> None:
+    nodes = tuple(
+        NodeAcks(node=name, kind="gateway", generation=5, address=address)
+        for name, address in (("a", "10.0.0.2"), ("b", None), ("c", "10.0.0.1"), ("d", "gw.test"))
+    )
+    view = AckView(generation=5, nodes=nodes)
+    statuses = with_programmed(COMPILED.statuses, view, snapshot=COMPILED.snapshot)
+    assert [(entry.type, entry.value) for entry in statuses[GATEWAY].addresses] == [
+        ("IPAddress", "10.0.0.1"),
+        ("IPAddress", "10.0.0.2"),
+        ("Hostname", "gw.test"),
+    ]
+    assert statuses[POLICY].addresses == ()
