@@ -12,6 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
+from tests.native.certificates import Authority
 from tests.native.http1 import Raw, get, raw
 from tests.native.support import (
     cluster,
@@ -23,6 +26,8 @@ from tests.native.support import (
     table,
     wait_until,
 )
+from tests.native.test_http1_clients import SMUGGLING
+from tests.native.test_tls import WEST, east_side, peer, west_side
 
 HTTP1 = {"clusters": [cluster(protocol="http1")], "route_tables": [table(route("echo"))]}
 
@@ -263,6 +268,33 @@ def test_an_answer_that_is_no_http_fails_the_request() -> None:
         address = serve(driver, simple(there, **HTTP1))
         assert ask(address)[0] == 503
         assert numbers(driver)["protocol_errors"] == 1
+
+
+def test_requests_cross_two_gateways_in_http2() -> None:
+    ca = Authority()
+    with origin() as server, core() as east, core() as west:
+        clusters = [cluster(protocol="http1")]
+        there = serve(east, east_side(ca, server.address, [WEST], clusters=clusters))
+        west_update = west_side(ca, peer(there))
+        west_update["clusters"][0]["protocol"] = "http1"
+        address = serve(west, west_update)
+        seen = ask(address, "POST", "/far?away", body=b"x" * 300_000)[1]
+        assert (seen["path"], seen["body"]) == ("/far?away", 300_000)
+        assert ask(address, "HEAD") == (200, {})
+        assert numbers(west)["upstream_connections"] == 1
+
+
+@pytest.mark.parametrize("case", SMUGGLING)
+def test_nothing_smuggled_reaches_an_endpoint(case: str) -> None:
+    field, status = SMUGGLING[case]
+    with origin() as server, core() as driver:
+        address = serve(driver, simple(server.address, **HTTP1))
+        with raw(address) as client:
+            client.say(b"POST / HTTP/1.1\r\nHost: a\r\n", field, b"\r\n\r\n", get("/smuggled"))
+            assert client.answer().status == status
+            assert client.rest() == b""
+        assert ask(address)[0] == 200
+        assert server.requests == 1
 
 
 def test_idle_connections_are_closed() -> None:

@@ -19,7 +19,7 @@ from federation.model.facts import (
 )
 from federation.model.objects import ObjectKey
 from federation.model.resolved import ClusterDrain, DrainPhase
-from federation.model.snapshot import Endpoint, EndpointSet
+from federation.model.snapshot import Endpoint, EndpointSet, Forward, Protocol
 from federation.model.view import FederationView
 from tests.testkit.routing import (
     EAST,
@@ -408,13 +408,29 @@ def test_the_east_west_entrance_leads_to_own_endpoints_only() -> None:
     snapshot = compiled(service("app/user-service"), EVEN).snapshot
     (table,) = snapshot.route_tables
     (host,) = table.virtual_hosts
-    (route,) = host.routes
-    assert [(entry.name, entry.value) for entry in route.match.headers] == [
-        ("x-federation-destination", "app/user-service:9090")
+    for route in host.routes:
+        assert [(entry.name, entry.value) for entry in route.match.headers] == [
+            ("x-federation-destination", "app/user-service:9090")
+        ]
+        assert route.request_headers.remove == ("x-federation-destination",)
+    local = [entry for entry in snapshot.endpoint_sets if entry.upstream.startswith("local/")]
+    assert {entry.cluster for one in local for entry in one.localities} == {WEST}
+
+
+def test_what_enters_is_spoken_to_as_its_port_and_kind_ask() -> None:
+    snapshot = compiled(service("app/user-service"), EVEN).snapshot
+    (host,) = snapshot.route_tables[0].virtual_hosts
+    calls, others = host.routes
+    assert (calls.match.grpc, others.match.grpc) == (True, False)
+    used = [
+        entry.upstream
+        for route in (calls, others)
+        if isinstance(route.action, Forward)
+        for entry in route.action.destinations
     ]
-    assert route.request_headers.remove == ("x-federation-destination",)
-    (local,) = [entry for entry in snapshot.endpoint_sets if entry.upstream.startswith("local/")]
-    assert [entry.cluster for entry in local.localities] == [WEST]
+    assert used == ["local/app/user-service/9090", "local/app/user-service/9090:http1"]
+    protocols = {upstream.name: upstream.protocol for upstream in snapshot.upstreams}
+    assert [protocols[name] for name in used] == [Protocol.HTTP2, Protocol.HTTP1]
 
 
 def test_an_import_names_its_peers_before_they_are_endpoints() -> None:

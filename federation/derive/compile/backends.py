@@ -22,6 +22,7 @@ from federation.model.objects import (
     CoreServiceType,
     FederatedServiceImport,
     GRPCRoute,
+    HTTPRoute,
     McsServiceImport,
     ObjectKey,
     Service,
@@ -89,6 +90,13 @@ def protocol_of(app_protocol: str | None, route_kind: str) -> Protocol | None:
     if app_protocol.lower() in GRPC_PROTOCOLS:
         return Protocol.HTTP2
     return Protocol.HTTP1 if not grpc and app_protocol.lower() in HTTP1_PROTOCOLS else None
+
+
+def spoken(app_protocol: str | None) -> tuple[Protocol, ...]:
+    """What a port speaks to routes of some kind, HTTP/2 first and at least that."""
+    kinds = (GRPCRoute.KIND, HTTPRoute.KIND)
+    found = {protocol_of(app_protocol, kind) for kind in kinds} - {None}
+    return tuple(it for it in (Protocol.HTTP2, Protocol.HTTP1) if it in found) or (Protocol.HTTP2,)
 
 
 def _unsupported(

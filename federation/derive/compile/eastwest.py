@@ -9,6 +9,7 @@ in a header that is removed before it goes on; a call without a known destinatio
 
 from __future__ import annotations
 
+from federation.derive.compile.backends import spoken
 from federation.derive.compile.index import Index
 from federation.derive.compile.inputs import spiffe_id
 from federation.derive.compile.matches import EVERY_CALL
@@ -29,6 +30,7 @@ from federation.model.snapshot import (
     ListenerKind,
     MatchKind,
     PeerTls,
+    Protocol,
     Route,
     RouteMatch,
     RouteTable,
@@ -41,14 +43,15 @@ EAST_WEST = "federation/east-west"
 
 
 def exported_upstreams(index: Index) -> tuple[UpstreamRef, ...]:
-    """One upstream for each port that this cluster exports, sorted."""
+    """One upstream for each port that this cluster exports and version it speaks, sorted."""
     return tuple(
         sorted(
-            upstream_ref(UpstreamKind.LOCAL, service, port.port)
+            upstream_ref(UpstreamKind.LOCAL, service, port.port, protocol=protocol)
             for service, facts in index.view.exports.items()
             if index.cluster in facts
             for port in facts[index.cluster].ports
             if port.protocol == "TCP"
+            for protocol in spoken(port.app_protocol)
         )
     )
 
@@ -69,20 +72,27 @@ def build_east_west(
         chains=(FilterChain(name="east-west", tls=PeerTls(allowed_spiffe=members)),),
         route_table=EAST_WEST,
     )
-    routes = tuple(_route(ref) for ref in upstreams)
+    http1 = {_asked(ref) for ref in upstreams if ref.protocol is Protocol.HTTP1}
+    ordered = sorted(upstreams, key=lambda ref: (_asked(ref), ref.protocol is Protocol.HTTP1))
+    routes = tuple(_route(ref, grpc_only=_asked(ref) in http1) for ref in ordered)
     host = VirtualHost(hostname="*", routes=routes)
     return listener, RouteTable(name=EAST_WEST, virtual_hosts=(host,))
 
 
-def _route(ref: UpstreamRef) -> Route:
-    asked = destination(ref.service_name, ref.port)
+def _asked(ref: UpstreamRef) -> str:
+    return destination(ref.service_name, ref.port)
+
+
+def _route(ref: UpstreamRef, *, grpc_only: bool) -> Route:
+    """Of a port that speaks both versions, calls of gRPC get HTTP/2 and others HTTP/1.1."""
+    asked, http2 = _asked(ref), ref.protocol is Protocol.HTTP2
     return Route(
-        name=f"east-west/{asked}",
+        name=f"east-west/{asked}" if http2 else f"east-west/{asked}/{ref.protocol}",
         rule=f"export {asked}",
         match=RouteMatch(
             path=EVERY_CALL,
             headers=(HeaderMatch(name=DESTINATION_HEADER, kind=MatchKind.EXACT, value=asked),),
-            grpc=False,
+            grpc=http2 and grpc_only,
         ),
         action=Forward(destinations=(Weighted(upstream=ref.name, weight=1),)),
         request_headers=HeaderChanges(remove=(DESTINATION_HEADER,)),
