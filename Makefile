@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS := --disable-pip-version-check -q
 RUST_SOURCES := $(shell find gateway -name '*.rs' -not -path '*/fuzz/*' -not -path '*/tests/*' -not -path '*/benches/*' 2>/dev/null) Cargo.toml Cargo.lock $(wildcard gateway/*/Cargo.toml)
 TEST_CRATES := tests/bench/load tests/conformance/hyper
+FUZZ_CRATES := $(wildcard gateway/*/fuzz)
 PYTEST := $(BIN)/python -m pytest
 IN_NAMESPACE := $(BIN)/python -m tests.testkit.namespace
 LAB_FLAGS ?=
@@ -67,6 +68,7 @@ lint: build ## ruff, mypy, import-linter, stubtest, cargo fmt, clippy
 	cargo fmt --all --check
 	for crate in $(TEST_CRATES); do cargo fmt --manifest-path $$crate/Cargo.toml --check || exit 1; done
 	cargo clippy --locked --workspace --all-targets -q -- -D warnings
+	for crate in $(FUZZ_CRATES); do cargo check --manifest-path $$crate/Cargo.toml --target-dir target/fuzz -q || exit 1; done
 
 format: build ## Format Python and Rust
 	$(BIN)/ruff format .
