@@ -21,6 +21,7 @@ from tests.testkit.http_echo import (
     Answer,
     EchoServer,
     curl,
+    curl_exit,
     http_route,
     http_servers,
 )
@@ -334,6 +335,15 @@ async def test_the_time_for_a_request_and_for_a_try(tmp_path: Path) -> None:
             assert b"300 ms" in late.body
             server.hang = 1
             assert await site.server("/try", version) == "a", "the second try answers"
+
+
+async def test_an_answer_that_stops_ends_as_a_broken_one(tmp_path: Path) -> None:
+    rules = f"[{{timeouts: {{request: 300ms}}, {to('a')}}}]"
+    async with web(tmp_path, http_route("times", rules)) as site:
+        site.servers["a"].stall = True
+        partial_file, stream_error = 18, 92
+        assert await curl_exit(site.port, "/", VERSIONS[0]) == partial_file
+        assert await curl_exit(site.port, "/", VERSIONS[1]) == stream_error
 
 
 async def test_retries_by_status_and_at_failed_connections(tmp_path: Path) -> None:

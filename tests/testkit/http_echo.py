@@ -19,13 +19,15 @@ VERSIONS = ("--http1.1", "--http2-prior-knowledge")
 class EchoServer:
     """An HTTP/1.1 server; ``answers`` are statuses for the next requests, then it is 200.
 
-    ``hang`` makes it never answer; ``seen`` are the paths that it was asked for.
+    ``hang`` is how many requests it never answers, ``stall`` makes it stop within its answers;
+    ``seen`` are the paths that it was asked for.
     """
 
     name: str
     port: int = 0
     answers: list[int] = field(default_factory=list)
     hang: int = 0
+    stall: bool = False
     seen: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
 
@@ -35,6 +37,11 @@ class EchoServer:
         self.bodies.append(await request.read())
         if self.hang:
             self.hang -= 1
+            await asyncio.sleep(3_600)
+        if self.stall:
+            response = web.StreamResponse(headers={"content-length": "1000"})
+            await response.prepare(request)
+            await response.write(b"the beginning")
             await asyncio.sleep(3_600)
         asked: dict[str, Any] = {
             "server": self.name,
@@ -87,6 +94,15 @@ class Answer:
     def server(self) -> str:
         """Who answered; empty if it was the gateway."""
         return self.headers.get("x-server", "")
+
+
+async def curl_exit(port: int, path: str, *arguments: str) -> int:
+    """The exit code of a request whose answer does not end well."""
+    process = await asyncio.create_subprocess_exec(
+        *("curl", "-s", "-m", "20", *arguments, f"http://127.0.0.1:{port}{path}"),
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    return await process.wait()
 
 
 async def curl(
