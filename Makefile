@@ -59,7 +59,7 @@ test-e2e: build ## Tests against the whole lab
 test-kubernetes: build ## Tests with real Kubernetes API servers, built once from Go modules (minutes)
 	$(IN_NAMESPACE) $(PYTEST) -q tests/kubernetes
 
-lint: build ## ruff, mypy, import-linter, stubtest, cargo fmt, clippy
+lint: build ## ruff, mypy, import-linter, stubtest, cargo fmt, clippy, cargo-deny
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -68,6 +68,7 @@ lint: build ## ruff, mypy, import-linter, stubtest, cargo fmt, clippy
 	cargo fmt --all --check
 	for crate in $(TEST_CRATES); do cargo fmt --manifest-path $$crate/Cargo.toml --check || exit 1; done
 	cargo clippy --locked --workspace --all-targets -q -- -D warnings
+	$(BIN)/cargo-deny --locked -L error check bans licenses sources
 	for crate in $(FUZZ_CRATES); do cargo check --manifest-path $$crate/Cargo.toml --target-dir target/fuzz -q || exit 1; done
 
 format: build ## Format Python and Rust
@@ -84,8 +85,9 @@ bench: build ## Side-by-side figures against nghttpx, Envoy and HAProxy, and pro
 conformance: build ## h2spec, gRPC interop and everyday clients through the gateway; renews docs/conformance.md (wants Go)
 	$(BIN)/python -m tests.conformance
 
-abuse: build ## Attacks on a gateway while another client measures its calls; renews docs/abuse.md
+abuse: build ## Attacks on a gateway while another client measures its calls (renews docs/abuse.md), and what it holds
 	$(BIN)/python -m tests.abuse
+	$(PYTEST) -q -s tests/abuse/test_holding.py
 
 fuzz: build ## Every fuzz target for FUZZ_SECONDS (60); an input that breaks one is written below target/fuzz
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
