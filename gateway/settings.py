@@ -41,6 +41,14 @@ class CoreSettings:
     """Bytes that one stream may have under way at most, 65,535 to 64 MiB. Streams begin with less
     and grow while the other side takes what comes."""
 
+    max_calls: int = 100_000
+    """Calls open at once over all workers, each of which has an even part; further ones are
+    answered UNAVAILABLE at once."""
+
+    slow_turn_ms: int = 250
+    """A turn of a worker's loop that takes longer is slow, up to 60,000. After three in a row fewer
+    new calls are taken, and none is tried again; 0: never."""
+
     handshake_timeout_ms: int = 10_000
     """A client's connection must have said what begins it by then, and a header block must have
     ended, 1 to 600,000."""

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gateway_core::config::{ListenerKind, WeightedCluster};
 use gateway_core::route::Target;
-use gateway_core::{Code, HeaderLookup, NoRoute, PickError, Route, deadline};
+use gateway_core::{Code, HeaderLookup, NoRoute, Overload, PickError, Route, deadline};
 use gateway_h2::{ErrorCode, Fields};
 
 use crate::call::{Call, CallId, Phase, Tries, deadlines};
@@ -51,6 +51,11 @@ impl Worker {
             self.answer_health_check(down, ended);
             return self.recycle(request.headers, Vec::new());
         }
+        let random = self.random.u64(..);
+        if let Err(why) = self.admission.admit(self.calls.len(), self.now_ms, random) {
+            return self.shed(down, listener, (form, ended), (request.headers, why));
+        }
+        let listener_state = &self.listeners[listener];
         let host = host(&request.headers);
         let table = &listener_state.table;
         match table.lookup(host, path, &request.headers, form.is_grpc()) {
@@ -74,6 +79,21 @@ impl Worker {
                 self.recycle(request.headers, Vec::new());
             }
         }
+    }
+
+    /// Turns a call away before it costs anything more.
+    fn shed(
+        &mut self,
+        down: StreamAt,
+        listener: usize,
+        (form, ended): (Form, bool),
+        (headers, why): (HeaderList, Overload),
+    ) {
+        let message = format!("this gateway takes no more calls for now: {why}");
+        let reply = Reply::unavailable(Reason::Overload, message);
+        self.answer_stream(down, listener, (form, ended), &reply);
+        self.stats.numbers.calls_shed.add(1);
+        self.recycle(headers, Vec::new());
     }
 
     fn listener_of(&self, conn: usize) -> Option<usize> {

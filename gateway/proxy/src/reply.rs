@@ -57,6 +57,7 @@ pub(crate) enum Reason {
     BadRequest,
     RateLimit,
     Fault,
+    Overload,
 }
 
 /// How a request is answered.
@@ -108,6 +109,7 @@ impl Reason {
             Self::ConnectionAge => "connection_age",
             Self::BadRequest => "bad_request",
             Self::RateLimit => "rate_limit",
+            Self::Overload => "overload",
             Self::Fault => "fault",
         }
     }
@@ -115,7 +117,7 @@ impl Reason {
 
 /// Whether a peer's mark says that no endpoint has seen the call: another cluster may be asked without any policy.
 pub(crate) fn says_unprocessed(word: &[u8]) -> bool {
-    const UNPROCESSED: [Reason; 7] = [
+    const UNPROCESSED: [Reason; 8] = [
         Reason::NoRoute,
         Reason::NoWeight,
         Reason::NoEndpoints,
@@ -123,6 +125,7 @@ pub(crate) fn says_unprocessed(word: &[u8]) -> bool {
         Reason::ConnectFailure,
         Reason::PendingOverflow,
         Reason::RequestOverflow,
+        Reason::Overload,
     ];
     UNPROCESSED
         .iter()

@@ -33,6 +33,12 @@ pub struct Settings {
     /// again, and the header lists of open calls. Above it the client connection that holds most loses its largest
     /// streams, until an eighth is free. Default: 256 MiB.
     pub buffers_max_bytes: u64,
+    /// Calls open at a time over all workers, each of which has an even part; above it new ones are answered
+    /// UNAVAILABLE at once. Default: 100 000.
+    pub max_calls: usize,
+    /// A turn of a worker's loop that takes longer is slow. From three in a row on fewer new calls are taken, and none is
+    /// tried again; the others are answered UNAVAILABLE at once. 0: never. Default: 250.
+    pub slow_turn_ms: u64,
     /// After so many panics (each a bug that cost a connection) the gateway drains itself. 0: never. Default: 32.
     pub panics_max: usize,
 }
@@ -57,6 +63,8 @@ impl Default for Settings {
             downstream_idle_ms: 300_000,
             upstream_idle_ms: 900_000,
             buffers_max_bytes: 256 << 20,
+            max_calls: 100_000,
+            slow_turn_ms: 250,
             panics_max: 32,
         }
     }
@@ -94,6 +102,8 @@ impl Settings {
             65_535,
             1 << 26,
         )?;
+        within("max_calls", self.max_calls as u64, 1, 1 << 24)?;
+        within("slow_turn_ms", self.slow_turn_ms, 0, 60_000)?;
         within("listener_drain_ms", self.listener_drain_ms, 1, 86_400_000)?;
         within(
             "handshake_timeout_ms",

@@ -119,6 +119,10 @@ numbers! {
     local_replies,
     /// Of these: calls over a rate limit of their route.
     rate_limited,
+    /// Of these: calls turned away because the worker has more work than it can do.
+    calls_shed,
+    /// Further tries that were left out for the same reason.
+    retries_shed,
     /// Upstream connections open now.
     upstream_connections,
     /// Upstream connections that came up.

@@ -241,6 +241,7 @@ impl Worker {
         outcome: Outcome,
         pushback: Option<Pushback>,
     ) -> Result<u64, Option<NoRetry>> {
+        let may_retry = self.admission.may_retry(self.now_ms);
         let call = &mut self.calls[id.key as usize];
         let left_ms = call
             .timeout_at_ms
@@ -255,6 +256,10 @@ impl Worker {
             random: self.random.u64(..),
         };
         match policy.decide(&mut call.tries.counted, outcome, context) {
+            RetryDecision::After(_) if !may_retry => {
+                self.stats.numbers.retries_shed.add(1);
+                Err(None)
+            }
             RetryDecision::After(wait_ms) => {
                 self.stats.numbers.retries.add(1);
                 Ok(wait_ms)

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use gateway_core::{Name, RouteTable};
+use gateway_core::{Admission, Name, RouteTable};
 use gateway_h2::{Events, StreamRef};
 use mio::{Poll, Token};
 use slab::Slab;
@@ -140,6 +140,7 @@ pub(crate) struct Worker {
     pub retired_clusters: Vec<usize>,
     pub listeners: Slab<WorkerListener>,
     pub routes: RouteMemory,
+    pub admission: Admission,
     /// Route tables of the listeners, as the newest snapshot has them.
     pub tables: Vec<Arc<RouteTable>>,
     pub timers: Wheel<Timer>,
@@ -210,6 +211,10 @@ impl Worker {
         let now_ms = parts.clock.now_ms();
         Self {
             routes: RouteMemory::new(parts.settings.workers as u32),
+            admission: Admission::new(
+                parts.settings.slow_turn_ms,
+                parts.settings.max_calls.div_ceil(parts.settings.workers),
+            ),
             settings: parts.settings,
             clock: parts.clock,
             now_ms,
@@ -285,6 +290,8 @@ impl Worker {
                 self.guarded(None, |worker| worker.on_timer(timer));
             }
             self.settle();
+            let ended_ms = self.clock.now_ms();
+            self.admission.turn_ended(ended_ms - self.now_ms, ended_ms);
         }
         let open = self.stats.numbers.downstream_connections.get() as usize;
         let connections = &self.shared.downstream_connections;
