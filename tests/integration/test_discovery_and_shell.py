@@ -103,6 +103,32 @@ async def test_a_stream_is_silent_until_the_first_publication(tmp_path: Path) ->
         assert gateway.core.updates == []
 
 
+async def test_one_endpoint_of_thousands_that_changes_travels_alone(tmp_path: Path) -> None:
+    many = [f"10.1.{number >> 8}.{number & 255}:9090" for number in range(6_000)]
+    async with serving() as server, Gateway(server.address, tmp_path).running() as gateway:
+        server.publish(snapshot(*many))
+        await eventually(lambda: len(gateway.endpoints()) == len(many))
+        before = len(gateway.core.updates)
+        generation = server.publish(snapshot(*many[1:], "10.2.0.1:9090"))
+        await eventually(lambda: many[0] not in gateway.endpoints())
+        await eventually(lambda: "10.2.0.1:9090" in gateway.endpoints())
+        assert len(gateway.endpoints()) == len(many)
+        updates = gateway.core.updates[before:]
+        assert [it["endpoints"] for it in updates] == [[]] * len(updates)
+        deltas = [delta for it in updates for delta in it["endpoint_deltas"]]
+        assert [it for delta in deltas for it in delta["removed"]] == [many[0]]
+        added = [
+            it for delta in deltas for place in delta["localities"] for it in place["endpoints"]
+        ]
+        assert [it["address"] for it in added] == ["10.2.0.1:9090"]
+        await eventually(
+            lambda: server.acks.value and server.acks.value.nodes[0].generation == generation
+        )
+        # A small set is one resource again; what is left of the cut goes with it.
+        server.publish(snapshot("127.0.0.1:9090"))
+        await eventually(lambda: gateway.endpoints() == ["127.0.0.1:9090"])
+
+
 async def test_an_endpoint_change_sends_that_endpoint_set_alone(tmp_path: Path) -> None:
     async with serving() as server, Gateway(server.address, tmp_path).running() as gateway:
         server.publish(snapshot("127.0.0.1:9090"))

@@ -343,7 +343,7 @@ def _works(client: grpc.Channel) -> bool:
 # --- endpoints that come and go ---
 
 
-def delta(added: Sequence[str], removed: Sequence[str]) -> dict[str, Any]:
+def delta(added: Sequence[Any], removed: Sequence[str]) -> dict[str, Any]:
     change = {"cluster": "echo", "localities": [locality(*added)], "removed": list(removed)}
     return {"version": "2", "full": False, "endpoint_deltas": [change]}
 
@@ -391,6 +391,23 @@ def test_endpoints_come_and_go_under_traffic_without_a_lost_call(lb: str, worker
 
 def _known(driver: Driver) -> Sequence[dict[str, Any]]:
     return driver.stats()["endpoints"]  # type: ignore[return-value]
+
+
+def test_many_endpoints_are_counted_and_only_troubled_ones_listed() -> None:
+    many = [f"127.64.{number >> 8}.{number & 255}:9" for number in range(10_000)]
+    with backends("a") as [a], core() as driver:
+        # Its weight leaves the others, where nobody listens, next to nothing.
+        place = locality({"address": a.address, "weight": 1_000_000}, *many)
+        serving = simple(endpoints=[endpoints(place)])
+        with channel(serve(driver, serving)) as client:
+            assert spread(client, 50) == {"a": 50}
+            assert driver.stats()["endpoints_total"] == 10_001
+            listed = len(_known(driver))
+            assert listed < 50, "those that were tried and found down"
+            away = {"address": many[0], "health": "draining"}
+            driver.apply(delta([away], []))
+            told = [it for it in _known(driver) if it["address"] == many[0]]
+            assert [it["health"] for it in told] == ["draining"]
 
 
 def test_a_cluster_that_goes_lets_its_calls_finish() -> None:

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::{io, thread};
 
+use gateway_core::config::Health;
 use gateway_core::{ConfigError, Snapshot, parse_update};
 use mio::{Poll, Waker};
 use serde::Serialize;
@@ -26,6 +27,8 @@ use crate::stats::{self, WorkerStats};
 use crate::worker::{Shared, Worker, WorkerParts, waker_token};
 
 const COMMANDS_MAX: usize = 64;
+/// Endpoints that `stats` lists one by one: what a person can look through, and a scrape can read.
+const ENDPOINTS_LISTED_MAX: usize = 10_000;
 
 /// Why the owner's wish was not done.
 #[derive(Debug, thiserror::Error)]
@@ -265,15 +268,25 @@ impl Runtime {
         let rate_limits = limits::summary(&snapshot, self.clock.now_ms());
         all.insert("rate_limits".to_owned(), rate_limits);
         all.insert("endpoints".to_owned(), self.endpoints_json(&snapshot));
+        all.insert("endpoints_total".to_owned(), json!(endpoints_of(&snapshot)));
         Value::Object(all)
     }
 
+    /// The endpoints; of more than `ENDPOINTS_LISTED_MAX` only those that are not plainly well, up to as many.
     fn endpoints_json(&self, snapshot: &Snapshot) -> Value {
         let now_ms = self.clock.now_ms();
+        let whole = endpoints_of(snapshot) <= ENDPOINTS_LISTED_MAX;
         let mut all = Vec::new();
         for cluster in snapshot.clusters() {
             for endpoint in cluster.endpoints.iter() {
                 let ejected = endpoint.shared.ejected_until_ms(now_ms);
+                let down = endpoint.shared.is_down(now_ms);
+                let check_failed = cluster.config.health_check && endpoint.shared.check_failed();
+                let said_well = endpoint.health == Health::Healthy && !check_failed;
+                let well = said_well && !down && ejected.is_none();
+                if !whole && (well || all.len() >= ENDPOINTS_LISTED_MAX) {
+                    continue;
+                }
                 all.push(json!({
                     "cluster": &*cluster.config.name,
                     "address": endpoint.address.to_string(),
@@ -281,8 +294,8 @@ impl Runtime {
                     "region": &*endpoint.region,
                     "priority": endpoint.priority,
                     "health": format!("{:?}", endpoint.health).to_lowercase(),
-                    "down": endpoint.shared.is_down(now_ms),
-                    "check_failed": cluster.config.health_check && endpoint.shared.check_failed(),
+                    "down": down,
+                    "check_failed": check_failed,
                     "ejected_until_unix_ms": ejected.map(|at_ms| self.clock.unix_ms(at_ms)),
                 }));
             }
@@ -303,6 +316,10 @@ impl Runtime {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn endpoints_of(snapshot: &Snapshot) -> usize {
+    snapshot.clusters().map(|it| it.endpoints.len()).sum()
 }
 
 impl Drop for Runtime {
