@@ -358,7 +358,7 @@ def test_endpoints_come_and_go_under_traffic_without_a_lost_call(lb: str, worker
     def work(address: str, number: int) -> None:
         with channel(address) as client:
             stream = client.stream_stream(f"/{SERVICE}/Bidi")
-            while not ended.is_set():
+            while not ended.is_set() and not failures:
                 try:
                     answered[call(client, metadata=(("x-user", str(number)),))[1]] += 1
                     assert list(stream(iter([b"x"] * 3), timeout=15)) == [b"x"] * 3
@@ -373,16 +373,18 @@ def test_endpoints_come_and_go_under_traffic_without_a_lost_call(lb: str, worker
             thread.start()
         others = [it.address for it in members[1:]]
         there = set(others)
-        for _ in range(300):
-            gone = {it for it in there if random_.random() < 0.5}
-            new = {it for it in others if it not in there and random_.random() < 0.5}
-            driver.apply(delta(sorted(new), sorted(gone)))
-            there = (there - gone) | new
-        driver.apply(delta(sorted(set(others) - there), []))
-        wait_until(lambda: len(answered) == 4, "all serve again")
-        ended.set()
-        for thread in threads:
-            thread.join()
+        try:
+            for _ in range(300):
+                gone = {it for it in there if random_.random() < 0.5}
+                new = {it for it in others if it not in there and random_.random() < 0.5}
+                driver.apply(delta(sorted(new), sorted(gone)))
+                there = (there - gone) | new
+            driver.apply(delta(sorted(set(others) - there), []))
+            wait_until(lambda: len(answered) == 4, "all serve again")
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
         assert failures == []
         wait_until(lambda: numbers(driver)["calls_open"] == 0, "all calls are forgotten")
         assert {it["address"] for it in _known(driver)} == {it.address for it in members}
