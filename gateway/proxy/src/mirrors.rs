@@ -56,7 +56,8 @@ impl Worker {
         let (route, part) = (&self.routes.get(call.route).route, call.part);
         let is_mirrored = |part: &WeightedCluster| !part.mirrors.is_empty();
         let of_part = route.clusters().get(part).is_some_and(is_mirrored);
-        if route.config().mirrors.is_empty() && !of_part {
+        // A tunnel's bytes answer each other: half of a conversation is no copy of it.
+        if (route.config().mirrors.is_empty() && !of_part) || call.is_tunnel {
             return;
         }
         let route = Arc::clone(route);
