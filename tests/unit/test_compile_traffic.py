@@ -130,6 +130,18 @@ def test_faults_of_a_policy() -> None:
     )
 
 
+def test_the_status_of_a_policy_says_that_it_injects_faults() -> None:
+    def message(policy: str) -> str:
+        key = ObjectKey(GROUP, "BackendTrafficPolicy", "app", "p")
+        (ancestor,) = result_of(PLAIN, policy).statuses[key].ancestors
+        return {entry.type: entry.message for entry in ancestor.conditions}["Accepted"]
+
+    assert message("faultInjection: {abort: {grpcStatus: 14}}") == (
+        "calls are delayed or refused on purpose, as spec.faultInjection asks"
+    )
+    assert message("retry: {}") == ""
+
+
 def test_a_fault_befalls_all_calls_where_no_percentage_is_given() -> None:
     fault = route_of(result_of(PLAIN, "faultInjection: {abort: {httpStatus: 503}}")).fault
     assert fault == Fault(abort=FaultAbort(http_status=503, per_million=1_000_000))

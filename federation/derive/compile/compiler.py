@@ -43,6 +43,7 @@ from federation.derive.compile.policies import (
 from federation.derive.compile.problem import condition, verdict
 from federation.derive.compile.routes import CompiledRoute, compile_route, route_status
 from federation.derive.compile.tables import build_listeners
+from federation.derive.compile.traffic import fault_note
 from federation.derive.compile.upstreams import build_upstreams, invalid, unavailable
 from federation.model.conditions import Condition
 from federation.model.objects import (
@@ -195,7 +196,7 @@ def _policy_status(
 ) -> ObjectStatus:
     """The status of a policy; its ancestor is the object that it targets."""
     problem = policies.problems.get(policy.key)
-    conditions = [verdict(policy, "Accepted", problem)]
+    conditions = [verdict(policy, "Accepted", problem, message=fault_note(policy))]
     if problem is None:
         conditions.append(condition(policy, "Programmed", False, PENDING, PENDING_MESSAGE))
         conditions += _failover_ready(look_up, policy)

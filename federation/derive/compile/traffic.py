@@ -59,6 +59,13 @@ def fault_of(policy: BackendTrafficPolicy | None) -> Fault | None:
     )
 
 
+def fault_note(policy: BackendTrafficPolicy) -> str:
+    """What a person who looks at the policy must not overlook; empty without faults."""
+    if policy.spec.fault_injection is None:
+        return ""
+    return "calls are delayed or refused on purpose, as spec.faultInjection asks"
+
+
 def _delay(spec: DelaySpec) -> FaultDelay:
     return FaultDelay(ms=spec.fixed_delay_ms, per_million=share_of(Fraction(spec.percentage)))
 
