@@ -19,6 +19,7 @@ SERVICE = "abuse.Backend"
 ECHO = f"/{SERVICE}/Echo"
 FLOOD = f"/{SERVICE}/Flood"
 HOLD = f"/{SERVICE}/Hold"
+IGNORE = f"/{SERVICE}/Ignore"
 CASES = f"/{SERVICE}/Cases"
 CASE_KEY = "x-case"
 
@@ -38,13 +39,14 @@ class Backend:
         self._cases: list[str] = []
 
     def handler(self, service: str) -> grpc.GenericRpcHandler:
-        """The four methods."""
+        """The five methods."""
         return grpc.method_handlers_generic_handler(
             service,
             {
                 "Echo": grpc.unary_unary_rpc_method_handler(self.echo),
                 "Flood": grpc.unary_stream_rpc_method_handler(self.flood),
                 "Hold": grpc.stream_stream_rpc_method_handler(self.hold),
+                "Ignore": grpc.stream_stream_rpc_method_handler(self.ignore),
                 "Cases": grpc.unary_unary_rpc_method_handler(self.cases),
             },
         )
@@ -65,6 +67,11 @@ class Backend:
         """Nothing, until the client ends its side."""
         async for _ in requests:
             pass
+        yield b""
+
+    async def ignore(self, _requests: AsyncIterator[bytes], _context: Any) -> AsyncIterator[bytes]:
+        """Nothing, without reading what the client sends, until the call is cancelled."""
+        await asyncio.Event().wait()
         yield b""
 
     async def cases(self, _request: bytes, _context: Any) -> bytes:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hyperframe.frame import SettingsFrame
 
 from tests.abuse.attack import Attack, Fate, Stage, Target, all_ended, await_number, held
-from tests.abuse.backend import FLOOD, HOLD
+from tests.abuse.backend import FLOOD, HOLD, IGNORE
 from tests.abuse.counters import numbers
 from tests.abuse.gateway import CONNECTIONS_MAX, HANDSHAKE_TIMEOUT_MS
 from tests.abuse.wire import PREFACE, WINDOW_MAX, Attacker, frame, wide_open
@@ -28,6 +28,9 @@ GREEDY = 9
 """Connections whose unread streams are more than ``BUFFERS_MAX_BYTES``."""
 
 HELD_BYTES_MIN = 8 << 20
+UPLOADS = 75
+FIRST_WINDOW = 65_535
+DATA_BYTES = 16_000
 ASKED_BYTES = 256 << 10
 STAY_MAX_S = 20.0
 """How long an attacker that is let live stays, when nobody tells it to go."""
@@ -98,6 +101,23 @@ def _slow_body(target: Target, stage: Stage) -> Fate:
             attacker.send(b"".join(frame("data", each, b"\0") for each in streams))
             attacker.read(0.0)
         return held(f"{STREAMS} bodies under way, {len(attacker.resets)} streams reset")
+
+
+def _unread_requests(target: Target, stage: Stage) -> Fate:
+    """Bodies that fill a window each, to a backend that does not read."""
+    part = bytes(DATA_BYTES)
+    with contextlib.ExitStack() as stack:
+        attackers = [stack.enter_context(Attacker(target.port)) for _ in range(CONNECTIONS)]
+        for attacker in attackers:
+            for each in range(1, 2 * UPLOADS, 2):
+                whole = frame("data", each, part) * (FIRST_WINDOW // DATA_BYTES)
+                attacker.send(attacker.request(each, IGNORE, end=False) + whole)
+                attacker.read(0.0)
+        if not await_number(target, "buffered_bytes", HELD_BYTES_MIN):
+            return held("not all", fault="the gateway holds hardly anything")
+        stage.in_place()
+        stage.over(STAY_MAX_S)
+        return held(f"{CONNECTIONS * UPLOADS} bodies unread")
 
 
 # Beginnings without an end.
@@ -215,6 +235,7 @@ ATTACKS = (
         "buffer_overflow_streams",
         100,
     ),
+    Attack("unread requests", _unread_requests, "buffered_bytes", HELD_BYTES_MIN),
     Attack("slow_body", _slow_body, "calls_open", STREAMS),
     Attack("slow_preface", _slow_preface, "downstream_handshake_failures", 10),
     Attack("slow_headers", _slow_headers, "slow_headers_ended", SLOW_CONNECTIONS),

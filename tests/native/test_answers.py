@@ -209,6 +209,8 @@ def test_a_wrong_update_is_refused_with_its_path_and_changes_nothing() -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(SettingsRejected, match="`workers` is 0, allowed are 1 to 256"):
         Driver({"workers": 0})
+    with pytest.raises(SettingsRejected, match="`buffers_max_bytes` is 1, allowed are 16777216 to"):
+        Driver({"buffers_max_bytes": 1})
     with pytest.raises(SettingsRejected, match="unknown field `threads`"):
         Driver({"threads": 1})
 
