@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.loads import allow_many_files, held, own, server, settled_memory
-from tests.bench.proxies import ALL, Proxy, Start
+from tests.bench.proxies import ALL, Proxy, Start, started
 from tests.bench.setting import Setting, make_tls
 
 CONNECTIONS = 10_000
@@ -57,12 +57,12 @@ def measure(
 def _footprint(
     start: Start, setting: Setting, connections: int, stream_connections: int, slow_bytes: int
 ) -> Footprint:
-    with start(setting) as proxy:
+    with started(start, setting) as proxy:
         idle = settled_memory(proxy)
         connection = _each(proxy, connections=connections, streams=0)
-    with start(setting) as proxy:
+    with started(start, setting) as proxy:
         stream = _each(proxy, connections=stream_connections, streams=STREAMS_EACH)
-    with start(setting) as proxy:
+    with started(start, setting) as proxy:
         before = settled_memory(proxy)
         with _highest(proxy) as seen:
             own(

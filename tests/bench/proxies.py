@@ -30,6 +30,7 @@ from tests.testkit.ports import free_port
 from tests.testkit.processes import HOST, running
 
 BIN = Path(sys.executable).parent
+STARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +185,29 @@ ALL: dict[str, Start] = {"gateway": gateway, **PEERS}
 
 
 @contextlib.contextmanager
+def started(start: Start, setting: Setting) -> Iterator[Proxy]:
+    """The proxy on a port of its own, which somebody else may take before it does: then another."""
+    with contextlib.ExitStack() as stack:
+        for left in reversed(range(STARTS)):
+            try:
+                proxy = stack.enter_context(start(setting))
+            except RuntimeError as failure:
+                if not left:
+                    raise
+                print(failure)
+            else:
+                yield proxy
+                return
+
+
+@contextlib.contextmanager
 def all_proxies(setting: Setting) -> Iterator[list[Proxy]]:
     """Everything that is installed, the gateway first; what is missing is named."""
     with contextlib.ExitStack() as stack:
         proxies = []
         for name, start in ALL.items():
             try:
-                proxies.append(stack.enter_context(start(setting)))
+                proxies.append(stack.enter_context(started(start, setting)))
             except FileNotFoundError:
                 print(f"{name} is not installed and left out")
         yield proxies
