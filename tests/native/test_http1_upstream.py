@@ -255,6 +255,32 @@ def test_a_response_without_a_length_ends_with_its_connection() -> None:
             assert client.rest() == b"some", "what is not whole ends with the connection"
 
 
+def hints(count: int) -> Callable[[socket.socket], None]:
+    """An endpoint that tells something so many times before it answers."""
+
+    def run(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            client = Raw(connection)
+            client.until(b"\r\n\r\n")
+            client.say(b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n" * count)
+            client.say(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            client.rest()
+
+    return run
+
+
+@pytest.mark.parametrize(("count", "status"), [(1, 200), (16, 200), (17, 503)])
+def test_interim_responses_pass_within_bounds(count: int, status: int) -> None:
+    with scripted(hints(count)) as there, core() as driver:
+        address = serve(driver, simple(there, **HTTP1))
+        with raw(address) as client:
+            client.say(get())
+            for _ in range(min(count, 16)):
+                hint = client.answer()
+                assert (hint.status, hint.get("link")) == (103, "</style.css>")
+            assert client.answer().status == status
+
+
 def test_an_answer_that_is_no_http_fails_the_request() -> None:
     def run(listener: socket.socket) -> None:
         connection, _ = listener.accept()

@@ -220,6 +220,7 @@ impl Worker {
             form,
             web,
             http_status: 0,
+            interim: 0,
             is_tunnel: false,
             request_ended: false,
             request_owed: 0,

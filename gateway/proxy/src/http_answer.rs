@@ -6,18 +6,37 @@
 use gateway_core::outcome::Answer;
 use gateway_core::retry::NoRetry;
 use gateway_core::{Code, Outcome, status};
-use gateway_h2::Fields;
+use gateway_h2::{Field, Fields};
 
-use crate::call::CallId;
+use crate::call::{CallId, Phase};
 use crate::relay::Verdict;
-use crate::reply::{REASON_HEADER, says_unprocessed};
+use crate::reply::{FEDERATION_PREFIX, REASON_HEADER, says_unprocessed};
 use crate::tries::over_budget;
 use crate::worker::Worker;
 
 /// The answer that makes a tunnel of a request.
 const SWITCHING_PROTOCOLS: u16 = 101;
 
+/// Interim responses to one request that are passed on; those beyond are dropped.
+const INTERIM_MAX: u8 = 16;
+
 impl Worker {
+    /// A response of the 1xx kind (RFC 9110 section 15.2): it tells something before the response and ends nothing.
+    pub fn on_interim_response(&mut self, id: CallId, fields: Fields<'_>) {
+        let call = &mut self.calls[id.key as usize];
+        if call.form.is_grpc() || call.phase != Phase::Open || call.interim >= INTERIM_MAX {
+            return;
+        }
+        call.interim += 1;
+        let down = call.down;
+        let passes = |field: &Field<'_>| !field.name.starts_with(FEDERATION_PREFIX);
+        let _gone_is_seen_as_reset =
+            self.conns[down.conn]
+                .codec
+                .send_headers(down.stream, fields.filter(passes), false);
+        self.mark_dirty(down.conn);
+    }
+
     /// Response headers from the endpoint.
     pub fn on_http_response(&mut self, id: CallId, fields: Fields<'_>, status: u16, end: bool) {
         let call = &self.calls[id.key as usize];

@@ -30,10 +30,11 @@ impl Worker {
                 informational,
             } => {
                 self.peer_speaks(key);
-                if let Some(id) = self.call_of_up(key, *stream, *token)
-                    && !informational
-                {
-                    self.on_response(id, events.fields(*headers), *end_stream);
+                let fields = events.fields(*headers);
+                match self.call_of_up(key, *stream, *token) {
+                    Some(id) if *informational => self.on_interim_response(id, fields),
+                    Some(id) => self.on_response(id, fields, *end_stream),
+                    None => {}
                 }
             }
             Event::Data {
