@@ -43,13 +43,16 @@ class Presence:
         keys: Keys,
         member: Member,
         observe: Callable[[], tuple[int, int]],
+        degraded: Callable[[], tuple[str, ...]],
     ) -> None:
-        """``observe`` tells the newest revision seen and the number of connected gateways."""
+        """``observe`` tells the newest revision seen and the number of connected gateways;
+        ``degraded`` what the cluster does without."""
         self._settings = settings
         self._store = store
         self._keys = keys
         self._member = member
         self._observe = observe
+        self._degraded = degraded
         self._state = "starting"
         self._unheard: tuple[int, float] | None = None
         self.claimed = asyncio.Event()
@@ -115,6 +118,7 @@ class Presence:
             seen_revision=revision,
             version=self._settings.version,
             gateways_connected=gateways,
+            degraded=self._degraded(),
         )
         key = self._keys.heartbeat(self._member.cluster)
         try:

@@ -53,9 +53,12 @@ class Agent:
         acks: Latest[AckView],
         clock: Clock,
         derived: DerivedObjects | None = None,
+        degraded: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
-        """``derived`` takes what the cluster is to have besides (``None``: nothing is written)."""
+        """``derived`` takes what the cluster is to have besides (``None``: nothing is written);
+        ``degraded`` tells what servers of the same process do without, for the heartbeat."""
         self._settings = settings
+        self._degraded = degraded
         self._derived = derived
         self._disk = StateDir(settings.state_dir)
         self._store = store
@@ -107,6 +110,7 @@ class Agent:
             keys=self._keys,
             member=member,
             observe=self._observe,
+            degraded=self._degraded,
         )
         publisher = Publisher(
             self._settings,

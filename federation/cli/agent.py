@@ -232,6 +232,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
             snapshots=discovery,
             acks=discovery.acks,
             clock=clock,
+            degraded=quota.degraded,
             derived=ports.derived,
         )
         await discovery.start()

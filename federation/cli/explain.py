@@ -124,6 +124,7 @@ def _status_parts(found: FederationStatus) -> list[str]:
     if found.drains:
         heading = ["DRAIN", "SERVICE", "PROGRESS", "LEFT", "OVER", "GRACE", "AGE"]
         parts.append(aligned([heading, *map(_drain_cells, found.drains)]))
+    parts += [f"{member.cluster}: {text}" for member in found.members for text in member.degraded]
     parts += [
         _quarantine_text(member.cluster, member.quarantine)
         for member in found.members

@@ -22,7 +22,8 @@ class LeaderStatus(Value):
 
 
 class MemberStatus(Value):
-    """One cluster. ``stale_age_s`` is how long it has been silent, if a resolver saw it go."""
+    """One cluster. ``stale_age_s`` is how long it has been silent, if a resolver saw it go;
+    ``degraded`` what its agent says it does without."""
 
     cluster: ClusterId
     region: Region
@@ -32,6 +33,7 @@ class MemberStatus(Value):
     exports: int
     version: str | None
     quarantine: Quarantine | None
+    degraded: tuple[str, ...] = ()
 
 
 class DrainStatus(Value):
@@ -110,6 +112,7 @@ def _member(view: FederationView, cluster: ClusterId, now_ms: int) -> MemberStat
         exports=sum(cluster in exports for exports in view.exports.values()),
         version=heartbeat.version if heartbeat else None,
         quarantine=manifest.quarantine if manifest else None,
+        degraded=heartbeat.degraded if heartbeat else (),
     )
 
 

@@ -49,7 +49,7 @@ class Heartbeat(Value):
     """Liveness of a cluster's agent, under a lease; its end means ``Stale`` and moves no traffic.
 
     ``seen_revision`` is the newest store revision the agent has consumed: a canary against an agent
-    that is connected but deaf.
+    that is connected but deaf. ``degraded`` is what its cluster does without at present.
     """
 
     cluster: ClusterId
@@ -57,6 +57,7 @@ class Heartbeat(Value):
     seen_revision: int
     version: str
     gateways_connected: int = 0
+    degraded: tuple[str, ...] = ()
 
 
 class PeerGateway(Value):

@@ -29,6 +29,9 @@ log = logging.getLogger("federation.quota")
 GATEWAY_METADATA = "x-federation-gateway"
 """Request metadata in which a gateway says its name; without it its address stands for it."""
 
+LAST_PARTS = "rate limits over clusters go on with the last parts"
+"""What is said while the board is away."""
+
 _Reports = rlqs_pb2.RateLimitQuotaUsageReports
 _Context = grpc.aio.ServicerContext[
     rlqs_pb2.RateLimitQuotaUsageReports, rlqs_pb2.RateLimitQuotaResponse
@@ -55,10 +58,11 @@ class QuotaService:
     def __repr__(self) -> str:
         return f"QuotaService({self._ledger!r}, streams={len(self._streams)})"
 
-    @property
-    def board_away(self) -> str | None:
-        """Why the clusters cannot be told now; ``None``: they can, or are not to be."""
-        return self._board_away
+    def degraded(self) -> tuple[str, ...]:
+        """What this cluster does without at present."""
+        if self._board_away is None:
+            return ()
+        return (f"{LAST_PARTS}: {self._board_away}",)
 
     def set_limits(self, limits: Iterable[SharedLimit], *, clusters: int = 1) -> None:
         """Divide these from now on; with a board they are shared by so many clusters."""
@@ -84,10 +88,7 @@ class QuotaService:
             page = await board.exchange(self._cluster, quota_board.to_bytes(entry))
         except PortError as failure:
             if self._board_away is None:
-                log.warning(
-                    "rate limits over clusters go on with the last parts",
-                    extra={"why": str(failure)},
-                )
+                log.warning(LAST_PARTS, extra={"why": str(failure)})
             self._board_away = str(failure)
             return
         if self._board_away is not None:

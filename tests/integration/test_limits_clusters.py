@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from federation.cli.main import app
 from tests.integration.limits_rig import (
     LIMITED,
     OK,
@@ -28,6 +31,14 @@ AGAIN = "rate limits are shared with the other clusters again"
 
 async def have_shares(gateways: tuple[RunningGateway, ...], share: float) -> bool:
     return all([await it.share() == share for it in gateways])
+
+
+async def status_says(etcd: EtcdServer, text: str) -> bool:
+    """Whether ``fedctl status`` shows ``text``."""
+    command = ["--etcd", etcd.endpoint, "status"]
+    shown = await asyncio.to_thread(CliRunner().invoke, app, command)
+    assert shown.exit_code == 0, shown.output
+    return text in shown.output
 
 
 async def named(gateway: RunningGateway, keys: int) -> bool:
@@ -79,6 +90,8 @@ async def test_a_limit_holds_over_clusters_and_outlives_the_store(
                 await until(lambda it=it: it.said(AWAY), "it says that the store is away")
             assert await passed(both, WHOLE, "away") == [WHOLE // 2, WHOLE // 2]
             assert "rate limit store at 127.0.0.1" in north.said(AWAY)[0]["why"]
+
+            await until(lambda: status_says(etcd_server, f"north: {AWAY}"), "status shows it")
 
             await asyncio.to_thread(redis.start)
             for it in (north, south):
