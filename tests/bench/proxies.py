@@ -121,7 +121,9 @@ def nghttpx(setting: Setting) -> Iterator[Proxy]:
     port, tls, directory = free_port(), setting.tls, setting.directory
     frontend = f"--frontend={HOST},{port}"
     far = f"--backend={HOST},{setting.backend_port};;proto=h2"
-    command = ["nghttpx", f"--workers={setting.workers}", "--no-ocsp", "--no-location-rewrite"]
+    # The distribution's configuration file opens a port of its own.
+    command = ["nghttpx", "--conf=/dev/null", f"--workers={setting.workers}"]
+    command += ["--no-ocsp", "--no-location-rewrite"]
     command += [f"--frontend-http2-max-concurrent-streams={STREAMS_MAX}"]
     command += ["--accesslog-file=/dev/null", f"--errorlog-file={directory / 'nghttpx-error.log'}"]
     match setting.security:
