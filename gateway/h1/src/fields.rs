@@ -2,6 +2,8 @@
 
 use httparse::Header;
 
+use crate::refusal::Refusal;
+
 /// What the `connection` fields say.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Options {
@@ -11,10 +13,16 @@ pub(crate) struct Options {
     pub(crate) nominates: bool,
 }
 
+/// Elements that the `connection` fields of a head may have: each is compared with each field.
+const OPTIONS_MAX: usize = 32;
+
 /// Reads the `connection` fields.
-pub(crate) fn options(fields: &[Header<'_>]) -> Options {
+pub(crate) fn options(fields: &[Header<'_>]) -> Result<Options, Refusal> {
     let mut options = Options::default();
-    for option in connection_options(fields) {
+    for (at, option) in connection_options(fields).enumerate() {
+        if at >= OPTIONS_MAX {
+            return Err(Refusal::new(431, "the connection field names too much"));
+        }
         if option.eq_ignore_ascii_case(b"close") {
             options.close = true;
         } else if option.eq_ignore_ascii_case(b"upgrade") {
@@ -23,7 +31,7 @@ pub(crate) fn options(fields: &[Header<'_>]) -> Options {
             options.nominates = true;
         }
     }
-    options
+    Ok(options)
 }
 
 /// Whether a `connection` field names this one.

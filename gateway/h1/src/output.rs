@@ -7,7 +7,7 @@ pub(crate) struct Output {
 }
 
 /// Capacity that an empty output keeps.
-const KEPT_CAPACITY: usize = 16 << 10;
+const KEPT_CAPACITY: usize = 4 << 10;
 /// Written bytes at the front that are worth moving the rest for.
 const SLACK: usize = 64 << 10;
 

@@ -92,6 +92,13 @@ fn what_is_too_large_is_refused_before_it_is_whole() {
     ]
     .concat();
     assert_eq!(refusal(&many).0, 431);
+    let naming = [
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: ",
+        &b"a,".repeat(10_000)[..],
+        b"\r\n\r\n",
+    ]
+    .concat();
+    assert_eq!(refusal(&naming).0, 431);
     let trailers = [
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
         &vec![b'a'; 40_000][..],

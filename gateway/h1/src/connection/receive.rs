@@ -200,7 +200,7 @@ impl Connection {
         let authority = authority(line, fields)?;
         let said = framing::said(fields, line.is_1_1)?;
         let has_body = !matches!(said, Said::Nothing | Said::Length(0));
-        let options = fields::options(fields);
+        let options = fields::options(fields)?;
         let expects = expects(fields, line.is_1_1)?;
         let upgrade = !has_body && line.is_1_1 && line.method == b"GET";
         let upgrade = upgrade && options.upgrade && asks_for_websocket(fields);
@@ -274,7 +274,7 @@ impl Connection {
             ));
         }
         let recv = body_of_response(first, fields, live)?;
-        let options = fields::options(fields);
+        let options = fields::options(fields)?;
         let (stream, token) = (live.stream, live.token);
         let mut block = events.start_block();
         events.add_field(&mut block, b":status", first.status.to_string().as_bytes());
