@@ -1,6 +1,6 @@
 //! The first message of a TLS client, read before it is decided who answers it.
 //!
-//! Bounds: `HELLO_MAX` bytes, and the time that the worker gives a connection to be set up. rustls parses; the bytes are
+//! Bounds: `HELLO_MAX` bytes and one read, and the time that the worker gives a connection to be set up. rustls parses; the bytes are
 //! kept, since whoever answers has to see them.
 
 use std::io::{ErrorKind, Read};
@@ -52,9 +52,6 @@ impl Hello {
 
     fn take(&mut self, mut bytes: &[u8]) -> Heard {
         self.seen.extend_from_slice(bytes);
-        if self.seen.len() > HELLO_MAX {
-            return Heard::Noise;
-        }
         while !bytes.is_empty() {
             if self.acceptor.read_tls(&mut bytes).unwrap_or(0) == 0 {
                 return Heard::Noise;
@@ -67,6 +64,10 @@ impl Hello {
                 }
                 Err(_) => return Heard::Noise,
             }
+        }
+        // What follows a whole hello (early data) does not count.
+        if self.seen.len() > HELLO_MAX {
+            return Heard::Noise;
         }
         Heard::Nothing
     }
@@ -112,6 +113,16 @@ mod tests {
                     Heard::Noise => panic!("a hello is no noise"),
                 }
             }
+        }
+    }
+
+    #[test]
+    fn early_data_may_follow_in_the_same_read() {
+        let mut bytes = hello_for("a.example.com");
+        bytes.extend(std::iter::repeat_n(23, 2 * HELLO_MAX));
+        match Hello::default().take(&bytes) {
+            Heard::All(Some(name), seen) => assert_eq!((&*name, seen), ("a.example.com", bytes)),
+            _ => panic!("the hello is whole"),
         }
     }
 

@@ -49,6 +49,8 @@ pub(crate) struct Tunnels {
     all: Slab<Tunnel>,
     again: Vec<usize>,
     dead: Vec<usize>,
+    /// The one that is worked on: a panic costs it and nothing else.
+    at: Option<usize>,
     /// Open ones by endpoint.
     open: HashMap<SocketAddr, u32>,
 }
@@ -186,6 +188,20 @@ impl Worker {
     }
 
     fn go_on_with_tunnel(&mut self, key: usize) {
+        self.tunnels.at = Some(key);
+        self.take_tunnels_turn(key);
+        self.tunnels.at = None;
+    }
+
+    /// Ends the connection on which a panic happened, if it was one of these.
+    pub fn end_tunnel_amid_panic(&mut self) {
+        let at = self.tunnels.at.take();
+        if let Some(key) = at.filter(|key| self.tunnels.all.contains(*key)) {
+            self.end_tunnel(key);
+        }
+    }
+
+    fn take_tunnels_turn(&mut self, key: usize) {
         let tunnel = &mut self.tunnels.all[key];
         if tunnel.dead {
             return;

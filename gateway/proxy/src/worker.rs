@@ -359,6 +359,7 @@ impl Worker {
             message: panic_message(&*panic),
         });
         self.read_buffer.resize(READ_BUFFER_BYTES, 0);
+        self.end_tunnel_amid_panic();
         if let Some(key) = key {
             self.kill(key, Death::Panic);
         }
