@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 from envoy.service.discovery.v3 import discovery_pb2
+from envoy.service.rate_limit_quota.v3 import rlqs_pb2
 from typer.testing import CliRunner
 
 from federation.adapters.etcd import EtcdSettings, EtcdStore
@@ -23,6 +24,7 @@ from federation.discovery.catalog import ResourceType
 from federation.model.view import FederationView
 from federation.wire.etcd import view_from
 from federation.wire.etcd_keys import Keys
+from gateway.quota import METHOD as QUOTA_METHOD
 from gateway.xds_client import METHOD
 from tests.testkit.etcd import EtcdServer, running_etcd
 from tests.testkit.ports import free_port
@@ -170,18 +172,38 @@ async def test_gateways_of_this_cluster_alone_are_let_in_by_mutual_tls(tmp_path:
             assert await _opened(f"localhost:{port}", tmp_path, "gateway") is None
             refused = await _opened(f"localhost:{port}", tmp_path, "stranger")
             assert refused is grpc.StatusCode.PERMISSION_DENIED
+            # The same holds for what is served beside xDS.
+            let_in = await _reported(f"localhost:{port}", tmp_path, "gateway")
+            assert let_in is grpc.StatusCode.OK
+            refused = await _reported(f"localhost:{port}", tmp_path, "stranger")
+            assert refused is grpc.StatusCode.PERMISSION_DENIED
 
 
-async def _opened(address: str, files: Path, name: str) -> grpc.StatusCode | None:
-    """How a stream as ``name`` is refused; ``None`` when it is let in."""
-    credentials = grpc.ssl_channel_credentials(
+async def _reported(address: str, files: Path, name: str) -> grpc.StatusCode:
+    """How a report of rate limits as ``name`` ends."""
+    report = rlqs_pb2.RateLimitQuotaUsageReports(domain="federation")
+    async with grpc.aio.secure_channel(address, _credentials(files, name)) as channel:
+        call = channel.stream_stream(
+            QUOTA_METHOD,
+            request_serializer=rlqs_pb2.RateLimitQuotaUsageReports.SerializeToString,
+            response_deserializer=rlqs_pb2.RateLimitQuotaResponse.FromString,
+        )(iter([report]))
+        return await call.code()
+
+
+def _credentials(files: Path, name: str) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(
         (files / "ca.crt").read_bytes(),
         (files / f"{name}.key").read_bytes(),
         (files / f"{name}.crt").read_bytes(),
     )
+
+
+async def _opened(address: str, files: Path, name: str) -> grpc.StatusCode | None:
+    """How a stream as ``name`` is refused; ``None`` when it is let in."""
     request = discovery_pb2.DeltaDiscoveryRequest(type_url=LISTENERS)
     request.node.id, request.node.cluster = "gw-1", "west"
-    async with grpc.aio.secure_channel(address, credentials) as channel:
+    async with grpc.aio.secure_channel(address, _credentials(files, name)) as channel:
         call = channel.stream_stream(
             METHOD,
             request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
