@@ -293,7 +293,11 @@ CORS = (
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_cors(tmp_path: Path, version: str) -> None:
-    async with web(tmp_path, http_route("cors", f"[{{filters: [{CORS}], {to('a')}}}]")) as site:
+    rules = (
+        f"[{{filters: [{CORS}], timeouts: {{request: 300ms}}, {to('a')}}}, "
+        f"{{matches: [{{path: {{value: /gone}}}}], filters: [{CORS}], {to('gone')}}}]"
+    )
+    async with web(tmp_path, http_route("cors", rules)) as site:
         origin = ("-H", "origin: https://app.example.com")
         asks = ("-X", "OPTIONS", "-H", "access-control-request-method: PUT")
         asks = (*asks, "-H", "access-control-request-headers: x-mine")
@@ -315,6 +319,13 @@ async def test_cors(tmp_path: Path, version: str) -> None:
         assert answer.server == "a"
         assert answer.headers["access-control-allow-origin"] == "https://app.example.com"
         assert answer.headers["access-control-expose-headers"] == "x-server"
+        own = await site.get("/gone", version, *origin)
+        assert own.status == 500
+        assert own.headers["access-control-allow-origin"] == "https://app.example.com"
+        site.servers["a"].hang = 1
+        late = await site.get("/", version, *origin)
+        assert late.status == 504
+        assert late.headers["access-control-allow-origin"] == "https://app.example.com"
         foreign = await site.get("/", version, "-H", "origin: https://evil.org", *asks)
         assert foreign.server == "a", "what is not allowed is the server's to answer"
         assert "access-control-allow-origin" not in foreign.headers

@@ -258,7 +258,12 @@ def _plain(template: Route, parts: Sequence[_Part]) -> Route:
     """``template`` without what its action has no use for, with the reason of partial refusal."""
     if isinstance(template.action, Refuse):
         return Route(
-            name=template.name, rule=template.rule, match=template.match, action=template.action
+            name=template.name,
+            rule=template.rule,
+            match=template.match,
+            action=template.action,
+            # Who asked from another page may read the refusal, too.
+            cors=template.cors,
         )
     if isinstance(template.action, Redirect):
         return replace(template, timeouts=Timeouts(), retry=None, mirrors=(), session=None)

@@ -85,22 +85,32 @@ impl Worker {
         listener: usize,
         (form, ended): (Form, bool),
         reply: &Reply,
+        extra: &HeaderList,
     ) {
-        self.send_reply(down, listener, form, reply);
+        self.send_reply(down, listener, form, reply, extra);
         self.end_answered_stream(down, ended);
     }
 
-    /// Sends a whole response in the gateway's own name.
-    pub fn send_reply(&mut self, down: StreamAt, listener: usize, form: Form, reply: &Reply) {
+    /// Sends a whole response in the gateway's own name, with `extra` fields.
+    pub fn send_reply(
+        &mut self,
+        down: StreamAt,
+        listener: usize,
+        form: Form,
+        reply: &Reply,
+        extra: &HeaderList,
+    ) {
         let marked = self.listeners[listener].marks_replies();
         let list = &mut self.work_list;
         if form.is_grpc() {
             reply.trailers_only(form, marked, list);
+            list.extend(extra);
             let codec = &mut self.conns[down.conn].codec;
             let _gone_is_seen_as_reset = codec.send_headers(down.stream, list.iter(), true);
         } else {
             let text = reply.text();
             reply.head(&text, marked, list);
+            list.extend(extra);
             let bare = form == Form::HttpHead;
             let codec = &mut self.conns[down.conn].codec;
             let sent = codec.send_headers(down.stream, list.iter(), bare);

@@ -11,7 +11,7 @@ use crate::call::{Call, CallId, Phase, Tries, deadlines};
 use crate::conn::{DownPhase, Side, StreamAt, UpPhase};
 use crate::headers::HeaderList;
 use crate::reply::{FEDERATION_PREFIX, Form, HEALTH_CHECK_PATH, Reason, Reply};
-use crate::rewrite::upstream_headers;
+use crate::rewrite::{cors_fields, upstream_headers};
 use crate::web;
 use crate::worker::{Timer, Worker};
 
@@ -64,7 +64,10 @@ impl Worker {
                 match route.pass(&request.headers, self.now_ms) {
                     Ok(()) => self.begin(down, listener, &route, request, (form, ended)),
                     Err(limited) => {
-                        self.answer_limited(down, listener, (form, ended), (&route, &limited));
+                        let reply = Reply::limited(route.name(), &limited);
+                        let extra = cors_fields(&request.headers, &route);
+                        self.answer_stream(down, listener, (form, ended), &reply, &extra);
+                        self.count_limited(&route, &reply);
                         self.recycle(request.headers, Vec::new());
                     }
                 }
@@ -75,7 +78,8 @@ impl Worker {
             }
             Err(reason) => {
                 let reply = no_route(reason, host, path, &listener_state.name);
-                self.answer_stream(down, listener, (form, ended), &reply);
+                let none = HeaderList::default();
+                self.answer_stream(down, listener, (form, ended), &reply, &none);
                 self.recycle(request.headers, Vec::new());
             }
         }
@@ -91,7 +95,8 @@ impl Worker {
     ) {
         let message = format!("this gateway takes no more calls for now: {why}");
         let reply = Reply::unavailable(Reason::Overload, message);
-        self.answer_stream(down, listener, (form, ended), &reply);
+        let none = HeaderList::default();
+        self.answer_stream(down, listener, (form, ended), &reply, &none);
         self.stats.numbers.calls_shed.add(1);
         self.recycle(headers, Vec::new());
     }
@@ -182,7 +187,8 @@ impl Worker {
             )),
         };
         if let Some(reply) = refusal {
-            self.answer_stream(down, listener, (form, ended), &reply);
+            let extra = cors_fields(&request.headers, route);
+            self.answer_stream(down, listener, (form, ended), &reply, &extra);
             let code = u32::from(reply.code.number());
             self.stats.calls(route.name(), "").record(code, 0);
         }

@@ -6,6 +6,7 @@ use gateway_h2::ErrorCode;
 use crate::call::{CallId, Phase};
 use crate::conn::StreamAt;
 use crate::reply::{Form, Reply};
+use crate::rewrite::cors_fields;
 use crate::worker::Worker;
 
 impl Worker {
@@ -45,6 +46,7 @@ impl Worker {
         }
         let call = &self.calls[id.key as usize];
         let (down, listener, form) = (call.down, call.listener, call.form);
+        let extra = cors_fields(&call.request, &self.routes.get(call.route).route);
         match (call.phase, form) {
             (Phase::Streaming, Form::Grpc | Form::Web { .. }) => {
                 self.send_trailers(down, listener, form, reply);
@@ -57,7 +59,7 @@ impl Worker {
                 self.count(id, reply.code);
                 return self.remove(id);
             }
-            _ => self.send_reply(down, listener, form, reply),
+            _ => self.send_reply(down, listener, form, reply, &extra),
         }
         self.finish(id, reply.code);
     }

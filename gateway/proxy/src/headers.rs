@@ -68,6 +68,13 @@ impl HeaderList {
         self.push(Field::new(name, value));
     }
 
+    /// Appends all fields of another list.
+    pub fn extend(&mut self, other: &Self) {
+        for field in other.iter() {
+            self.push(field);
+        }
+    }
+
     /// Removes every field with this name; its bytes stay in the arena until `clear`.
     pub fn remove(&mut self, name: &[u8]) {
         let bytes = &self.bytes;

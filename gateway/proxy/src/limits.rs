@@ -6,13 +6,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use gateway_core::limit::{Limited, RateLimit};
+use gateway_core::limit::RateLimit;
 use gateway_core::{Name, Route, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::conn::StreamAt;
-use crate::reply::{Form, Reply};
+use crate::reply::Reply;
 use crate::worker::Worker;
 
 /// The share of one global limit, from outside.
@@ -29,16 +28,8 @@ pub(crate) struct Share {
 }
 
 impl Worker {
-    /// Answers a call over a limit. Such calls may come in floods: nothing is locked for them.
-    pub fn answer_limited(
-        &mut self,
-        down: StreamAt,
-        listener: usize,
-        (form, ended): (Form, bool),
-        (route, limited): (&Arc<Route>, &Limited),
-    ) {
-        let reply = Reply::limited(route.name(), limited);
-        self.answer_stream(down, listener, (form, ended), &reply);
+    /// Counts a call that was over a limit. Such calls may come in floods: nothing is locked for them.
+    pub fn count_limited(&mut self, route: &Arc<Route>, reply: &Reply) {
         self.stats.numbers.rate_limited.add(1);
         let key = self.routes.enter(route);
         self.routes

@@ -97,16 +97,25 @@ pub(crate) fn response_headers(
 
 /// Tells a foreign page's browser that the page may read the response.
 fn apply_cors(call: &Call, route: &Route, out: &mut HeaderList) {
-    let cors = route.http().and_then(HttpChanges::cors);
-    let origin = call.request.value(b"origin");
-    let (Some(cors), Some(origin)) = (cors, origin) else {
-        return;
-    };
-    if cors.allows(origin) {
+    let fields = cors_fields(&call.request, route);
+    if fields.iter().next().is_some() {
         // The route's word replaces the service's own.
         for name in CORS_FIELDS {
             out.remove(name);
         }
-        cors.response(origin, |name, value| out.add(name, value));
+        out.extend(&fields);
     }
+}
+
+/// What a response to this request tells a foreign page's browser; nothing where the route has no word on it.
+pub(crate) fn cors_fields(request: &HeaderList, route: &Route) -> HeaderList {
+    let mut fields = HeaderList::default();
+    let Some(cors) = route.http().and_then(HttpChanges::cors) else {
+        return fields;
+    };
+    let origin = request.value(b"origin");
+    if let Some(origin) = origin.filter(|origin| cors.allows(origin)) {
+        cors.response(origin, |name, value| fields.add(name, value));
+    }
+    fields
 }
