@@ -27,6 +27,7 @@ from tests.native.support import (
     serve,
     simple,
     table,
+    unary,
     wait_until,
 )
 from tests.testkit.ports import free_port
@@ -89,7 +90,7 @@ def test_a_draining_endpoint_gets_nothing_new_and_its_streams_end_after_the_grac
             assert stream.echo(b"still here") == b"still here"
             assert {call(client)[1] for _ in range(30)} == {"b"}
             wait_until(
-                lambda: numbers(driver)["downstream_accepted"] > 1,
+                lambda: bool(call(client)) and numbers(driver)["downstream_accepted"] > 1,
                 "GOAWAY moves the client to a new connection",
             )
             error = stream.error()
@@ -98,6 +99,22 @@ def test_a_draining_endpoint_gets_nothing_new_and_its_streams_end_after_the_grac
         kinds = {it["event"]: it for it in driver.events()}
         assert kinds["drain_started"]["streams"] == 1
         assert kinds["streams_ended"]["streams"] == 1
+
+
+def test_short_calls_are_not_disturbed_by_drains() -> None:
+    """Not even those of clients that would not send again what GOAWAY kept them from sending."""
+    with backends("a", "b") as [a, b], core() as driver:
+        with channel(serve(driver, simple(a.address))) as client:
+            first = call(client)
+            futures = []
+            for turn in range(40):
+                futures += [unary(client).future(b"hi", timeout=DEADLINE_S) for _ in range(20)]
+                here, there = (a, b) if turn % 2 else (b, a)
+                driver.apply(two(here.address, there.address, **draining(None)))
+            assert {future.result() for future in futures} == {first[0]}
+        kinds = [it["event"] for it in driver.events()]
+        assert kinds.count("drain_started") > 10
+        assert numbers(driver)["downstream_accepted"] == 1
 
 
 def test_a_drain_that_is_taken_back_ends_nothing() -> None:

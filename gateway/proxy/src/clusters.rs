@@ -153,6 +153,7 @@ impl Worker {
             uneject_timer: None,
             draining: false,
             grace_timer: None,
+            goodbye_timer: None,
             graced_ms: None,
             live: true,
         });

@@ -2,6 +2,9 @@
 //!
 //! Always in this order: nothing new, then a graceful GOAWAY to the clients concerned (their streams go on, new calls
 //! come on new connections), then time, then UNAVAILABLE for what is left.
+//!
+//! A client whose calls on a draining endpoint are about to end anyway is not asked: GOAWAY costs it a connection, and
+//! clients that make no transparent retries lose the calls that they had just begun to send.
 
 use std::sync::atomic::Ordering;
 
@@ -16,6 +19,8 @@ use crate::worker::{Timer, Worker};
 
 /// Between the graceful GOAWAY and the final one: more than a round trip, so that no stream crosses it.
 const GOODBYE_MS_MAX: u64 = 1_000;
+/// Calls that end within this time of a drain's begin are left alone; at most half of the grace.
+const SHORT_CALL_MS: u64 = 1_000;
 /// After the last stream was ended, for the answer to leave.
 const LAST_WORDS_MS: u64 = 100;
 
@@ -34,6 +39,9 @@ impl Worker {
         let end_ms = endpoint.drain.and_then(|drain| drain.deadline_ms);
         if !draining {
             state.graced_ms = None;
+            if let Some(timer) = state.goodbye_timer.take() {
+                self.timers.cancel(timer);
+            }
         }
         if draining
             && let Some(end_ms) = end_ms
@@ -43,22 +51,35 @@ impl Worker {
             self.pools[pool].grace_timer = Some(timer);
         }
         if begins {
-            self.ask_clients_to_leave(pool);
+            self.begin_drain(pool, end_ms);
         }
     }
 
-    fn ask_clients_to_leave(&mut self, pool: usize) {
-        let calls = self.calls_on(pool);
-        for id in &calls {
-            let down = self.calls[id.key as usize].down.conn;
-            self.ask_to_leave(down, b"draining");
-        }
+    fn begin_drain(&mut self, pool: usize, end_ms: Option<u64>) {
+        let grace_ms = end_ms.map(|end_ms| end_ms.saturating_sub(self.now_ms));
+        let after_ms = grace_ms.map_or(SHORT_CALL_MS, |grace_ms| SHORT_CALL_MS.min(grace_ms / 2));
+        let timer = Timer::Goodbye(pool);
+        let timer = self.timers.set(self.now_ms + after_ms, timer);
+        self.pools[pool].goodbye_timer = Some(timer);
+        let streams = self.calls_on(pool).len() as u64;
         let (cluster, address) = self.names_of(pool);
         self.notices.push(Notice::DrainStarted {
             cluster,
             address,
-            streams: calls.len() as u64,
+            streams,
         });
+    }
+
+    /// Calls that are still on a draining endpoint may be long: their clients are to open the next ones elsewhere.
+    pub fn ask_clients_to_leave(&mut self, pool: usize) {
+        let Some(state) = self.pools.get_mut(pool) else {
+            return;
+        };
+        state.goodbye_timer = None;
+        for id in self.calls_on(pool) {
+            let down = self.calls[id.key as usize].down.conn;
+            self.ask_to_leave(down, b"draining");
+        }
     }
 
     fn calls_on(&self, pool: usize) -> Vec<CallId> {
@@ -211,6 +232,7 @@ impl Worker {
             gone.patience_timer,
             gone.uneject_timer,
             gone.grace_timer,
+            gone.goodbye_timer,
         ];
         for timer in timers.into_iter().flatten() {
             self.timers.cancel(timer);

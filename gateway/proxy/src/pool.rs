@@ -59,6 +59,8 @@ pub(crate) struct Pool {
     /// A drain with its timer, when it has an end.
     pub draining: bool,
     pub grace_timer: Option<TimerId>,
+    /// Clients that still have calls here when it fires are asked to leave.
+    pub goodbye_timer: Option<TimerId>,
     /// The end of a grace period that was kept already: the same drain does not end streams twice.
     pub graced_ms: Option<u64>,
     /// The snapshot has it.

@@ -88,6 +88,8 @@ pub(crate) enum Timer {
     Reconnect(usize),
     /// Calls waited long enough for a connection.
     Patience(usize),
+    /// The calls that are still on a draining endpoint are no short ones.
+    Goodbye(usize),
     /// The grace of a draining endpoint is over.
     Grace(usize),
     /// An ejected endpoint may come back.
@@ -385,6 +387,7 @@ impl Worker {
             Timer::Liveness(conn) => self.on_liveness(conn),
             Timer::Reconnect(pool) => self.on_reconnect(pool),
             Timer::Patience(pool) => self.on_patience_over(pool),
+            Timer::Goodbye(pool) => self.ask_clients_to_leave(pool),
             Timer::Grace(pool) => self.on_grace_over(pool),
             Timer::Uneject(pool) => self.on_ejection_over(pool),
             Timer::ListenerFinal(listener) => self.on_listener_final(listener),
