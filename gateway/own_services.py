@@ -24,7 +24,15 @@ from dataclasses import dataclass, field
 import grpc
 from grpc_health.v1 import health_pb2
 
-from gateway.reach import HEALTH, HOST_HEADER, REFLECTION, TABLE_HEADER, Way, ways_at
+from gateway.reach import (
+    HEALTH,
+    HOST_HEADER,
+    REFLECTION,
+    TABLE_HEADER,
+    Way,
+    available_clusters,
+    ways_at,
+)
 from gateway.reflection import Reflection
 from gateway.reflection_files import Request, Response
 from gateway.xds_translate import Piece, PieceId
@@ -54,6 +62,7 @@ class OwnServices:
     _streams: int = 0
     _available: frozenset[str] = frozenset()
     _looked_s: float = float("-inf")
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         self.reflection = Reflection(self.in_force)
@@ -145,18 +154,12 @@ class OwnServices:
 
     async def _look(self) -> frozenset[str]:
         """Clusters with an available endpoint, as of ``LOOK_S`` ago at most."""
-        if time.monotonic() - self._looked_s > LOOK_S:
-            self._looked_s = time.monotonic()
-            endpoints = json.loads(await asyncio.to_thread(self.stats)).get("endpoints", ())
-            self._available = frozenset(
-                entry["cluster"]
-                for entry in endpoints
-                if entry["health"] == "healthy"
-                and not entry["down"]
-                and not entry["check_failed"]
-                and entry["ejected_until_unix_ms"] is None
-            )
-        return self._available
+        async with self._looking:  # who comes meanwhile waits for the same look
+            if time.monotonic() - self._looked_s > LOOK_S:
+                stats = json.loads(await asyncio.to_thread(self.stats))
+                self._available = available_clusters(stats, self.in_force())
+                self._looked_s = time.monotonic()
+            return self._available
 
     # Reflection.
 

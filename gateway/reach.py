@@ -1,7 +1,7 @@
 """What a host's routes lead to: which gRPC services, at which clusters.
 
-Decides: which routes can take calls of a service, and where the gateway's own services stand among
-them.
+Decides: which routes can take calls of a service, where the gateway's own services stand among
+them, and which clusters are available.
 Leaves to others: answering (``own_services``), routing itself (the core).
 Invariants: pure. The gateway's own services come before routes that take every call and after the
 last route that names their service itself: who routes health or reflection on purpose has it.
@@ -10,6 +10,7 @@ last route that names their service itself: who routes health or reflection on p
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -127,6 +128,35 @@ def ways_of(host: Mapping[str, Any]) -> Iterator[Way]:
             continue
         path = route["match"]["path"]
         yield Way(_named(route), path.get("regex"), clusters)
+
+
+def available_clusters(
+    stats: Mapping[str, Any], in_force: Mapping[PieceId, Piece]
+) -> frozenset[str]:
+    """Clusters with an endpoint that can take calls, by the core's counters.
+
+    Of very many endpoints the core lists those that are not well, and no more than it lists at
+    most: a cluster is then available unless as many of it are listed as it has.
+    """
+    listed: Sequence[Mapping[str, Any]] = stats.get("endpoints", ())
+    if stats.get("endpoints_total", 0) <= len(listed):
+        return frozenset(entry["cluster"] for entry in listed if _is_well(entry))
+    well: Counter[str] = Counter()
+    for piece_id, piece in in_force.items():
+        if piece_id.kind is Kind.ENDPOINTS:
+            localities = piece.body["localities"]
+            well[piece_id.cluster] += sum(len(locality["endpoints"]) for locality in localities)
+    well.subtract(entry["cluster"] for entry in listed if not _is_well(entry))
+    return frozenset(cluster for cluster, endpoints in well.items() if endpoints > 0)
+
+
+def _is_well(endpoint: Mapping[str, Any]) -> bool:
+    return (
+        endpoint["health"] == "healthy"
+        and not endpoint["down"]
+        and not endpoint["check_failed"]
+        and endpoint["ejected_until_unix_ms"] is None
+    )
 
 
 def _named(route: Mapping[str, Any]) -> str | None:
