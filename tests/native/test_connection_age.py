@@ -31,6 +31,9 @@ from tests.native.support import (
     wait_until,
 )
 
+PLAIN_OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
+"""As clients are by default: a call that meets a GOAWAY before it left goes elsewhere."""
+
 
 class Client:
     """One HTTP/2 connection by the `h2` library, read on demand."""
@@ -91,9 +94,7 @@ def test_no_call_is_lost_while_connections_age(driver: Driver) -> None:
         done = [0, 0, 0]
 
         def load(number: int) -> None:
-            # As clients are by default: a call that meets a GOAWAY before it left goes elsewhere.
-            options = [("grpc.use_local_subchannel_pool", 1)]
-            with grpc.insecure_channel(address, options) as client:
+            with grpc.insecure_channel(address, PLAIN_OPTIONS) as client:
                 while not stop.is_set():
                     try:
                         assert unary(client)(b"x", timeout=DEADLINE_S) == b"x"
@@ -117,7 +118,7 @@ def test_no_call_is_lost_while_connections_age(driver: Driver) -> None:
 def test_a_long_call_outlives_the_age_of_its_connection(driver: Driver) -> None:
     with backends("a") as [backend]:
         address = serve(driver, living(backend.address, max_age_ms=100))
-        with channel(address) as client:
+        with grpc.insecure_channel(address, PLAIN_OPTIONS) as client:
             go_on = threading.Event()
 
             def requests() -> Iterator[bytes]:
@@ -130,8 +131,10 @@ def test_a_long_call_outlives_the_age_of_its_connection(driver: Driver) -> None:
             assert next(stream) == b"1"
             wait_until(lambda: numbers(driver)["downstream_aged"] == 1, "the connection is old")
             # Calls after that go to another connection; that of the stream stands.
-            call(client)
-            wait_until(lambda: numbers(driver)["downstream_accepted"] >= 2, "a new connection")
+            wait_until(
+                lambda: call(client)[0] and numbers(driver)["downstream_accepted"] >= 2,
+                "a call on a new connection",
+            )
             go_on.set()
             assert list(stream) == [b"2"]
 
