@@ -154,7 +154,7 @@ def test_a_connection_without_calls_is_asked_to_leave(driver: Driver) -> None:
         address = serve(driver, living(backend.address, max_idle_ms=200))
         with Client(address) as client:
             assert client.last_words()[0] == (0, b"max_idle")
-        with channel(address) as caller:
+        with grpc.insecure_channel(address, PLAIN_OPTIONS) as caller:
             call(caller)
             wait_until(lambda: numbers(driver)["downstream_idle_closed"] == 2, "idle after a call")
             call(caller)
