@@ -197,7 +197,6 @@ impl Connection {
         fields: &[Header<'_>],
         events: &mut Events,
     ) -> Result<(), Refusal> {
-        let authority = authority(line, fields)?;
         let said = framing::said(fields, line.is_1_1)?;
         let has_body = !matches!(said, Said::Nothing | Said::Length(0));
         let options = fields::options(fields)?;
@@ -208,18 +207,8 @@ impl Connection {
             .flat_map(fields::list)
             .any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
 
-        let mut block = events.start_block();
-        let scheme: &[u8] = if self.config.secure {
-            b"https"
-        } else {
-            b"http"
-        };
-        events.add_field(&mut block, b":method", line.method);
-        events.add_field(&mut block, b":scheme", scheme);
-        if let Some(authority) = authority {
-            events.add_field(&mut block, b":authority", authority);
-        }
-        events.add_field(&mut block, b":path", line.path);
+        let authority = authority(line, fields)?;
+        let mut block = self.start_request(line, authority, events);
         add_fields(fields, options, events, &mut block)?;
         if takes_trailers {
             events.add_field(&mut block, b"te", b"trailers");
@@ -249,6 +238,28 @@ impl Connection {
             end_stream: matches!(self.recv, Recv::Ended),
         });
         Ok(())
+    }
+
+    /// The pseudo headers of a request.
+    fn start_request(
+        &self,
+        line: RequestLine<'_>,
+        authority: Option<&[u8]>,
+        events: &mut Events,
+    ) -> HeaderBlock {
+        let mut block = events.start_block();
+        let scheme: &[u8] = if self.config.secure {
+            b"https"
+        } else {
+            b"http"
+        };
+        events.add_field(&mut block, b":method", line.method);
+        events.add_field(&mut block, b":scheme", scheme);
+        if let Some(authority) = authority {
+            events.add_field(&mut block, b":authority", authority);
+        }
+        events.add_field(&mut block, b":path", line.path);
+        block
     }
 
     fn on_response(
