@@ -39,6 +39,10 @@ class TableSource(Protocol):
         ...
 
 
+BOTH_FREE_TRIES_MAX = 16
+"""Ports asked of the system until one is free for both protocols."""
+
+
 @dataclass(frozen=True, slots=True)
 class DnsSettings:
     """Where and how much the server answers.
@@ -76,7 +80,18 @@ class DnsServer:
         return int(self._udp.get_extra_info("sockname")[1])
 
     async def start(self) -> None:
-        """Bind both sockets. Raises ``OSError`` when the port is taken."""
+        """Bind both sockets. Raises ``OSError`` when the port is taken.
+
+        Port 0 takes one that is free for UDP and for TCP, which the system cannot be asked for.
+        """
+        tries = BOTH_FREE_TRIES_MAX if self._settings.port == 0 else 1
+        for _ in range(tries - 1):
+            with suppress(OSError):
+                await self._bind()
+                return
+        await self._bind()
+
+    async def _bind(self) -> None:
         loop = asyncio.get_running_loop()
         where = (self._settings.host, self._settings.port)
         self._udp, _ = await loop.create_datagram_endpoint(

@@ -61,24 +61,24 @@ def test_a_route_whose_gateway_is_missing(edge: Edge) -> None:
     assert edge.call("lost") == unmatched(edge, "lost")
 
 
-def test_a_listener_that_takes_only_http_routes(edge: Edge) -> None:
+def test_a_listener_that_takes_only_kinds_not_served(edge: Edge) -> None:
     edge.becomes(
         "grpcroute",
         "refused",
         {
-            "Accepted": "False, NotAllowedByListeners: Gateway infra/edge: listener http-only "
-            "takes only HTTPRoute; its allowedRoutes.kinds would have to list GRPCRoute"
+            "Accepted": "False, NotAllowedByListeners: Gateway infra/edge: listener tcp-only "
+            "takes no kind that is served; its allowedRoutes.kinds would have to list GRPCRoute"
         },
-        at="http-only",
+        at="tcp-only",
     )
     edge.becomes(
         "gateway",
         "edge",
         {
             "ResolvedRefs": "False, InvalidRouteKinds: spec.listeners[1].allowedRoutes.kinds: "
-            "HTTPRoute (gateway.networking.k8s.io) is not served; kinds served: GRPCRoute"
+            "TCPRoute (gateway.networking.k8s.io) is not served; kinds served: GRPCRoute, HTTPRoute"
         },
-        at="http-only",
+        at="tcp-only",
         namespace="infra",
     )
     assert edge.call("refused") == unmatched(edge, "refused")

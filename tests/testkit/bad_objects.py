@@ -27,10 +27,10 @@ spec:
   gatewayClassName: istio
   listeners:
   - {{name: grpc, port: {grpc}, protocol: HTTP, allowedRoutes: {{namespaces: {{from: All}}}}}}
-  - name: http-only
-    port: {http_only}
+  - name: tcp-only
+    port: {tcp_only}
     protocol: HTTP
-    allowedRoutes: {{namespaces: {{from: All}}, kinds: [{{kind: HTTPRoute}}]}}
+    allowedRoutes: {{namespaces: {{from: All}}, kinds: [{{kind: TCPRoute}}]}}
   - {{name: no-cert, port: {no_cert}, protocol: HTTPS, tls: {{certificateRefs: [{{name: gone}}]}}}}
   - {{name: tls, port: {tls}, protocol: HTTPS, tls: {{certificateRefs: [{{name: cert}}]}}}}
   - {{name: taken, port: {taken}, protocol: HTTP}}
@@ -97,7 +97,7 @@ spec:
   clusterBackends: [{cluster: us-west-1, weight: 60}, {cluster: mars-1, weight: 40}]
 """
 
-PORTS = ("grpc", "http_only", "no_cert", "tls", "taken")
+PORTS = ("grpc", "tcp_only", "no_cert", "tls", "taken")
 ECHO = "{name: echo, port: 9090}"
 
 
@@ -170,7 +170,7 @@ def everything(ports: dict[str, int], backend: Backend) -> str:
             SERVICE.format(port=backend.address.rpartition(":")[2]),
             route("good"),
             route("lost", gateway="gone"),
-            route("refused", section="http-only"),
+            route("refused", section="tcp-only"),
             route("missing", "{name: nothing, port: 9090}"),
             route("nowhere", imported("nothing-import")),
             IMPORT.format(name="nothing-import"),

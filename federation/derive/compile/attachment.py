@@ -118,8 +118,9 @@ def _asked(ref: ParentReference) -> str:
 def _refusal(index: Index, state: ListenerState, route: AnyRoute) -> str:
     """Why the listener does not let the route attach; empty if it does."""
     if route.KIND not in state.route_kinds:
-        kinds = ", ".join(state.route_kinds) or "no kind that is served"
-        return f"takes only {kinds}; its allowedRoutes.kinds would have to list {route.KIND}"
+        kinds = ", ".join(state.route_kinds)
+        taken = f"takes only {kinds}" if kinds else "takes no kind that is served"
+        return f"{taken}; its allowedRoutes.kinds would have to list {route.KIND}"
     if not _namespace_allowed(index, state, route.metadata.namespace):
         source = state.spec.allowed_routes.namespaces.from_
         return f"takes no routes of namespace {route.metadata.namespace} (from: {source})"
