@@ -44,7 +44,7 @@ class ReflectorSettings:
     ``watch_s``: the server ends a watch after so long, and it is taken up again where it ended;
     ``silence_s``: more than ``watch_s``, a watch that has said nothing for so long is dead;
     ``absent_s``: how often a kind that is not served is looked for; ``backoff_s_max``: the longest
-    wait after a failure.
+    wait after a failure, ``backoff_s_first`` the shortest between two tries.
     """
 
     page_size: int = 500
@@ -110,14 +110,21 @@ class Reflector:
                 failures = 0
                 while True:
                     version = await self._watch(resource, version)
+                    await self._pause()
             except ResourceExpired as error:
                 log.info("listing anew", extra={"kind": self._kind.KIND, "reason": str(error)})
+                await self._pause()
             except ResourceAbsent:
-                continue
+                await self._pause()
             except PortError as error:
                 self._failed(error)
                 failures += 1
                 await asyncio.sleep(self._wait_s(failures))
+
+    async def _pause(self) -> None:
+        """Between two tries that are no failure, so that a server which ends watches at once, or
+        still names a kind that it serves no more, is not asked without end."""
+        await asyncio.sleep(self._settings.backoff_s_first)
 
     def _wait_s(self, failures: int) -> float:
         settings = self._settings
