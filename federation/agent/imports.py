@@ -1,6 +1,7 @@
 """Keeps the MCS API's ServiceImports of the cluster at what the federation exports.
 
-Decides: when they are written: after any change of what they follow from.
+Decides: when they are written: after any change of what they follow from, and when one is not
+there, since somebody deleted it or the kind was not served before.
 Leaves to others: what they say (``derive.mcs_imports``), writing (a ``DerivedObjects`` port).
 Invariants: nothing is written from what is not live: an import is never removed because its exports
 are not known now.
@@ -59,7 +60,7 @@ class ImportWriter:
         if objects is None or federation is None or not (objects.live and federation.live):
             return
         wanted = derived_imports(objects.shown, federation.view)
-        if wanted != self._written:
+        if wanted != self._written or not wanted.keys() <= objects.shown.objects.keys():
             await self._sink.write(wanted)
             self._written = wanted
 

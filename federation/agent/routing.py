@@ -121,6 +121,7 @@ class StatusWriter:
         self._sink = sink
         self._settle_s = settle_s
         self._written: Mapping[ObjectKey, ObjectStatus] | None = None
+        self._uids: Mapping[ObjectKey, str | None] = {}
 
     def __repr__(self) -> str:
         return f"StatusWriter({'unwritten' if self._written is None else len(self._written)})"
@@ -169,10 +170,16 @@ class StatusWriter:
         )
         # Objects that only routing still knows have no place where a status could be written.
         statuses = {key: found for key, found in statuses.items() if key in objects.shown.objects}
-        if statuses != self._written:
+        uids = {key: objects.shown.objects[key].metadata.uid for key in statuses}
+        if statuses != self._written or uids != self._uids:
+            # What was deleted and made again between two looks is another object, with no status.
+            made_anew = {key for key, uid in uids.items() if self._uids.get(key, uid) != uid}
             try:
+                if made_anew:
+                    known = {key: at for key, at in statuses.items() if key not in made_anew}
+                    await self._sink.write(known)
                 await self._sink.write(statuses)
             except TemporaryError as failure:
                 return failure
-            self._written = statuses
+            self._written, self._uids = statuses, uids
         return None

@@ -38,6 +38,7 @@ class KubernetesDerivedObjects:
         self._connection = connection
         self._kind = kind
         self._foreign: set[ObjectKey] = set()
+        self._served = True
 
     def __repr__(self) -> str:
         return f"KubernetesDerivedObjects({self._kind.KIND}, {self._connection.server})"
@@ -46,9 +47,11 @@ class KubernetesDerivedObjects:
         """Bring the objects that are ours to ``objects``."""
         resource = await find_resource(self._connection, self._kind)
         if resource is None:
-            if objects:
+            if objects and self._served:
                 log.info("derived objects are not served", extra={"kind": self._kind.KIND})
+                self._served = False
             return
+        self._served = True
         stored = await self._stored(resource)
         changed = {key for key, wanted in objects.items() if not _same(stored.get(key), wanted)}
         room = asyncio.Semaphore(WRITES_MAX)
