@@ -124,7 +124,8 @@ async def keys_of(redis: RedisServer) -> int:
     ("url", "message"),
     [
         ("http://:secret@host", "must begin with one of redis://, rediss://, unix://"),
-        ("redis://:secret@host:notaport", "Port"),
+        ("redis://:secret@host:notaport", "is no port from 0 to 65535"),
+        ("redis://:secret/of@host:6379", "write `/`, .* of a password as %2F"),
     ],
 )
 def test_a_wrong_url_is_refused_without_its_password(url: str, message: str) -> None:

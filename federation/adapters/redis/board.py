@@ -44,6 +44,12 @@ class RedisBoard:
         try:
             if parts.port is not None:
                 self._where += f":{parts.port}"
+        except ValueError:  # shows what stands there, which is the password if that has a slash
+            raise RedisUrlError(
+                "what follows the host is no port from 0 to 65535; write `/`, `?`, `#` and `@` of "
+                "a password as %2F, %3F, %23 and %40"
+            ) from None
+        try:
             self._client = client.Redis.from_url(
                 url,
                 socket_timeout=EXCHANGE_S,
