@@ -3,7 +3,8 @@
 Decides: the users' names: a cluster's own, ``resolver``, ``operator``; they are the common names of
 the certificates that those parts show to etcd.
 Leaves to others: the rights of each (``wire.etcd_access``), making them (``adapters.etcd``).
-Invariants: a command says what it did; granting again changes nothing.
+Invariants: a command says what it did; granting again changes nothing; nobody locks himself out: an
+etcd that asks for certificates is only made by who shows one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from federation.cli.context import Context, current, run
+from federation.cli.agent import checked_name
+from federation.cli.context import CommandError, Context, current, run
+from federation.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from federation.adapters.etcd import EtcdAccess
@@ -35,7 +38,7 @@ def grant(
     name: Annotated[str, typer.Argument(help="A cluster's name, `resolver` or `operator`.")],
 ) -> None:
     """Give a cluster's agent, resolvers or operators the rights that they need, and no others."""
-    run(_grant(current(ctx), name))
+    run(_grant(current(ctx), checked_name("NAME", name)))
 
 
 @app.command(epilog="Example: fedctl access revoke us-west-1")
@@ -44,7 +47,7 @@ def revoke(
     name: Annotated[str, typer.Argument(help="A cluster's name, `resolver` or `operator`.")],
 ) -> None:
     """Take all rights back. What was written stays."""
-    run(_revoke(current(ctx), name))
+    run(_revoke(current(ctx), checked_name("NAME", name)))
 
 
 @app.command(epilog="Example: fedctl --etcd-cert root.pem --etcd-key root-key.pem access enable")
@@ -74,6 +77,12 @@ async def _revoke(context: Context, name: str) -> None:
 
 
 async def _enable(context: Context) -> None:
+    if context.tls.certificate is None:
+        raise CommandError(
+            "enabling would lock you out: etcd then knows everyone by certificate, and you show "
+            "none; give one whose common name is root (--etcd-cert, --etcd-key)",
+            ExitCode.USAGE,
+        )
     async with _access(context) as access:
         await access.enable()
     typer.echo("etcd asks for certificates from now on; `root` may do everything")

@@ -123,8 +123,8 @@ def agent(
 ) -> None:
     """Run the agent of a cluster: publish its exports, serve its gateways, write its statuses."""
     options = AgentOptions(
-        cluster=_checked_name("--cluster", cluster),
-        region=_checked_name("--region", region),
+        cluster=checked_name("--cluster", cluster),
+        region=checked_name("--region", region),
         source=source_options(source, kubeconfig=kubeconfig, context=kube_context),
         xds=_checked_address("--xds", xds),
         dns=_checked_address("--dns", dns) if dns is not None else None,
@@ -273,7 +273,8 @@ def _xds_tls(
     return XdsTls(certificate, private_key, client_ca, frozenset(client_ids or ()))
 
 
-def _checked_name(option: str, text: str) -> str:
+def checked_name(option: str, text: str) -> str:
+    """``text`` if it can be the name of a cluster. Raises ``typer.BadParameter``."""
     if not _LABEL.fullmatch(text):
         raise typer.BadParameter(
             f'"{text}" is no DNS label (at most 63 lower-case letters, digits and "-")',

@@ -40,6 +40,10 @@ class SourceOptions:
 
 def source_options(text: str, *, kubeconfig: Path | None, context: str | None) -> SourceOptions:
     """``--source`` as given; ends the command for what is not known or not there."""
+    if text != SourceKind.KUBERNETES and (kubeconfig is not None or context is not None):
+        fail("--kubeconfig and --kube-context go with --source kubernetes", ExitCode.USAGE)
+    if context is not None and kubeconfig is None:
+        fail("--kube-context is one of a file's; name it with --kubeconfig", ExitCode.USAGE)
     kind, _, path = text.partition(":")
     if kind == SourceKind.FOLDER and path:
         if not Path(path).exists():

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import yaml
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException, OpenApiException
 from kubernetes.aio.config.config_exception import ConfigException
@@ -281,6 +282,12 @@ async def connected(settings: ConnectionSettings) -> AsyncGenerator[Connection, 
         raise KubeconfigError(
             f"reading credentials for Kubernetes: {error}; name a kubeconfig, or run as a Pod with "
             "a service account"
+        ) from error
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        # The client takes the file's form for granted.
+        why = " ".join(str(error).split())
+        raise KubeconfigError(
+            f"reading credentials for Kubernetes: {settings.kubeconfig} is no kubeconfig: {why}"
         ) from error
     connection = Connection(client.ApiClient(configuration))
     try:
