@@ -310,6 +310,21 @@ def test_requests_cross_two_gateways_in_http2() -> None:
         assert numbers(west)["upstream_connections"] == 1
 
 
+def test_what_the_only_peer_cannot_serve_is_told_at_once() -> None:
+    """It says that nothing was processed, which nobody else is there to be asked after."""
+    ca = Authority()
+    with core() as east, core() as west:
+        there = serve(east, east_side(ca, None, [WEST], clusters=[cluster(protocol="http1")]))
+        west_update = west_side(ca, peer(there))
+        west_update["clusters"][0]["protocol"] = "http1"
+        west_update["clusters"][0]["outlier"] = {"consecutive_failures": 3}
+        address = serve(west, west_update)
+        for method in ["GET", "POST", "HEAD"]:
+            assert ask(address, method)[0] == 503
+        wait_until(lambda: numbers(west)["calls_open"] == 0, "no call is left")
+        assert numbers(west)["ejections"] == 1, "its gateway failed three times"
+
+
 @pytest.mark.parametrize("case", SMUGGLING)
 def test_nothing_smuggled_reaches_an_endpoint(case: str) -> None:
     field, status = SMUGGLING[case]

@@ -86,6 +86,8 @@ pub(crate) struct Call {
     pub web: Option<Box<Web>>,
     /// The response's status, once its headers were forwarded; gRPC does not need it.
     pub http_status: u16,
+    /// A peer's gateway answered in its own name, as far as that matters: gRPC does not need it.
+    pub by_gateway: bool,
     /// Interim responses that were passed on.
     pub interim: u8,
     /// It asks for a WebSocket.

@@ -226,6 +226,7 @@ impl Worker {
             form,
             web,
             http_status: 0,
+            by_gateway: false,
             interim: 0,
             is_tunnel: false,
             request_ended: false,

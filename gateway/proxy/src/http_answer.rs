@@ -53,7 +53,9 @@ impl Worker {
                 Err(_) => {}
             }
         }
-        self.calls[id.key as usize].http_status = status;
+        let call = &mut self.calls[id.key as usize];
+        call.http_status = status;
+        call.by_gateway = matches!(verdict.outcome, Outcome::Answer(answer) if answer.by_gateway);
         self.forward_headers(id, fields, end);
         self.begin_response(id);
         if status == SWITCHING_PROTOCOLS {
@@ -64,25 +66,11 @@ impl Worker {
         }
     }
 
-    /// Another try in place of this answer, if there may be one; else the answer is still there to be passed on.
-    fn try_instead_of(&mut self, id: CallId, verdict: &Verdict) -> Result<(), Option<NoRetry>> {
-        if self.calls[id.key as usize].committed {
-            return Err(None);
-        }
-        if verdict.unprocessed && self.has_untried_endpoint(id) {
-            return self.try_again_after(id, verdict);
-        }
-        let wait_ms = self.decide_retry(id, verdict.outcome, None)?;
-        self.note_failure(id, false);
-        self.end_try(id, verdict.outcome);
-        self.plan_retry(id, wait_ms);
-        Ok(())
-    }
-
     /// The end of a response, with or without trailers.
     pub fn on_http_end(&mut self, id: CallId) {
-        let status = self.calls[id.key as usize].http_status;
-        self.end_try(id, outcome(status, false));
+        let call = &self.calls[id.key as usize];
+        let (status, by_gateway) = (call.http_status, call.by_gateway);
+        self.end_try(id, outcome(status, by_gateway));
         self.finish(id, code(status));
     }
 }

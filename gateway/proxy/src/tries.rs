@@ -194,11 +194,33 @@ impl Worker {
     ) -> Result<(), Option<NoRetry>> {
         self.note_failure(id, verdict.unprocessed);
         self.end_try(id, verdict.outcome);
+        let free = self.takes_free_try_elsewhere(id, verdict);
+        self.another_try(id, verdict.outcome, verdict.pushback, free)
+    }
+
+    /// The same for an answer that is to be passed on when there is no other try: it is not ended then.
+    pub fn try_instead_of(&mut self, id: CallId, verdict: &Verdict) -> Result<(), Option<NoRetry>> {
+        if self.calls[id.key as usize].committed {
+            return Err(None);
+        }
+        self.note_failure(id, verdict.unprocessed);
+        if self.takes_free_try_elsewhere(id, verdict) {
+            self.end_try(id, verdict.outcome);
+            return self.another_try(id, verdict.outcome, None, true);
+        }
+        let wait_ms = self.decide_retry(id, verdict.outcome, None)?;
+        self.end_try(id, verdict.outcome);
+        self.plan_retry(id, wait_ms);
+        Ok(())
+    }
+
+    /// Whether a peer's answer leaves a try without a policy at an endpoint that has not failed; counts it.
+    fn takes_free_try_elsewhere(&mut self, id: CallId, verdict: &Verdict) -> bool {
         let elsewhere = verdict.unprocessed && self.has_untried_endpoint(id);
         let tries = &mut self.calls[id.key as usize].tries;
         let free = elsewhere && tries.transparent < TRANSPARENT_MAX;
         tries.transparent += u32::from(free);
-        self.another_try(id, verdict.outcome, verdict.pushback, free)
+        free
     }
 
     pub fn note_failure(&mut self, id: CallId, cluster_cannot: bool) {
@@ -235,7 +257,7 @@ impl Worker {
     }
 
     /// Whether the route's policy has a try repeated, and after how many milliseconds; counts it.
-    pub fn decide_retry(
+    fn decide_retry(
         &mut self,
         id: CallId,
         outcome: Outcome,
@@ -274,7 +296,7 @@ impl Worker {
     }
 
     /// Begins another try after a wait.
-    pub fn plan_retry(&mut self, id: CallId, wait_ms: u64) {
+    fn plan_retry(&mut self, id: CallId, wait_ms: u64) {
         let call = &mut self.calls[id.key as usize];
         call.phase = Phase::Backoff;
         if wait_ms == 0 {
