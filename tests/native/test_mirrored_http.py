@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import aiohttp
 
 from tests.native.support import (
@@ -42,6 +45,36 @@ def test_requests_of_http1_are_copied_with_their_bodies() -> None:
         assert (counted["mirror_copies"], counted["mirror_copies_dropped"]) == (10, 0)
         assert len(copy.connections) <= 2, "connections are used again after a copy"
         assert main.requests == 10
+
+
+def test_a_request_gets_the_connection_that_a_copy_had() -> None:
+    gate = threading.Event()
+    with (
+        origin() as main,
+        origin(gate=gate) as other,
+        core() as driver,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        to_other = route("other", name="other", match={"path": {"prefix": "/other"}})
+        mirrored = route("echo", mirrors=[{"cluster": "other"}])
+        configuration = simple(
+            route_tables=[table(to_other, mirrored)],
+            clusters=[
+                cluster(protocol="http1"),
+                cluster("other", protocol="http1", max_connections=1),
+            ],
+            endpoints=[
+                endpoints(locality(main.address)),
+                endpoints(locality(other.address), name="other"),
+            ],
+        )
+        address = serve(driver, configuration)
+        assert ask(address)[0] == 200
+        wait_until(lambda: other.requests == 1, "the copy has the only connection")
+        asked = pool.submit(ask, address, "GET", "/other")
+        wait_until(lambda: numbers(driver)["calls_open"] == 1, "the request waits for it")
+        gate.set()
+        assert asked.result()[0] == 200
 
 
 async def test_a_websocket_is_not_copied() -> None:

@@ -24,7 +24,7 @@ use crate::headers::HeaderList;
 use crate::reply::FEDERATION_PREFIX;
 use crate::rewrite::{apply_ops, upstream_headers};
 use crate::timers::TimerId;
-use crate::worker::{Timer, Worker};
+use crate::worker::{Deferred, Timer, Worker};
 
 const COPIES_MAX: usize = 512;
 const COPY_BYTES_MAX: usize = 64 * 1024;
@@ -270,6 +270,10 @@ impl Worker {
         let pool = &mut self.pools[copy.pool];
         pool.meter.finished(None, None, self.now_ms);
         pool.copies.retain(|it| *it != id);
+        // An endpoint of HTTP/1 may have room again only now.
+        if copy.up.is_some() && !(pool.waiting.is_empty() && pool.copies.is_empty()) {
+            self.deferred.push(Deferred::Serve(copy.pool));
+        }
         if let Some(up) = copy.up {
             let conn = &mut self.conns[up.conn];
             conn.copies -= 1;
