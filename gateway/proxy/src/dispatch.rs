@@ -112,16 +112,23 @@ impl Worker {
     fn read_request(&mut self, listener: usize, fields: Fields<'_>) -> Request {
         let from_client = self.listeners[listener].kind == ListenerKind::Ingress;
         let mut headers = self.spare_lists.pop().unwrap_or_default();
-        let mut timeout = None;
+        let (mut timeout, mut cookies) = (None, 0);
         for field in fields {
             match field.name {
                 b"grpc-timeout" => timeout = Some(deadline::parse_grpc_timeout(field.value)),
                 // RFC 9113, 8.3.1: the authority is what routes; a second word for it would let the endpoint see another.
                 b"host" if headers.value(b":authority").is_some() => {}
                 name if from_client && name.starts_with(FEDERATION_PREFIX) => {}
-                b"cookie" => headers.push_cookie(field),
+                b"cookie" => {
+                    cookies += 1;
+                    headers.push(field);
+                }
                 _ => headers.push(field),
             }
+        }
+        // RFC 9113, 8.2.3: HTTP/2 may split it, what reads it further on may not know that.
+        if cookies > 1 {
+            headers.join(b"cookie", b"; ");
         }
         Request { headers, timeout }
     }

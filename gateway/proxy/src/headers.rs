@@ -44,23 +44,27 @@ impl HeaderList {
         });
     }
 
-    /// Appends a cookie field to the one that is there: HTTP/2 may split them (RFC 9113, 8.2.3).
-    pub fn push_cookie(&mut self, field: Field<'_>) {
-        let bytes = &self.bytes;
-        let Some(at) = self
-            .spans
-            .iter()
-            .position(|it| it.name(bytes) == field.name)
-        else {
-            return self.push(field);
-        };
-        let whole = [self.spans[at].value(bytes), field.value].join(&b"; "[..]);
-        let sensitive = self.spans.remove(at).sensitive || field.sensitive;
+    /// Makes one field of all with this name, where the first of them stands. Takes time and memory for their bytes
+    /// once, however many they are.
+    pub fn join(&mut self, name: &[u8], separator: &[u8]) {
+        let (mut at, mut sensitive, mut values) = (None, false, Vec::new());
+        for (index, span) in self.spans.iter().enumerate() {
+            if span.name(&self.bytes) == name {
+                at = at.or(Some(index));
+                sensitive |= span.sensitive;
+                values.push(span.value(&self.bytes));
+            }
+        }
+        let Some(at) = at else { return };
+        let value = values.join(separator);
+        self.remove(name);
         self.push(Field {
-            name: field.name,
-            value: &whole,
+            name,
+            value: &value,
             sensitive,
         });
+        let last = self.spans.len() - 1;
+        self.spans[at..=last].rotate_right(1);
     }
 
     /// Appends a field that compression may index.
@@ -137,13 +141,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cookies_that_were_split_are_one_field() {
+    fn fields_that_were_split_are_joined() {
         let mut list = HeaderList::default();
-        list.add(b"cookie", b"a=1");
-        list.add(b"x", b"y");
-        list.push_cookie(Field::new(b"cookie", b"b=2"));
-        list.push_cookie(Field::new(b"cookie", b"c=3"));
+        for (name, value) in [
+            ("a", "b"),
+            ("cookie", "a=1"),
+            ("x", "y"),
+            ("cookie", "b=2"),
+            ("cookie", "c=3"),
+        ] {
+            list.add(name.as_bytes(), value.as_bytes());
+        }
+        list.join(b"cookie", b"; ");
+        let names: Vec<_> = list.iter().map(|it| it.name.to_vec()).collect();
+        assert_eq!(names, [&b"a"[..], b"cookie", b"x"]);
         assert_eq!(list.value(b"cookie"), Some(&b"a=1; b=2; c=3"[..]));
-        assert_eq!(list.iter().count(), 2);
+        list.join(b"absent", b"; ");
+        assert_eq!(list.iter().count(), 3);
+    }
+
+    #[test]
+    fn many_split_fields_cost_their_bytes() {
+        let mut list = HeaderList::default();
+        for _ in 0..1_000 {
+            list.add(b"cookie", &[b'c'; 40]);
+            list.add(b"x", b"y");
+        }
+        let before = list.bytes.len();
+        list.join(b"cookie", b"; ");
+        assert!(list.bytes.len() < 2 * before);
     }
 }
