@@ -133,6 +133,13 @@ def test_goodbye_with_the_answer_while_draining() -> None:
             idle.say(get("/", GRPC))
             assert early.answer().status == idle.answer().status == 505
             driver.drain(5_000)
-            assert idle.rest() == b"", "an idle connection is closed"
+
+            def is_last_answer() -> bool:
+                early.say(get("/", GRPC))
+                answer = early.answer()
+                return (answer.status, answer.get("connection")) == (505, "close")
+
+            wait_until(is_last_answer, "a request that crosses the goodbye is answered")
             assert early.rest() == b""
+            assert idle.rest() == b"", "an idle connection is closed"
         wait_until(lambda: driver.drained, "nothing is left")

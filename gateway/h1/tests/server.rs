@@ -258,7 +258,7 @@ fn nothing_can_be_smuggled_into_a_response() {
 fn goodbye_is_said_with_the_next_answer() {
     let mut peer = Peer::server();
     peer.give(GET).unwrap();
-    peer.connection.go_away();
+    peer.connection.go_away(false);
     assert!(!peer.connection.is_over());
     answer(&mut peer, &[(":status", "204")], b"");
     assert_eq!(
@@ -268,8 +268,30 @@ fn goodbye_is_said_with_the_next_answer() {
     assert!(peer.connection.is_over());
 
     let mut idle = Peer::server();
-    idle.connection.go_away();
+    idle.connection.go_away(false);
     assert!(idle.connection.is_over());
+}
+
+#[test]
+fn who_asks_while_goodbye_is_prepared_is_answered() {
+    let mut peer = Peer::server();
+    peer.give(GET).unwrap();
+    let head = [(":status", "200"), ("content-length", "1")];
+    let stream = peer.stream.unwrap();
+    let sent = peer.connection.send_headers(stream, fields(&head), false);
+    assert_eq!(sent, Ok(()));
+    peer.connection.go_away(true);
+    peer.connection.send_data(stream, b"x", true).unwrap();
+    assert!(!peer.connection.is_over(), "its head could not say so");
+    peer.output();
+
+    peer.give(GET).unwrap();
+    answer(&mut peer, &[(":status", "204")], b"");
+    assert_eq!(
+        peer.output(),
+        "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"
+    );
+    assert!(peer.connection.is_over());
 }
 
 #[test]

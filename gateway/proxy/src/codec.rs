@@ -111,7 +111,7 @@ impl Codec {
     pub fn go_away(&mut self, code: ErrorCode, graceful: bool, debug: &[u8]) {
         match self {
             Self::H2(h2) => h2.go_away(code, graceful, debug),
-            Self::H1(h1) => h1.go_away(),
+            Self::H1(h1) => h1.go_away(graceful),
         }
     }
 

@@ -38,6 +38,8 @@ pub struct Connection {
     passed_empty_line: bool,
     live: Option<Exchange>,
     last_id: u32,
+    /// The next answer says that it is the last.
+    is_leaving: bool,
     /// No exchange follows the present one.
     is_last: bool,
     over: bool,
@@ -123,6 +125,7 @@ impl Connection {
             passed_empty_line: false,
             live: None,
             last_id: u32::MAX,
+            is_leaving: false,
             is_last: false,
             over: false,
             cut_off: false,
@@ -246,8 +249,14 @@ impl Connection {
         }
     }
 
-    /// Takes no further exchange: the answer to the present one says so, an idle connection is over.
-    pub fn go_away(&mut self) {
+    /// Takes no further exchange: the answer to the present one says so, an idle connection is over. `graceful` is for
+    /// clients that may be asking just now (server role): the next answer says that it is the last, and nothing ends
+    /// before.
+    pub fn go_away(&mut self, graceful: bool) {
+        if graceful {
+            self.is_leaving = true;
+            return;
+        }
         self.is_last = true;
         self.over |= self.stream_count() == 0;
     }

@@ -100,7 +100,7 @@ impl Connection {
             return Ok(());
         }
         self.send = response_framing(&mut self.output, live, status, written.length, end);
-        self.is_last |= self.send == Send::UntilEnd;
+        self.is_last |= self.is_leaving || self.send == Send::UntilEnd;
         // Bytes behind a refused request for a WebSocket are the next request's.
         if matches!(self.recv, Recv::Switch) {
             self.recv = Recv::Ended;
