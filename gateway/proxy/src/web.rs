@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use gateway_core::Code;
+use gateway_h2::ErrorCode;
 
 use crate::call::CallId;
 use crate::conn::StreamAt;
@@ -170,7 +171,10 @@ impl Worker {
         }
         self.work_list.clear();
         let codec = &mut self.conns[down.conn].codec;
-        let _gone_is_seen_as_reset = codec.send_data(down.stream, &frame, true);
+        // Without them the response has no end: the client is told at least that it is broken.
+        if codec.send_data(down.stream, &frame, true).is_err() {
+            codec.reset(down.stream, ErrorCode::InternalError);
+        }
         self.mark_dirty(down.conn);
     }
 }
