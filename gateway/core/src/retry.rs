@@ -7,7 +7,8 @@
 //!
 //! What each word of `on` covers. `5xx`, `gateway-error` and `reset` speak of what a client would
 //! see, so failures below HTTP are in them; gRPC answers with HTTP status 200 are taken by what
-//! their code maps to.
+//! their code maps to, all others by their HTTP status alone: a 400 or 429 is no server's failure,
+//! though gRPC clients are told INTERNAL or UNAVAILABLE for it.
 //!
 //! | word | connect failure | refused | reset | our per-try timeout | answers |
 //! |---|---|---|---|---|---|
@@ -278,13 +279,15 @@ const fn answer_covered_by(on: RetryOn, answer: Answer) -> bool {
     match on {
         RetryOn::ServerError => {
             answer.http_status >= 500
-                || matches!(
-                    answer.code,
-                    Code::Unavailable | Code::Internal | Code::DataLoss
-                )
+                || answer.http_status == 200
+                    && matches!(
+                        answer.code,
+                        Code::Unavailable | Code::Internal | Code::DataLoss
+                    )
         }
         RetryOn::GatewayError => {
-            matches!(answer.http_status, 502..=504) || matches!(answer.code, Code::Unavailable)
+            matches!(answer.http_status, 502..=504)
+                || answer.http_status == 200 && matches!(answer.code, Code::Unavailable)
         }
         RetryOn::Cancelled => matches!(answer.code, Code::Cancelled),
         RetryOn::DeadlineExceeded => matches!(answer.code, Code::DeadlineExceeded),

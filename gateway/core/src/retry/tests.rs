@@ -91,6 +91,10 @@ fn words_cover_answers_as_documented() {
     assert!(policy(&[RetryOn::ServerError]).covers(http(500, Code::Unknown)));
     assert!(!policy(&[RetryOn::GatewayError]).covers(http(500, Code::Unknown)));
     assert!(policy(&[RetryOn::GatewayError]).covers(http(502, Code::Unavailable)));
+    for on in [RetryOn::ServerError, RetryOn::GatewayError] {
+        assert!(!policy(&[on]).covers(http(400, Code::Internal)));
+        assert!(!policy(&[on]).covers(http(429, Code::Unavailable)));
+    }
     assert!(policy(&[RetryOn::RetriableStatusCodes]).covers(http(503, Code::Unavailable)));
     assert!(!policy(&[RetryOn::RetriableStatusCodes]).covers(http(502, Code::Unavailable)));
 }
