@@ -112,7 +112,7 @@ async def test_a_resolver_leads_and_resolves(guarded: Guarded) -> None:
             await store.commit(
                 [Put(KEYS.resolved(SERVICE), b"x"), Put(KEYS.drain_state("d"), b"x")]
             )
-        with pytest.raises(StoreRefused, match="permission denied"):
+        with pytest.raises(StoreRefused, match=r"permission denied; .* `fedctl access grant`"):
             await store.commit([Put(KEYS.export(WEST, SERVICE), b"x")])
 
 

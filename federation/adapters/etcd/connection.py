@@ -42,6 +42,11 @@ _REFUSALS = frozenset(
     }
 )
 
+_NOT_ALLOWED = frozenset({rpc.StatusCode.PERMISSION_DENIED, rpc.StatusCode.UNAUTHENTICATED})
+"""Refusals that end when somebody gives us rights."""
+
+_NEXT_STEP = "who shows a certificate has what `fedctl access grant` gave to its common name"
+
 _MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
 _CHANNEL_OPTIONS = [
@@ -220,7 +225,8 @@ class Connection:
             return StoreUnavailable(f"{attempt}: {self.name}: {error}")
         code = error.code()
         if code in _REFUSALS:
-            return StoreRefused(f"{attempt}: {self.name} refused: {error.details()}")
+            todo = f"; {_NEXT_STEP}" if code in _NOT_ALLOWED else ""
+            return StoreRefused(f"{attempt}: {self.name} refused: {error.details()}{todo}")
         if code is rpc.StatusCode.DEADLINE_EXCEEDED or len(self._targets) > 1:
             await self.distrust(link)
         return StoreUnavailable(f"{attempt}: {self.name} is away: {error.details()}")
