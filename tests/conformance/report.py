@@ -35,7 +35,8 @@ NOTES = """## What is run
   grpc-go's server, which alone gives load reports; `*_soak` are grpc-go's client's.
 - **everyday clients**: grpcurl (list, describe, unary, stream, status), ghz (calls on four
   connections, and over one stream after the other), Go's net/http, curl (gRPC call, a request that
-  is no gRPC, HTTP/1.1), nghttp, h2load. Reflection is answered by the backend.
+  is no gRPC, HTTP/1.1), nghttp, h2load. Reflection is the gateway's, made
+  of what the backend shows.
 - **differential**: Envoy and the gateway with the same xDS resources, requests and upstreams, drawn
   from seeds. A case passes when all that differs is explained by [differences.md](differences.md).
 - **servers**: a call, an upload of 4 MiB and 2,000 calls on five connections, with net/http and
