@@ -9,6 +9,8 @@ equal inputs give equal snapshots; routes stand in order of precedence, first ma
 of an endpoint set start at 0 and have no gaps; private keys never show in ``repr``.
 """
 
+# style: longer than 400 lines, since one reads a snapshot's values together
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
