@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from federation.derive.compile import Compiled, CompileInputs, compile_cluster
 from federation.model.base import Region
-from federation.model.objects import ApiObject, EndpointSlice, GRPCRoute, ObjectKey
+from federation.model.objects import ApiObject, EndpointSlice, GRPCRoute, HTTPRoute, ObjectKey
 from federation.model.snapshot import (
     Forward,
     Refuse,
@@ -188,7 +188,7 @@ def test_every_route_says_what_became_of_it(objects: Objects, federation: Federa
         assert conditions
         assert {entry.observed_generation for entry in conditions} == {generation}
     for entry in objects.values():
-        if isinstance(entry, GRPCRoute):
+        if isinstance(entry, GRPCRoute | HTTPRoute):
             assert len(result.statuses[entry.key].parents) == len(entry.spec.parent_refs)
 
 

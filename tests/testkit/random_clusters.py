@@ -20,6 +20,7 @@ from federation.model.objects import (
     FederatedServiceImport,
     Gateway,
     GRPCRoute,
+    HTTPRoute,
     McsServiceExport,
     MultiClusterService,
     ObjectKey,
@@ -47,11 +48,13 @@ def _made(cls: type[ApiObject], **parts: st.SearchStrategy[Any]) -> st.SearchStr
     return st.fixed_dictionaries(parts).map(cls.model_validate)
 
 
+_TERMINATED = {"certificateRefs": [{"name": "cert"}]}
+
 _listener = st.fixed_dictionaries(
     {
         "port": st.sampled_from(PORTS),
         "protocol": st.sampled_from(["HTTPS", "HTTPS", "HTTP", "TCP"]),
-        "tls": st.just({"certificateRefs": [{"name": "cert"}]}),
+        "tls": st.sampled_from([_TERMINATED, _TERMINATED, {"mode": "Passthrough"}]),
         "allowedRoutes": st.just({"namespaces": {"from": "All"}}),
     },
     optional={"hostname": st.sampled_from(HOSTS)},
@@ -102,7 +105,12 @@ _mirror = {
     "type": "RequestMirror",
     "requestMirror": {"backendRef": {"name": "users", "port": 9090}},
 }
+_lost_mirror = {
+    "type": "RequestMirror",
+    "requestMirror": {"backendRef": {"name": "nowhere", "port": 1}, "percent": 7},
+}
 _modifier = {"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["x-a"]}}
+_unknown = {"type": "Teleport"}
 
 
 def _weighted(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -113,28 +121,97 @@ _rule = st.fixed_dictionaries(
     {
         "matches": st.lists(_match, max_size=2),
         "backendRefs": st.lists(_backend, max_size=3).map(_weighted),
-        "filters": st.sampled_from([[], [], [_modifier], [_mirror]]),
-    }
+        "filters": st.sampled_from([[], [], [_modifier], [_mirror], [_lost_mirror], [_unknown]]),
+    },
+    optional={
+        "sessionPersistence": st.sampled_from(
+            [{"type": "Cookie"}, {"type": "Header", "idleTimeout": "1m"}]
+        )
+    },
 )
 
-_route = _made(
-    GRPCRoute,
-    metadata=_metadata(["r1", "r2", "r3"]),
-    spec=st.fixed_dictionaries(
-        {
-            "parentRefs": st.lists(
-                st.fixed_dictionaries(
-                    {"name": st.sampled_from(["one", "two", "none"]), "namespace": _namespace},
-                    optional={"sectionName": st.sampled_from(["l0", "l1"])},
-                ),
-                min_size=1,
-                max_size=2,
-            ),
-            "hostnames": st.lists(st.sampled_from(HOSTS), max_size=2, unique=True),
-            "rules": st.lists(_rule, min_size=1, max_size=3),
-        }
-    ),
+_http_match = st.fixed_dictionaries(
+    {},
+    optional={
+        "path": st.sampled_from(
+            [
+                {"type": "PathPrefix", "value": "/a"},
+                {"type": "Exact", "value": "/a/b"},
+                {"type": "RegularExpression", "value": "/[ab].*"},
+                {"type": "Riddle", "value": "/"},
+            ]
+        ),
+        "method": st.sampled_from(["GET", "POST"]),
+        "queryParams": st.just([{"name": "q", "value": "1"}]),
+    },
 )
+
+_http_filters = st.sampled_from(
+    [
+        [],
+        [],
+        [_modifier],
+        [_mirror],
+        [_lost_mirror],
+        [_unknown],
+        [{"type": "RequestRedirect", "requestRedirect": {"scheme": "https", "statusCode": 301}}],
+        [
+            {
+                "type": "URLRewrite",
+                "urlRewrite": {
+                    "path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/new"}
+                },
+            }
+        ],
+        [{"type": "CORS", "cors": {"allowOrigins": ["https://*.example.com"]}}],
+    ]
+)
+
+
+def _without_backends_beside_a_redirect(rule: dict[str, Any]) -> dict[str, Any]:
+    redirects = any(entry["type"] == "RequestRedirect" for entry in rule["filters"])
+    return {**rule, "backendRefs": []} if redirects else rule
+
+
+_http_rule = st.fixed_dictionaries(
+    {
+        "matches": st.lists(_http_match, max_size=2),
+        "backendRefs": st.lists(_backend, max_size=3),
+        "filters": _http_filters,
+    },
+    optional={
+        "timeouts": st.just({"request": "10s", "backendRequest": "2s"}),
+        "retry": st.just({"codes": [503], "attempts": 2}),
+        "sessionPersistence": st.just({"type": "Header"}),
+    },
+).map(_without_backends_beside_a_redirect)
+
+
+def _routes(
+    cls: type[ApiObject], rule: st.SearchStrategy[dict[str, Any]]
+) -> st.SearchStrategy[ApiObject]:
+    return _made(
+        cls,
+        metadata=_metadata(["r1", "r2", "r3"]),
+        spec=st.fixed_dictionaries(
+            {
+                "parentRefs": st.lists(
+                    st.fixed_dictionaries(
+                        {"name": st.sampled_from(["one", "two", "none"]), "namespace": _namespace},
+                        optional={"sectionName": st.sampled_from(["l0", "l1"])},
+                    ),
+                    min_size=1,
+                    max_size=2,
+                ),
+                "hostnames": st.lists(st.sampled_from(HOSTS), max_size=2, unique=True),
+                "rules": st.lists(rule, min_size=1, max_size=3),
+            }
+        ),
+    )
+
+
+_route = _routes(GRPCRoute, _rule)
+_http_route = _routes(HTTPRoute, _http_rule)
 
 _service = _made(
     Service,
@@ -173,7 +250,8 @@ _grant = _made(
     spec=st.just(
         {
             "from": [
-                {"group": "gateway.networking.k8s.io", "kind": "GRPCRoute", "namespace": namespace}
+                {"group": "gateway.networking.k8s.io", "kind": kind, "namespace": namespace}
+                for kind in ("GRPCRoute", "HTTPRoute")
                 for namespace in NAMESPACES
             ],
             "to": [{"group": "", "kind": "Service"}],
@@ -200,23 +278,40 @@ _multicluster = _made(
 
 _export = _made(McsServiceExport, metadata=_metadata(SERVICES))
 
+
+def _limited(scope: str) -> dict[str, Any]:
+    rules = [{"limit": {"requestsPerUnit": 5, "unit": "Second"}}]
+    return {"type": scope, scope.lower(): {"rules": rules}}
+
+
 _policy = _made(
     BackendTrafficPolicy,
     metadata=_metadata(["p1", "p2"]),
     spec=st.fixed_dictionaries(
         {
-            "targetRef": st.sampled_from(["r1", "r2", "r9"]).map(
-                lambda name: {
-                    "group": "gateway.networking.k8s.io",
-                    "kind": "GRPCRoute",
-                    "name": name,
+            "targetRef": st.fixed_dictionaries(
+                {
+                    "group": st.just("gateway.networking.k8s.io"),
+                    "kind": st.sampled_from(["GRPCRoute", "HTTPRoute"]),
+                    "name": st.sampled_from(["r1", "r2", "r9"]),
                 }
             ),
             "retry": st.just({"attempts": 3}),
             "failover": st.sampled_from([EAST, "mars-1"]).map(
                 lambda target: {"regionFailover": [{"from": WEST, "to": target}]}
             ),
-        }
+        },
+        optional={
+            "loadBalancer": st.sampled_from(
+                [
+                    {"type": "RoundRobin"},
+                    {"type": "ConsistentHash", "consistentHash": {"type": "SourceIP"}},
+                ]
+            ),
+            "rateLimit": st.sampled_from(["Local", "Global"]).map(_limited),
+            "faultInjection": st.just({"abort": {"httpStatus": 503, "percentage": 5}}),
+            "retryConstraint": st.just({"budget": {"percent": 20}}),
+        },
     ),
 )
 
@@ -228,6 +323,8 @@ def clusters(draw: st.DrawFn) -> Mapping[ObjectKey, ApiObject]:
         _gateway,
         _route,
         _route,
+        _http_route,
+        _http_route,
         _service,
         _slices(),
         _grant,
