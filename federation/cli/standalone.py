@@ -140,7 +140,8 @@ class FolderFeed:
         self._say = say
         self._printed: set[str] = set()
         self._renderer, self._sealer = Renderer(), Sealer()
-        self._snapshots = FolderSource(FolderSettings(settings.manifests)).snapshots()
+        self._source = FolderSource(FolderSettings(settings.manifests))
+        self._snapshots = self._source.snapshots()
         self._loaded = False
         self._loading = False
         self._problems: frozenset[str] = frozenset()
@@ -150,8 +151,9 @@ class FolderFeed:
         await self._load(await anext(self._snapshots))
 
     async def run(self) -> None:
-        """Follow the folder, for ever."""
-        async with aclosing(self._snapshots) as snapshots:
+        """Follow the folder, for ever. After a failure it can be run again, from the start."""
+        current, self._snapshots = self._snapshots, self._source.snapshots()
+        async with aclosing(current) as snapshots:
             async for objects in snapshots:
                 await self._load(objects)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from federation.derive.compile import Compiled, CompileInputs, compile_cluster
 from federation.model.base import Region
+from federation.model.http import Redirect
 from federation.model.objects import ApiObject, EndpointSlice, GRPCRoute, HTTPRoute, ObjectKey
 from federation.model.snapshot import (
     Forward,
@@ -174,6 +175,8 @@ def check_action(route: Route, upstreams: set[str]) -> None:
         case Forward(destinations=destinations):
             assert sum(entry.weight for entry in destinations) > 0
             assert {entry.upstream for entry in destinations} <= upstreams
+        case Redirect(status=status):
+            assert 301 <= status <= 308
 
 
 @BOUNDED
