@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -13,6 +16,7 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.settings
 import pytest
 
 from gateway.driver import Driver
@@ -113,6 +117,78 @@ def test_no_call_is_lost_while_connections_age(driver: Driver) -> None:
         assert failures == []
         assert all(count > 100 for count in done)
         assert numbers(driver)["downstream_cut_calls"] == 0
+
+
+def asked_for(client: Client, size: int) -> None:
+    """Asks for one message of this size, which is not read yet."""
+    content = json.dumps({"count": 1, "size": size}).encode()
+    headers = [(":method", "POST"), (":scheme", "http"), (":path", "/test.Echo/ServerStream")]
+    headers += [(":authority", "a"), ("content-type", "application/grpc"), ("te", "trailers")]
+    client.h2.send_headers(1, headers)
+    client.h2.send_data(1, struct.pack(">BI", 0, len(content)) + content, end_stream=True)
+    client.send()
+
+
+def frames(client: Client) -> Iterator[tuple[int, int, bytes]]:
+    """Kind, flags and content of what comes; the library takes nothing behind a GOAWAY."""
+    unread = b""
+    while data := client.socket.recv(65536):
+        unread += data
+        while len(unread) >= 9 and len(unread) >= 9 + (size := int.from_bytes(unread[:3])):
+            yield unread[3], unread[4], unread[9 : 9 + size]
+            unread = unread[9 + size :]
+
+
+DATA, HEADERS, GOAWAY = 0, 1, 7
+END_STREAM = 1
+
+
+def widen(client: Client, by: int) -> None:
+    """A WINDOW_UPDATE of the connection and one of the stream."""
+    for stream in (0, 1):
+        client.socket.sendall(b"\0\0\4\x08\0" + struct.pack(">II", stream, by))
+
+
+def test_an_answer_that_is_being_read_outlives_the_age_of_its_connection(driver: Driver) -> None:
+    """Its call is over when the gateway has all of it."""
+    with backends("a") as [backend]:
+        address = serve(driver, living(backend.address, max_age_ms=100))
+        with Client(address) as client:
+            asked_for(client, 90_000)
+            size, ended = 0, False
+            for kind, flags, content in frames(client):
+                if kind == DATA:
+                    size += len(content)
+                elif kind == GOAWAY and content[:4] == b"\0\0\0\1":
+                    assert size == 65_535, "the window of the stream"
+                    widen(client, 1 << 20)
+                elif kind == HEADERS:
+                    ended |= bool(flags & END_STREAM)
+            assert (size, ended) == (90_000 + 5, True)
+
+
+def test_an_answer_under_way_survives_the_end_of_its_connection(driver: Driver) -> None:
+    """What a client says after the gateway's last byte must not have the system drop the rest."""
+    with backends("a") as [backend]:
+        address = serve(driver, simple(backend.address))
+        with Client(address) as client:
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 22})
+            asked_for(client, 300_000)
+            widen(client, 1 << 22)
+            wait_until(lambda: numbers(driver)["upstream_tries"] == 1, "the call is there")
+            wait_until(lambda: numbers(driver)["calls_open"] == 0, "the answer is written")
+            driver.drain(60_000)
+            began = time.monotonic()
+
+            def has_ended() -> bool:
+                widen(client, 1)
+                return time.monotonic() > began + 1.5
+
+            wait_until(has_ended, "the final GOAWAY is out")
+            all_frames = list(frames(client))
+            assert sum(len(it) for kind, _, it in all_frames if kind == DATA) == 300_000 + 5
+            assert any(kind == HEADERS and flags & END_STREAM for kind, flags, _ in all_frames)
 
 
 def test_a_long_call_outlives_the_age_of_its_connection(driver: Driver) -> None:

@@ -43,7 +43,8 @@ pub(crate) struct Life {
 
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Then {
-    FinalGoodbye,
+    /// The flag: answers that are still being read are waited for.
+    FinalGoodbye(bool),
     Close,
 }
 
@@ -192,7 +193,8 @@ impl Worker {
                     LeaveReason::Old => numbers.downstream_aged.add(1),
                 }
                 self.ask_to_leave(key, reason.reason().as_bytes());
-                self.then(key, GOODBYE_MS, Then::FinalGoodbye);
+                let waits = reason == LeaveReason::Old;
+                self.then(key, GOODBYE_MS, Then::FinalGoodbye(waits));
             }
             Due::Cut => self.cut(key),
             Due::Dead => {
@@ -212,10 +214,11 @@ impl Worker {
 
     fn take_last_step(&mut self, key: usize, step: Then) {
         let conn = &mut self.conns[key];
-        if step == Then::FinalGoodbye && !conn.calls.is_empty() {
+        let is_busy = !conn.calls.is_empty();
+        if matches!(step, Then::FinalGoodbye(waits) if waits || is_busy) {
             return self.close_after_streams(key);
         }
-        // Nobody waits for an answer; what a client has not read goes with the connection.
+        // Nobody waits for an answer; what a client has not read for so long goes with the connection.
         conn.codec.go_away(ErrorCode::NoError, false, b"bye");
         self.kill(key, Death::Finished);
     }

@@ -143,8 +143,8 @@ pub(crate) enum DownPhase {
     Leaving,
     /// The final GOAWAY is out: closes with its last stream.
     Final,
-    /// The last words are written and the sending side is shut; what the client still sends is read and dropped until it
-    /// ends, so that the system does not take the words back.
+    /// The last words or answers are written and the sending side is shut; what the client still sends is read and
+    /// dropped until it ends, so that the system does not take them back.
     Lingering,
 }
 

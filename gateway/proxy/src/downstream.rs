@@ -17,6 +17,9 @@ use crate::worker::{Timer, Worker};
 
 /// How long the end of a refused client or request is awaited, so that the refusal is read.
 pub(crate) const LINGER_MS: u64 = 1_000;
+/// How long a client that was asked to leave may take to read its last answers and to close: what it sends meanwhile
+/// (windows, PINGs) would have the system throw away those that are still under way.
+const LEAVING_MS: u64 = 5_000;
 
 impl Worker {
     /// Decides at the first bytes of a client what it speaks; true when the codec gets the bytes.
@@ -57,7 +60,7 @@ impl Worker {
                 self.stats.numbers.http1_refused.add(1);
                 let written = conn.transport.write(HTTP1_REFUSAL);
                 if written.is_ok() {
-                    self.linger(key);
+                    self.linger(key, LINGER_MS);
                 } else {
                     self.kill(key, Death::Closed);
                 }
@@ -81,11 +84,11 @@ impl Worker {
     }
 
     /// The last words are written: waits a moment for the end of a client that may still be writing itself.
-    fn linger(&mut self, key: usize) {
+    fn linger(&mut self, key: usize, for_ms: u64) {
         let conn = &mut self.conns[key];
         conn.transport.finish();
         let id = conn.id;
-        let timer = self.timers.set(self.now_ms + LINGER_MS, Timer::Setup(id));
+        let timer = self.timers.set(self.now_ms + for_ms, Timer::Setup(id));
         if let Some(down) = self.conns[key].down() {
             down.phase = DownPhase::Lingering;
             if let Some(old) = down.setup_timer.replace(timer) {
@@ -297,9 +300,9 @@ impl Worker {
         };
         match down.phase {
             DownPhase::Lingering => {}
-            _ if over && cut_off => self.linger(key),
+            _ if over && cut_off => self.linger(key, LINGER_MS),
             _ if over => self.kill(key, Death::Finished),
-            DownPhase::Final => self.kill(key, Death::Finished),
+            DownPhase::Final => self.linger(key, LEAVING_MS),
             DownPhase::Preface | DownPhase::Open | DownPhase::Leaving => {}
         }
     }
