@@ -17,7 +17,7 @@ from gateway import last_good
 from gateway.quota import QuotaClient
 from gateway.runtime import Runtime
 from gateway.settings import GatewaySettings
-from gateway.shell import FeedState
+from gateway.shell import FeedState, supervised
 from gateway.status import State
 from gateway.xds_client import XdsClient
 from gateway.xds_session import held_resources
@@ -66,9 +66,10 @@ class AgentFeed:
     async def run(self) -> None:
         """Follow the agent and keep the file, for ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._client.run())
-            group.create_task(self._writer.run())
-            group.create_task(self._quota.run())
+            # Each for itself: what breaks rate limits must not end the configuration.
+            group.create_task(supervised("xds", self._client.run))
+            group.create_task(supervised("last good", self._writer.run))
+            group.create_task(supervised("quota", self._quota.run))
 
     async def leave(self) -> None:
         """Take leave of the agent, so that it advertises this gateway no longer."""

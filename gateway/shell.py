@@ -185,19 +185,19 @@ class Shell:
     async def _serve(self, feed: Feed) -> None:
         async with asyncio.TaskGroup() as group:
             watching = [
-                group.create_task(_supervised("health", self._health.run)),
-                group.create_task(_supervised("events", self._collect_events)),
+                group.create_task(supervised("health", self._health.run)),
+                group.create_task(supervised("events", self._collect_events)),
             ]
-            fed = group.create_task(_supervised("feed", feed.run))
+            fed = group.create_task(supervised("feed", feed.run))
             group.create_task(self._leave(feed, fed))
             # These end when draining begins.
             self._configuring = [
-                group.create_task(_supervised("listeners", self._retry_listeners)),
-                group.create_task(_supervised("reload", self._reload_on_request)),
+                group.create_task(supervised("listeners", self._retry_listeners)),
+                group.create_task(supervised("reload", self._reload_on_request)),
             ]
             files = self._settings.identity
             if files is not None:
-                watch = _supervised("identity", lambda: identity.watch(files, self.runtime.put))
+                watch = supervised("identity", lambda: identity.watch(files, self.runtime.put))
                 self._configuring.append(group.create_task(watch))
             await self._stop.wait()
             self.begin_drain()
@@ -258,7 +258,7 @@ class Shell:
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
 
 
-async def _supervised(name: str, part: Callable[[], Awaitable[None]]) -> None:
+async def supervised(name: str, part: Callable[[], Awaitable[None]]) -> None:
     """Run ``part``; report its failure and start it again after a bounded wait."""
     wait_s = 0.1
     while True:

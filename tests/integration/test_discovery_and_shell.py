@@ -307,3 +307,22 @@ async def test_what_was_refused_and_is_gone_after_a_reconnect_is_forgotten(tmp_p
 def acks(server: Server) -> AckView:
     assert server.acks.value is not None
     return server.acks.value
+
+
+async def test_what_breaks_rate_limits_ends_no_stream(tmp_path: Path) -> None:
+    async with serving() as server:
+        gateway = Gateway(server.address, tmp_path)
+        asked = 0
+
+        def broken(keys_max: int, all: bool) -> bytes:  # noqa: A002 - as in the port
+            nonlocal asked
+            asked += 1
+            return b"no JSON"
+
+        gateway.core.take_limit_demand = broken  # type: ignore[method-assign]
+        async with gateway.running():
+            server.publish(snapshot("127.0.0.1:9090"))
+            await eventually(lambda: gateway.endpoints() == ["127.0.0.1:9090"])
+            await eventually(lambda: asked >= 3)
+            server.publish(snapshot("127.0.0.1:9091"))
+            await eventually(lambda: gateway.endpoints() == ["127.0.0.1:9091"])
