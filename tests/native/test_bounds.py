@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.native import frames
 from tests.native.certificates import Authority
 from tests.native.support import (
     backends,
@@ -35,7 +36,6 @@ from tests.native.support import (
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 EMPTY_SETTINGS = bytes(3) + b"\x04" + bytes(5)
-GOAWAY = 7
 DESCRIPTORS = Path("/proc/self/fd")
 
 
@@ -57,15 +57,6 @@ def rest_of(client: socket.socket) -> bytes:
         while part := client.recv(65536):
             said += part
     return said
-
-
-def kinds(said: bytes) -> list[int]:
-    """The types of the frames in what a gateway said."""
-    found = []
-    while said:
-        found.append(said[3])
-        said = said[9 + int.from_bytes(said[:3]) :]
-    return found
 
 
 @pytest.mark.parametrize("words", [b"", b"PRI", PREFACE, PREFACE + EMPTY_SETTINGS[:5], b"GET /"])
@@ -96,9 +87,9 @@ def test_a_tls_handshake_that_stops_is_let_go() -> None:
 
 def test_a_connection_without_calls_is_asked_to_leave_and_closed() -> None:
     with core(downstream_idle_ms=100) as driver:
-        with dial(serve(driver, simple()), PREFACE + EMPTY_SETTINGS) as client:
-            said = rest_of(client)
-        assert kinds(said)[-2:] == [GOAWAY, GOAWAY]
+        with frames.client(serve(driver, simple())) as client:
+            client.all_frames()
+        assert [last for last, *_ in client.goodbyes()] == [2**31 - 1, 0]
         assert numbers(driver)["downstream_idle_closed"] == 1
         wait_until(lambda: numbers(driver)["downstream_connections"] == 0, "it is closed")
 
@@ -234,6 +225,7 @@ def test_a_client_in_its_handshake_when_a_drain_begins_is_served_and_asked_to_le
             wait_until(lambda: numbers(driver)["downstream_connections"] == 1, "it is taken")
             driver.drain(10_000)
             client.sendall(PREFACE + EMPTY_SETTINGS)
-            said = rest_of(client)
-        assert kinds(said)[-2:] == [GOAWAY, GOAWAY]
+            served = frames.Client(client)
+            served.all_frames()
+        assert [last for last, *_ in served.goodbyes()] == [2**31 - 1, 0]
         wait_until(lambda: driver.drained, "nobody is left")

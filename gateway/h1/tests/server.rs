@@ -270,6 +270,11 @@ fn goodbye_is_said_with_the_next_answer() {
     let mut idle = Peer::server();
     idle.connection.go_away(false);
     assert!(idle.connection.is_over());
+
+    let mut late = Peer::server();
+    late.give(&GET[..10]).unwrap();
+    late.connection.go_away(false);
+    assert!(!late.connection.is_over(), "its request has begun to come");
 }
 
 #[test]

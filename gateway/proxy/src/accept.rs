@@ -16,6 +16,7 @@ use rustls::ServerConnection;
 use crate::codec::Codec;
 use crate::conn::{Conn, ConnId, Down, DownPhase, Side};
 use crate::events::Notice;
+use crate::leaving::Leave;
 use crate::relay::REQUEST_WINDOW;
 use crate::transport::Transport;
 use crate::worker::{Timer, Worker, conn_token, listener_token};
@@ -162,6 +163,7 @@ impl Worker {
             setup_timer: Some(self.timers.set(timeout_ms, Timer::Setup(id))),
             idle_timer: None,
             last_call_ms: self.now_ms,
+            leave: Leave::default(),
             life: None,
         };
         let codec = Codec::h2(self.server_config());

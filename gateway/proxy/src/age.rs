@@ -2,7 +2,7 @@
 //! client. `gateway_core::aging` decides what is due; this module looks, sends and closes.
 //!
 //! ```text
-//!   due Leave: graceful GOAWAY ── GOODBYE_MS ──▶ final GOAWAY, closes with its last call
+//!   due Leave: asked to leave, closes with its last call (`leaving`)
 //!   due Cut:   calls end with UNAVAILABLE ── LAST_WORDS_MS ──▶ closed
 //! ```
 //! A timer looks at what the connection has noted anyway, so that neither a call nor a read does anything for it. A
@@ -12,13 +12,11 @@ use gateway_core::aging::{Aging, Due, LeaveReason, PingGuard};
 use gateway_core::config::{ConnectionPolicy, PingLimit};
 use gateway_h2::ErrorCode;
 
-use crate::conn::{Conn, ConnId, Death, Side};
+use crate::conn::{Conn, ConnId, Death, DownPhase, Side};
 use crate::reply::{Reason, Reply};
 use crate::timers::TimerId;
 use crate::worker::{Timer, Worker};
 
-/// Between the graceful GOAWAY and the final one: more than a round trip, so that no call crosses it.
-const GOODBYE_MS: u64 = 1_000;
 /// After the last calls were ended, for the answers to leave.
 const LAST_WORDS_MS: u64 = 100;
 
@@ -37,15 +35,8 @@ pub(crate) struct Life {
     /// PINGs of the client, and frames of calls to it, that the guard knows.
     pings_seen: u64,
     frames_sent: u64,
-    /// The next step after a due one: the final GOAWAY, or the end.
-    then: Option<(u64, Then)>,
-}
-
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Then {
-    /// The flag: answers that are still being read are waited for.
-    FinalGoodbye(bool),
-    Close,
+    /// Calls were cut: it ends then.
+    end_ms: Option<u64>,
 }
 
 // === impl Life ===
@@ -66,7 +57,7 @@ impl Life {
                 read_ms: now_ms,
                 pings_seen: 0,
                 frames_sent: 0,
-                then: None,
+                end_ms: None,
             })
         })
     }
@@ -106,18 +97,9 @@ impl Life {
         // The end of the last call wakes nobody: idleness is looked for again.
         let idle = self.max_idle_ms.filter(|_| self.busy);
         let idle = idle.filter(|_| !self.aging.is_leaving());
-        let then = self.then.map(|(at_ms, _)| at_ms);
-        let own = idle.map(|idle_ms| now_ms + idle_ms).into_iter().chain(then);
+        let idle = idle.map(|idle_ms| now_ms + idle_ms);
+        let own = idle.into_iter().chain(self.end_ms);
         self.aging.next_ms().into_iter().chain(own).min()
-    }
-
-    /// Takes the step that was left for later, when its time has come.
-    fn take_step(&mut self, now_ms: u64) -> Option<Then> {
-        let (at_ms, step) = self.then?;
-        (at_ms <= now_ms).then(|| {
-            self.then = None;
-            step
-        })
     }
 }
 
@@ -164,13 +146,18 @@ impl Worker {
             };
             let (busy, read_ms) = (!conn.calls.is_empty(), conn.last_read_ms);
             let Some(down) = conn.down() else { return };
+            if down.phase == DownPhase::Lingering {
+                return;
+            }
             let call_ms = down.last_call_ms;
             let Some(life) = &mut down.life else { return };
             life.timer = None;
             life.look(busy, call_ms, read_ms);
-            if let Some(step) = life.take_step(now_ms) {
-                self.take_last_step(id.key, step);
-            } else if let Some(due) = life.aging.due(now_ms) {
+            if life.end_ms.is_some_and(|end_ms| end_ms <= now_ms) {
+                // What a client has not read goes with the connection.
+                return self.kill(id.key, Death::Finished);
+            }
+            if let Some(due) = life.aging.due(now_ms) {
                 self.on_due(id.key, due);
             } else {
                 break;
@@ -193,8 +180,6 @@ impl Worker {
                     LeaveReason::Old => numbers.downstream_aged.add(1),
                 }
                 self.ask_to_leave(key, reason.reason().as_bytes());
-                let waits = reason == LeaveReason::Old;
-                self.then(key, GOODBYE_MS, Then::FinalGoodbye(waits));
             }
             Due::Cut => self.cut(key),
             Due::Dead => {
@@ -202,25 +187,6 @@ impl Worker {
                 self.kill(key, Death::Silent);
             }
         }
-    }
-
-    fn then(&mut self, key: usize, after_ms: u64, step: Then) {
-        let at_ms = self.now_ms + after_ms;
-        let down = self.conns.get_mut(key).and_then(Conn::down);
-        if let Some(life) = down.and_then(|down| down.life.as_mut()) {
-            life.then = Some((at_ms, step));
-        }
-    }
-
-    fn take_last_step(&mut self, key: usize, step: Then) {
-        let conn = &mut self.conns[key];
-        let is_busy = !conn.calls.is_empty();
-        if matches!(step, Then::FinalGoodbye(waits) if waits || is_busy) {
-            return self.close_after_streams(key);
-        }
-        // Nobody waits for an answer; what a client has not read for so long goes with the connection.
-        conn.codec.go_away(ErrorCode::NoError, false, b"bye");
-        self.kill(key, Death::Finished);
     }
 
     /// The grace of an old connection is over.
@@ -235,7 +201,12 @@ impl Worker {
                 "the connection reached its maximum age and its grace is over: call again";
             self.answer(id, &Reply::unavailable(Reason::ConnectionAge, message));
         }
-        self.then(key, LAST_WORDS_MS, Then::Close);
+        self.close_after_streams(key);
+        let end_ms = self.now_ms + LAST_WORDS_MS;
+        let down = self.conns.get_mut(key).and_then(Conn::down);
+        if let Some(life) = down.and_then(|down| down.life.as_mut()) {
+            life.end_ms = Some(end_ms);
+        }
     }
 
     /// Judges the PINGs that a read of a client's connection brought.
@@ -264,7 +235,7 @@ impl Worker {
             conn.codec
                 .go_away(ErrorCode::EnhanceYourCalm, false, b"too_many_pings");
             self.stats.numbers.downstream_ping_limit_ended.add(1);
-            self.kill(key, Death::Protocol);
+            self.break_off(key);
         }
     }
 }

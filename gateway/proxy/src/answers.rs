@@ -3,8 +3,8 @@
 use gateway_h2::{ErrorCode, Field, StreamRef};
 
 use crate::conn::{ConnId, StreamAt};
-use crate::downstream::LINGER_MS;
 use crate::headers::HeaderList;
+use crate::leaving::LINGER_MS;
 use crate::reply::{Form, HEALTH_NOT_SERVING, HEALTH_SERVING, HTTP2_REQUIRED, Reply};
 use crate::worker::{Timer, Worker};
 

@@ -14,6 +14,7 @@ use crate::abuse::StreamFaults;
 use crate::age::Life;
 use crate::call::CallId;
 use crate::codec::Codec;
+use crate::leaving::Leave;
 use crate::timers::TimerId;
 use crate::transport::Transport;
 use crate::{descriptors, tls};
@@ -101,7 +102,8 @@ pub(crate) struct Conn {
     pub counted_faults: StreamFaults,
     /// The poll said that the peer has ended: a short read does not mean that nothing follows.
     pub read_closed: bool,
-    /// A client that was not heard yet: HTTP/2 says nothing, since it may be answered in HTTP/1.
+    /// Nothing is written: to a client that was not heard yet, since it may be answered in HTTP/1, and after the last
+    /// words.
     pub held: bool,
     write_blocked: bool,
     rest: Vec<u8>,
@@ -128,6 +130,7 @@ pub(crate) struct Down {
     pub idle_timer: Option<TimerId>,
     /// When the last call began or ended.
     pub last_call_ms: u64,
+    pub leave: Leave,
     /// What its listener's settings ask for; `None`: nothing.
     pub life: Option<Box<Life>>,
 }
@@ -139,7 +142,7 @@ pub(crate) enum DownPhase {
     Preface,
     /// Requests are taken.
     Open,
-    /// Graceful GOAWAY is out (HTTP/1: the next answer says it): streams may finish and the client leaves.
+    /// Graceful GOAWAY and PING are out (HTTP/1: the next answer says it): streams may finish and the client leaves.
     Leaving,
     /// The final GOAWAY is out: closes with its last stream.
     Final,
@@ -285,6 +288,11 @@ impl Conn {
         matches!(&self.side, Side::Down(down) if down.setup_timer.is_some())
     }
 
+    /// What it still sends is of no interest.
+    fn is_lingering(&self) -> bool {
+        matches!(&self.side, Side::Down(down) if down.phase == DownPhase::Lingering)
+    }
+
     /// Remembers which call a client's stream is.
     pub fn set_call(&mut self, stream: StreamRef, call: CallId) {
         let slot = stream.slot() as usize;
@@ -332,7 +340,7 @@ impl Conn {
 
     /// Whether the socket may be read now; if not, `wants_resume` tells later.
     pub fn may_read(&mut self) -> bool {
-        self.paused = !self.codec.takes_more(self.rest.len());
+        self.paused = !self.is_lingering() && !self.codec.takes_more(self.rest.len());
         !self.paused
     }
 

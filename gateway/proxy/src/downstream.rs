@@ -1,4 +1,4 @@
-//! Clients' connections: telling HTTP/2 from HTTP/1, what their events mean, and how they are ended.
+//! Clients' connections: telling HTTP/2 from HTTP/1, and what their events mean.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -13,13 +13,7 @@ use crate::dispatch::is_grpc_type;
 use crate::opening::{Opening, opening};
 use crate::reply::HTTP1_REFUSAL;
 use crate::transport::Transport;
-use crate::worker::{Timer, Worker};
-
-/// How long the end of a refused client or request is awaited, so that the refusal is read.
-pub(crate) const LINGER_MS: u64 = 1_000;
-/// How long a client that was asked to leave may take to read its last answers and to close: what it sends meanwhile
-/// (windows, PINGs) would have the system throw away those that are still under way.
-const LEAVING_MS: u64 = 5_000;
+use crate::worker::Worker;
 
 impl Worker {
     /// Decides at the first bytes of a client what it speaks; true when the codec gets the bytes.
@@ -60,7 +54,7 @@ impl Worker {
                 self.stats.numbers.http1_refused.add(1);
                 let written = conn.transport.write(HTTP1_REFUSAL);
                 if written.is_ok() {
-                    self.linger(key, LINGER_MS);
+                    self.linger(key);
                 } else {
                     self.kill(key, Death::Closed);
                 }
@@ -80,20 +74,6 @@ impl Worker {
             window: self.settings.stream_window,
             queue_max: 2 * self.settings.stream_window as usize,
             ..gateway_h1::Config::server()
-        }
-    }
-
-    /// The last words are written: waits a moment for the end of a client that may still be writing itself.
-    fn linger(&mut self, key: usize, for_ms: u64) {
-        let conn = &mut self.conns[key];
-        conn.transport.finish();
-        let id = conn.id;
-        let timer = self.timers.set(self.now_ms + for_ms, Timer::Setup(id));
-        if let Some(down) = self.conns[key].down() {
-            down.phase = DownPhase::Lingering;
-            if let Some(old) = down.setup_timer.replace(timer) {
-                self.timers.cancel(old);
-            }
         }
     }
 
@@ -166,10 +146,11 @@ impl Worker {
                     self.on_response_drained(id);
                 }
             }
-            Event::PingAck { .. } => {
+            Event::PingAck { payload } => {
                 if let Some(conn) = self.conns.get_mut(key) {
                     conn.ping_sent_ms = None;
                 }
+                self.on_ping_answered(key, *payload);
             }
             // A client that says goodbye finishes its streams and closes; nothing has to be done for it.
             Event::GoAway { .. } | Event::Response { .. } | Event::StreamsAvailable => {}
@@ -213,7 +194,12 @@ impl Worker {
         };
         let listener = down.listener;
         let age_timer = down.life.take().and_then(|life| life.timer());
-        let timers = [down.setup_timer.take(), down.idle_timer.take(), age_timer];
+        let timers = [
+            down.setup_timer.take(),
+            down.idle_timer.take(),
+            down.leave.timer(),
+            age_timer,
+        ];
         for timer in timers.into_iter().flatten() {
             self.timers.cancel(timer);
         }
@@ -242,68 +228,9 @@ impl Worker {
             }
             Side::Down(down) => {
                 down.setup_timer = None;
-                if down.phase != DownPhase::Lingering {
-                    self.stats.numbers.downstream_handshake_failures.add(1);
-                }
+                self.stats.numbers.downstream_handshake_failures.add(1);
                 self.kill(id.key, Death::Closed);
             }
-        }
-    }
-
-    /// Asks a client to move to another connection; its streams go on.
-    pub fn ask_to_leave(&mut self, key: usize, why: &[u8]) {
-        let Some(conn) = self.conns.get_mut(key) else {
-            return;
-        };
-        let Some(down) = conn.down() else { return };
-        match down.phase {
-            DownPhase::Open => {
-                down.phase = DownPhase::Leaving;
-                conn.codec.go_away(ErrorCode::NoError, true, why);
-                self.mark_dirty(key);
-            }
-            // One that is being set up is asked when it stands.
-            DownPhase::Preface | DownPhase::Leaving | DownPhase::Final | DownPhase::Lingering => {}
-        }
-    }
-
-    /// Takes no further streams of a client; the connection closes with its last one.
-    pub fn close_after_streams(&mut self, key: usize) {
-        let Some(conn) = self.conns.get_mut(key) else {
-            return;
-        };
-        let Some(down) = conn.down() else { return };
-        match down.phase {
-            DownPhase::Open | DownPhase::Leaving => {
-                down.phase = DownPhase::Final;
-                conn.codec.go_away(ErrorCode::NoError, false, b"draining");
-                self.mark_dirty(key);
-            }
-            DownPhase::Preface => return self.kill(key, Death::Finished),
-            DownPhase::Final | DownPhase::Lingering => {}
-        }
-        self.close_if_finished(key);
-    }
-
-    /// Closes a connection that said its final goodbye, has no stream left and nothing more to write.
-    pub fn close_if_finished(&mut self, key: usize) {
-        let Some(conn) = self.conns.get_mut(key) else {
-            return;
-        };
-        let quiet = conn.calls.is_empty()
-            && conn.codec.stream_count() == 0
-            && !conn.codec.wants_write()
-            && !conn.transport.wants_flush();
-        let (over, cut_off) = (conn.codec.is_over(), conn.codec.was_cut_off());
-        let Some(down) = conn.down().filter(|_| quiet) else {
-            return;
-        };
-        match down.phase {
-            DownPhase::Lingering => {}
-            _ if over && cut_off => self.linger(key, LINGER_MS),
-            _ if over => self.kill(key, Death::Finished),
-            DownPhase::Final => self.linger(key, LEAVING_MS),
-            DownPhase::Preface | DownPhase::Open | DownPhase::Leaving => {}
         }
     }
 

@@ -14,11 +14,10 @@ use gateway_core::{Endpoint, Outcome};
 use crate::call::CallId;
 use crate::conn::{Death, Side};
 use crate::events::Notice;
+use crate::leaving::GOODBYE_MS;
 use crate::reply::{Reason, Reply};
 use crate::worker::{Timer, Worker};
 
-/// Between the graceful GOAWAY and the final one: more than a round trip, so that no stream crosses it.
-const GOODBYE_MS_MAX: u64 = 1_000;
 /// Calls that end within this time of a drain's begin are left alone; at most half of the grace.
 const SHORT_CALL_MS: u64 = 1_000;
 /// After the last stream was ended, for the answer to leave.
@@ -138,7 +137,7 @@ impl Worker {
         for conn in self.connections_of(key) {
             self.ask_to_leave(conn, b"draining");
         }
-        let goodbye_ms = GOODBYE_MS_MAX.min(grace_ms / 2);
+        let goodbye_ms = GOODBYE_MS.min(grace_ms / 2);
         let last = self
             .timers
             .set(self.now_ms + goodbye_ms, Timer::ListenerFinal(key));
@@ -149,7 +148,7 @@ impl Worker {
         self.forget_listener_if_done(key);
     }
 
-    /// Time for the final GOAWAY: from now on a connection closes with its last stream.
+    /// No client takes longer to see that it is asked to leave: from now on a connection closes with its last stream.
     pub fn on_listener_final(&mut self, key: usize) {
         for conn in self.connections_of(key) {
             self.close_after_streams(conn);

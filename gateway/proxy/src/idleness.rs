@@ -1,17 +1,10 @@
-//! Connections without calls: a client is asked to leave after the idle time and closed a moment later; a connection to
+//! Connections without calls: a client is asked to leave after the idle time (`leaving`); a connection to
 //! an endpoint is closed, so that a worker does not hold one to everything that it ever called.
 //!
 //! A look at the connection, not every call, moves the timer: a call notes when it began and ended, nothing else.
-//! What is left of answers that the client does not read goes with the connection, so that nobody holds memory by
-//! being silent.
 
-use gateway_h2::ErrorCode;
-
-use crate::conn::{Conn, ConnId, Death, DownPhase};
+use crate::conn::{Conn, ConnId, DownPhase};
 use crate::worker::{Timer, Worker};
-
-/// Between the graceful GOAWAY and the end: more than a round trip, so that a call that crosses it is served.
-const GOODBYE_MS: u64 = 1_000;
 
 impl Worker {
     /// Starts looking for idleness of a connection to an endpoint, when that ends connections at all.
@@ -86,20 +79,16 @@ impl Worker {
         let busy = !conn.calls.is_empty();
         let Some(down) = conn.down() else { return };
         down.idle_timer = None;
-        let (phase, end_ms) = (down.phase, down.last_call_ms + idle_ms);
-        if busy {
+        let end_ms = down.last_call_ms + idle_ms;
+        if down.phase != DownPhase::Open {
+            // On its way out already.
+        } else if busy {
             self.look_for_idleness_at(id.key, now_ms + idle_ms);
         } else if now_ms < end_ms {
             self.look_for_idleness_at(id.key, end_ms);
-        } else if phase == DownPhase::Open {
+        } else {
             self.stats.numbers.downstream_idle_closed.add(1);
             self.ask_to_leave(id.key, b"idle");
-            self.look_for_idleness_at(id.key, now_ms + GOODBYE_MS);
-        } else {
-            self.conns[id.key]
-                .codec
-                .go_away(ErrorCode::NoError, false, b"idle");
-            self.kill(id.key, Death::Finished);
         }
     }
 }

@@ -42,6 +42,7 @@ mod headers;
 mod hello;
 mod http_answer;
 mod idleness;
+mod leaving;
 mod limits;
 mod listener;
 mod liveness;

@@ -79,6 +79,8 @@ pub(crate) enum Timer {
     DownIdle(ConnId),
     /// A client's connection may be old, idle or silent, as its listener's settings have it.
     Age(ConnId),
+    /// A client's connection is on its way out.
+    Leave(ConnId),
     /// A connection that is passed on is not set up in time, or may be idle.
     Tunnel(ConnId),
     /// A refused request had its time to end.
@@ -382,6 +384,7 @@ impl Worker {
             Timer::UpIdle(conn) => self.on_up_idle(conn),
             Timer::DownIdle(conn) => self.on_down_idle(conn),
             Timer::Age(conn) => self.on_age(conn),
+            Timer::Leave(conn) => self.on_leave_time(conn),
             Timer::Tunnel(tunnel) => self.on_tunnel_time(tunnel),
             Timer::Linger(conn, stream) => self.on_linger_over(conn, stream),
             Timer::Liveness(conn) => self.on_liveness(conn),

@@ -249,16 +249,16 @@ impl Connection {
         }
     }
 
-    /// Takes no further exchange: the answer to the present one says so, an idle connection is over. `graceful` is for
-    /// clients that may be asking just now (server role): the next answer says that it is the last, and nothing ends
-    /// before.
+    /// Takes no further exchange: the answer to the present one says so, or to the one whose head has begun to come; an
+    /// idle connection is over. `graceful` is for clients that may be asking just now (server role): the next answer
+    /// says that it is the last, and nothing ends before.
     pub fn go_away(&mut self, graceful: bool) {
         if graceful {
             self.is_leaving = true;
             return;
         }
         self.is_last = true;
-        self.over |= self.stream_count() == 0;
+        self.over |= self.stream_count() == 0 && !self.is_amid_headers();
     }
 
     /// No exchange follows the present one.
