@@ -257,6 +257,34 @@ def test_rules_that_need_more_than_a_server_name_are_dropped() -> None:
     )
 
 
+def test_a_policy_is_told_what_has_no_effect_where_tls_passes_through() -> None:
+    policy = """
+apiVersion: gateway.networking.k8s.io/v1alpha3
+kind: BackendTrafficPolicy
+metadata: {name: users, namespace: app}
+spec:
+  targetRef: {group: gateway.networking.k8s.io, kind: GRPCRoute, name: users}
+  retry: {attempts: 1}
+  circuitBreaker: {consecutiveFailures: 2}
+  loadBalancer: {type: RoundRobin}
+  timeout: {tcp: {connectTimeout: 1s}, http: {requestTimeout: 3s}}
+---
+"""
+
+    def told(text: str) -> str:
+        result = result_of(text + route() + policy)
+        (key,) = [key for key in result.statuses if key.kind == "BackendTrafficPolicy"]
+        (accepted, *_) = result.statuses[key].ancestors[0].conditions
+        assert (accepted.type, accepted.status) == ("Accepted", "True")
+        return accepted.message
+
+    terminating = gateway(ALL)
+    assert told(terminating) == ""
+    assert told(terminating.replace("tls: {", "tls: {mode: Passthrough, ")) == (
+        "without effect where TLS passes through: circuitBreaker, retry, timeout.http"
+    )
+
+
 def test_a_route_of_which_nothing_can_be_passed_through_is_not_accepted() -> None:
     result = passthrough(PASSTHROUGH_RULES)
     conditions = {entry.type: entry for entry in parent_of(result).conditions}

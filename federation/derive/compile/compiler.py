@@ -35,6 +35,7 @@ from federation.derive.compile.keepalive import (
 )
 from federation.derive.compile.listeners import ListenersByGateway, judge_listeners
 from federation.derive.compile.multicluster import multicluster_status
+from federation.derive.compile.passthrough import policy_note
 from federation.derive.compile.policies import (
     Policies,
     assign_policies,
@@ -83,7 +84,7 @@ def compile_cluster(inputs: CompileInputs) -> Compiled:
         **_gateway_statuses(look_up, gateways, listeners, keepalives, routes),
         **keepalive_statuses(look_up, keepalives),
         **{route.source.key: route_status(look_up, route) for route in routes},
-        **_policy_statuses(look_up, policies),
+        **_policy_statuses(look_up, policies, routes),
         **_multicluster_statuses(look_up),
     }
     return Compiled(
@@ -184,19 +185,33 @@ def _attached_routes(routes: Iterable[CompiledRoute]) -> Counter[tuple[ObjectKey
     return attached
 
 
-def _policy_statuses(look_up: Index, policies: Policies) -> Statuses:
+def _policy_statuses(
+    look_up: Index, policies: Policies, routes: Iterable[CompiledRoute]
+) -> Statuses:
+    passing = {
+        route.source.key
+        for route in routes
+        for outcome in route.outcomes
+        if any(entry.listener.passthrough for entry in outcome.attached)
+    }
     return {
-        policy.key: _policy_status(look_up, policies, policy)
+        policy.key: _policy_status(
+            look_up,
+            policies,
+            policy,
+            note=policy_note(policy) if target_key(policy) in passing else "",
+        )
         for policy in look_up.objects.of(BackendTrafficPolicy)
     }
 
 
 def _policy_status(
-    look_up: Index, policies: Policies, policy: BackendTrafficPolicy
+    look_up: Index, policies: Policies, policy: BackendTrafficPolicy, *, note: str
 ) -> ObjectStatus:
     """The status of a policy; its ancestor is the object that it targets."""
     problem = policies.problems.get(policy.key)
-    conditions = [verdict(policy, "Accepted", problem, message=fault_note(policy))]
+    told = "; ".join(text for text in (fault_note(policy), note) if text)
+    conditions = [verdict(policy, "Accepted", problem, message=told)]
     if problem is None:
         conditions.append(condition(policy, "Programmed", False, PENDING, PENDING_MESSAGE))
         conditions += _failover_ready(look_up, policy)

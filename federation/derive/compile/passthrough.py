@@ -13,10 +13,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic.alias_generators import to_camel
+
 from federation.derive.compile.rules import CompiledRule
 from federation.derive.compile.upstreams import UNAVAILABLE, UpstreamKind
-from federation.model.objects import AnyRoute, AnyRule
+from federation.model.objects import AnyRoute, AnyRule, BackendTrafficPolicy
 from federation.model.snapshot import Forward, Weighted
+
+POLICY_FIELDS_THERE = frozenset(
+    {"target_ref", "load_balancer", "timeout", "failover", "health_check"}
+)
+"""Parts of a policy that mean something for connections, whose calls nobody sees."""
 
 NOTE = "TLS passes through: the server name alone chooses, methods and headers cannot be seen"
 
@@ -36,6 +43,21 @@ class PassedOn:
     def note(self) -> str:
         """What people are told where the route is accepted."""
         return f"{NOTE}; connections go to the backends of rule {self.position}"
+
+
+def policy_note(policy: BackendTrafficPolicy) -> str:
+    """What of ``policy`` is without effect where TLS passes through; empty: nothing is."""
+    spec = policy.spec
+    idle = [
+        info.alias or to_camel(name)
+        for name, info in type(spec).model_fields.items()
+        if name not in POLICY_FIELDS_THERE and getattr(spec, name) is not None
+    ]
+    if spec.timeout is not None and spec.timeout.http is not None:
+        idle.append("timeout.http")
+    if not idle:
+        return ""
+    return f"without effect where TLS passes through: {', '.join(sorted(idle))}"
 
 
 def passed_on(source: AnyRoute, rules: Sequence[CompiledRule]) -> PassedOn:
