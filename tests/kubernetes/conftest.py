@@ -19,6 +19,7 @@ from tests.testkit.kubernetes import (
     install_released_crds_now,
     running_kubernetes,
 )
+from tests.testkit.pods import PODRUNNER
 
 HERE = Path(__file__).parent
 MISSING = pytest.StashKey[str]()
@@ -34,6 +35,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         print(f"building Kubernetes {VERSION} from its modules, once: minutes", file=sys.stderr)
     try:
         PROGRAMS.build()
+        PODRUNNER.build()
     except NoProgramsError as error:
         session.config.stash[MISSING] = f"no Kubernetes to test with: {error}"
 

@@ -2,7 +2,8 @@
 
 They are built from the Go module in ``tests/kubernetes/go`` and kept in the user's cache. The API
 server can be killed, frozen and started again on its data, as a crash or a dead network would do.
-There is no kubelet: what tests want of Pods they write themselves.
+There is no kubelet: tests write what they want of Pods, or let
+``tests.testkit.pods`` run them.
 """
 
 from __future__ import annotations
@@ -102,8 +103,11 @@ class _Program:
 class KubernetesServer:
     """One cluster's control plane. ``kubeconfig`` leads to it with all rights."""
 
-    def __init__(self, programs: Path, directory: Path, *, controllers: bool) -> None:
+    def __init__(
+        self, programs: Path, directory: Path, *, controllers: bool, service_network: str
+    ) -> None:
         self._directory = directory
+        self._service_network = service_network
         self._port = free_port()
         self._etcd_port = free_port()
         self._key = directory / "accounts.pem"
@@ -190,7 +194,7 @@ class KubernetesServer:
             "--advertise-address=127.0.0.1",
             f"--secure-port={self._port}",
             f"--cert-dir={self._directory / 'certificates'}",
-            "--service-cluster-ip-range=10.96.0.0/16",
+            f"--service-cluster-ip-range={self._service_network}",
             f"--token-auth-file={self._directory / 'tokens.csv'}",
             "--authorization-mode=RBAC",
             "--service-account-issuer=https://kubernetes.default.svc",
@@ -236,14 +240,20 @@ def _private_key() -> bytes:
 
 
 @contextlib.contextmanager
-def running_kubernetes(*, controllers: bool = False) -> Iterator[KubernetesServer]:
+def running_kubernetes(
+    *, controllers: bool = False, service_network: str = "10.96.0.0/16"
+) -> Iterator[KubernetesServer]:
     """A control plane of one's own; without ``controllers`` etcd and the API server alone.
+
+    Clusters side by side whose Services are answered want a ``service_network`` each.
 
     Raises ``NoProgramsError`` where it cannot be built.
     """
     programs = PROGRAMS.build()
     directory = Path(tempfile.mkdtemp(prefix="federation-kubernetes-"))
-    server = KubernetesServer(programs, directory, controllers=controllers)
+    server = KubernetesServer(
+        programs, directory, controllers=controllers, service_network=service_network
+    )
     try:
         server.start()
         yield server

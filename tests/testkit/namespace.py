@@ -1,7 +1,8 @@
 """``python -m tests.testkit.namespace COMMAND…``: run a command in a network namespace of its own.
 
 EndpointSlices take no loopback addresses, so what stands in for Pods needs others. In the namespace
-all of ``POD_NETWORK`` and ``SERVICE_NETWORK`` is local; it ends with its last process. Making one
+all of ``POD_NETWORK`` and ``SERVICE_NETWORK`` is local (Pods that run, of ``tests.testkit.pods``,
+are on bridges in it with other addresses); it ends with its last process. Making one
 wants root, or user namespaces that the kernel gives to everyone; without either, nothing is run and
 the line says so.
 """
@@ -54,9 +55,11 @@ def main() -> None:
         return
     from tests.testkit.go_programs import NoProgramsError
     from tests.testkit.kubernetes import PROGRAMS, released_crds
+    from tests.testkit.pods import PODRUNNER
 
     try:  # modules can be fetched out here alone
         PROGRAMS.build()
+        PODRUNNER.build()
         released_crds()
     except NoProgramsError as error:
         print(f"skipped: {error}", file=sys.stderr)

@@ -1,0 +1,65 @@
+"""What runs in the tests' Pods: an HTTP server that says what it sees, on the standard library.
+
+`/` answers its environment, `/file?PATH` a file, `/fetch?URL` what it gets there;
+`/touch?PATH` makes a file; `/fail` ends it.
+`/drain` (the preStop hook) answers once `/finish` was asked for, `/hold` once `/drain` was.
+"""
+
+import http.server
+import json
+import os
+import signal
+import socket
+import ssl
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+
+PORT = 8080
+draining, finishing = threading.Event(), threading.Event()
+ANSWER_S = 30
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        try:
+            self.answer(200, self.told(path, query))
+        except OSError as error:
+            self.answer(500, str(error))
+
+    def told(self, path: str, query: str) -> str:
+        match path:
+            case "/file":
+                return Path(query).read_text()
+            case "/fetch":
+                trusting = ssl.create_default_context()
+                trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+                with urllib.request.urlopen(query, timeout=3, context=trusting) as answer:
+                    return str(answer.read().decode())
+            case "/drain":
+                draining.set()
+                finishing.wait(ANSWER_S)
+            case "/hold":
+                draining.wait(ANSWER_S)
+            case "/finish":
+                finishing.set()
+            case "/touch":
+                Path(query).touch()
+            case "/fail":
+                os._exit(3)
+        return json.dumps({"host": socket.gethostname(), "env": dict(os.environ)})
+
+    def answer(self, status: int, text: str) -> None:
+        self.send_response(status)
+        self.send_header("content-length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+print("serving", flush=True)
+http.server.ThreadingHTTPServer(("", PORT), Handler).serve_forever()
