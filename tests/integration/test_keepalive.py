@@ -8,9 +8,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+from hyperframe.frame import PingFrame
 
+from tests.native import frames
 from tests.native.support import backends
-from tests.native.test_connection_age import Client
 from tests.testkit import standalone as kit
 from tests.testkit.ports import free_port
 
@@ -29,8 +30,10 @@ def parameters(name: str) -> str:
 
 
 def last_words(port: int) -> list[tuple[int, bytes]]:
-    with Client(f"127.0.0.1:{port}") as client:
-        return client.last_words()
+    """Code and debug data of the GOAWAYs until the gateway closes."""
+    with frames.client(f"127.0.0.1:{port}") as client:
+        client.all_frames()
+        return [(code, words) for _, code, words in client.goodbyes()]
 
 
 @pytest.mark.parametrize("is_annotated", [False, True])
@@ -64,15 +67,15 @@ async def test_one_port_has_its_own_settings_and_a_change_holds_for_new_connecti
 
         def leaves() -> bool:
             """Whether a new connection is asked to leave: one made before the change is not."""
-            with Client(f"127.0.0.1:{second}") as client, contextlib.suppress(TimeoutError):
+            with frames.client(f"127.0.0.1:{second}") as client, contextlib.suppress(TimeoutError):
                 client.socket.settimeout(2)
-                return client.last_words()[0] == (0, b"max_idle")
-            return False
+                client.until_goodbye()
+            return [words for _, _, words in client.goodbyes()] == [b"max_idle"]
 
-        with Client(f"127.0.0.1:{first}") as standing:
+        with frames.client(f"127.0.0.1:{first}") as standing:
             assert any([await asyncio.to_thread(leaves) for _ in range(4)])
-            standing.ping()
-            assert next(standing.events()), "the other port's connection stands"
+            standing.say(PingFrame(0, opaque_data=b"whatever"))
+            assert next(standing.frames()), "the other port's connection stands"
 
 
 async def test_calls_outlive_the_age_of_connections(tmp_path: Path) -> None:

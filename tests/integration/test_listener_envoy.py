@@ -14,9 +14,9 @@ from federation.model.snapshot import Snapshot
 from federation.wire.xds import to_resources
 from tests.integration.test_keepalive import config_map, parameters
 from tests.integration.test_listener_tls import ALL, EVERY_CALL, authorities, https, outcome, secret
+from tests.native import frames
 from tests.native.certificates import Authority
 from tests.native.support import backends, call
-from tests.native.test_connection_age import Client
 from tests.native.test_passthrough import tls_backends, tls_channel
 from tests.testkit import standalone as kit
 from tests.testkit.envoy import ENVOY, envoy
@@ -85,7 +85,8 @@ async def test_a_stock_envoy_does_what_listeners_say(tmp_path: Path) -> None:
 
 def _leaves(port: int) -> Callable[[], bool]:
     def leaves() -> bool:
-        with Client(f"127.0.0.1:{port}") as client:
-            return bool(client.last_words())
+        with frames.client(f"127.0.0.1:{port}") as client:
+            client.all_frames()
+        return bool(client.goodbyes())
 
     return leaves
