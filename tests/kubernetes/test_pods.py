@@ -241,6 +241,18 @@ def test_services_lead_to_the_pods_from_outside_and_from_pods(cluster: Cluster) 
     assert "gitVersion" in _get(f"http://{here}:{PORT}/fetch?{api}")
 
 
+def test_kubectl_logs_shows_what_a_pod_wrote(cluster: Cluster) -> None:
+    address, name = next(iter(cluster.pods().items()))
+    _get(f"http://{address}:{PORT}/?marked")
+
+    def marked(*options: str) -> bool:
+        return "GET /?marked" in cluster.kubectl("logs", name, "-n", "app", *options)
+
+    until(lambda: marked("-c", "server", "--tail=20"), cluster.told)
+    assert not marked("-c", "server", "--since-time=2100-01-01T00:00:00Z")
+    assert marked("-c", "server", "--since=1m")
+
+
 def test_a_changed_secret_comes_into_the_pods(cluster: Cluster) -> None:
     address = next(iter(cluster.pods()))
     assert _file(address, "/etc/keys/password") == "first"

@@ -46,6 +46,7 @@ type container struct {
 // process is one start of a container.
 type process struct {
 	command *exec.Cmd
+	output  *output
 	began   metav1.Time
 	ended   chan struct{}
 }
@@ -114,6 +115,7 @@ func (c *container) once(ctx context.Context) (int, error) {
 	defer stop()
 	go c.watch(watching)
 	waited := running.command.Wait()
+	running.output.close()
 	close(running.ended)
 	var exit *exec.ExitError
 	if waited != nil && !errors.As(waited, &exit) {
@@ -143,19 +145,27 @@ func (c *container) begin(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	command, err := c.command(told)
+	command, err := command(told)
 	if err != nil {
 		return nil, err
 	}
+	output, err := openOutput(logPath(
+		c.pod.runner.settings.state, c.pod.namespace, c.pod.name, c.spec.Name))
+	if err != nil {
+		return nil, err
+	}
+	command.Stdout, command.Stderr = output, output
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stopping || ctx.Err() != nil {
+		output.close()
 		return nil, errors.New("the Pod ends")
 	}
 	if err := spawn(command); err != nil {
+		output.close()
 		return nil, err
 	}
-	c.process = &process{command: command, began: now(), ended: make(chan struct{})}
+	c.process = &process{command, output, now(), make(chan struct{})}
 	c.state = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: c.process.began}}
 	c.started = c.spec.StartupProbe == nil
 	c.ready = c.started && c.spec.ReadinessProbe == nil
@@ -202,7 +212,7 @@ func (c *container) told() (*start, error) {
 	return made, os.MkdirAll(made.Scratch, 0o755)
 }
 
-func (c *container) command(told *start) (*exec.Cmd, error) {
+func command(told *start) (*exec.Cmd, error) {
 	content, err := json.Marshal(told)
 	if err != nil {
 		return nil, err
@@ -217,21 +227,7 @@ func (c *container) command(told *start) (*exec.Cmd, error) {
 		Setsid:     true,
 		Pdeathsig:  syscall.SIGKILL,
 	}
-	return command, c.logTo(command)
-}
-
-func (c *container) logTo(command *exec.Cmd) error {
-	output, err := os.OpenFile(c.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	command.Stdout, command.Stderr = output, output
-	return nil
-}
-
-func (c *container) logPath() string {
-	name := fmt.Sprintf("%s_%s_%s.log", c.pod.namespace, c.pod.name, c.spec.Name)
-	return filepath.Join(c.pod.runner.settings.state, "logs", name)
+	return command, nil
 }
 
 // stop lets the preStop hook and then the process itself end until the deadline, then kills it.
@@ -330,9 +326,6 @@ func spawn(command *exec.Cmd) error {
 	starts() <- func() { answer <- command.Start() }
 	err = <-answer
 	_ = telling.Close()
-	if output, ok := command.Stdout.(*os.File); ok {
-		_ = output.Close()
-	}
 	if err != nil {
 		return err
 	}

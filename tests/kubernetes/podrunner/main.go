@@ -7,7 +7,7 @@
 // answered in the namespace it runs in, which is to be a test's own (tests/testkit/namespace.py).
 //
 // It leaves out: IPv6, UDP Services, resource limits, users of containers, persistent data beyond
-// its own life, exec and port-forward through the API server.
+// its own life, exec and port-forward through the API server, following a log.
 package main
 
 import (

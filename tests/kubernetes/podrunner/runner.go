@@ -59,7 +59,11 @@ func (r *runner) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.register(ctx); err != nil {
+	port, err := serveLogs(r.network.gateway, r.settings.state)
+	if err != nil {
+		return err
+	}
+	if err := r.register(ctx, port); err != nil {
 		return err
 	}
 	factory := informers.NewSharedInformerFactory(r.client, 0)
@@ -71,7 +75,7 @@ func (r *runner) run(ctx context.Context) error {
 	factory.Start(ctx.Done())
 	factory.WaitForCacheSync(ctx.Done())
 	go addresses.run(ctx)
-	_, err := pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	_, err = pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(object any) { r.see(ctx, object.(*corev1.Pod)) },
 		UpdateFunc: func(_, object any) { r.see(ctx, object.(*corev1.Pod)) },
 		DeleteFunc: func(object any) { r.gone(object) },
@@ -85,8 +89,8 @@ func (r *runner) run(ctx context.Context) error {
 	return nil
 }
 
-// register makes the Nodes and says that they are ready.
-func (r *runner) register(ctx context.Context) error {
+// register makes the Nodes and says that they are ready, and at which port logs are asked for.
+func (r *runner) register(ctx context.Context, logs int32) error {
 	for _, wanted := range r.settings.nodes {
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{
 			Name:   wanted.name,
@@ -108,8 +112,8 @@ func (r *runner) register(ctx context.Context) error {
 		}}
 		made.Status.Addresses = []corev1.NodeAddress{
 			{Type: corev1.NodeInternalIP, Address: r.network.gateway.String()},
-			{Type: corev1.NodeHostName, Address: wanted.name},
 		}
+		made.Status.DaemonEndpoints.KubeletEndpoint.Port = logs
 		if _, err := r.client.CoreV1().Nodes().UpdateStatus(ctx, made, metav1.UpdateOptions{}); err != nil {
 			return fmt.Errorf("saying that Node %s is ready: %w", wanted.name, err)
 		}
