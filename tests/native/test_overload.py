@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import grpc
 
 from tests.native.support import (
@@ -46,29 +48,32 @@ def test_calls_over_the_bound_are_turned_away_and_those_open_go_on() -> None:
 
 
 def test_slow_turns_shed_calls_and_retries_until_the_worker_has_caught_up() -> None:
-    # A turn of a millisecond is slow here: what real overload is in a debug build.
+    # A turn of more than a millisecond is slow here; so much on so many connections takes longer.
+    much = b"x" * 60_000
     tables = [table(route("echo", retry=RETRY))]
     with (
         backends("a") as (a,),
         core(slow_turn_ms=1) as driver,
-        channel(serve(driver, simple(a.address, route_tables=tables))) as client,
+        contextlib.ExitStack() as stack,
     ):
+        address = serve(driver, simple(a.address, route_tables=tables))
+        clients = [stack.enter_context(channel(address)) for _ in range(16)]
         a.fail = grpc.StatusCode.UNAVAILABLE
 
         def shed() -> bool:
-            storm = [unary(client).future(b"hi", timeout=30) for _ in range(200)]
+            storm = [unary(c).future(much, timeout=30) for _ in range(25) for c in clients]
             codes = {future.code() for future in storm}
             assert codes == {grpc.StatusCode.UNAVAILABLE}, codes
             found = numbers(driver)
             return found["calls_shed"] > 0 and found["retries_shed"] > 0
 
-        wait_until(shed, "calls and retries are shed", within_s=30)
+        wait_until(shed, "calls and retries are shed", within_s=45)
         assert a.seen, "some calls are taken always"
         a.fail = None
 
         def taken() -> bool:
             before = numbers(driver)["calls_shed"]
-            answers = [unary(client).future(b"hi", timeout=30).code() for _ in range(30)]
+            answers = [unary(clients[0]).future(b"hi", timeout=30).code() for _ in range(30)]
             everything = answers == [grpc.StatusCode.OK] * 30
             return everything and numbers(driver)["calls_shed"] == before
 
