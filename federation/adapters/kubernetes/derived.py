@@ -8,22 +8,22 @@ name; one object's failure stops no other; at most ``WRITES_MAX`` requests are u
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import aclosing
+from functools import partial
 
 from federation.adapters.kubernetes.connection import (
-    ApiServerRefused,
     Connection,
     Json,
     ResourceAbsent,
 )
-from federation.adapters.kubernetes.resources import Resource, find_resource
-from federation.adapters.kubernetes.statuses import MANAGER, WRITES_MAX
+from federation.adapters.kubernetes.resources import Resource, find_resource, pages
+from federation.adapters.kubernetes.statuses import MANAGER
+from federation.adapters.kubernetes.writes import all_written
 from federation.derive.mcs_imports import MANAGED_BY
 from federation.derive.mcs_imports import MANAGER as OWNER
 from federation.model.objects import ApiObject, ObjectKey
-from federation.ports import PortError, TemporaryError
 from federation.wire.manifests import decode_value
 
 log = logging.getLogger(__name__)
@@ -54,49 +54,25 @@ class KubernetesDerivedObjects:
         self._served = True
         stored = await self._stored(resource)
         changed = {key for key, wanted in objects.items() if not _same(stored.get(key), wanted)}
-        room = asyncio.Semaphore(WRITES_MAX)
-        failures: list[PortError] = []
-
-        async def one(key: ObjectKey) -> None:
-            async with room:
-                try:
-                    if key in objects:
-                        await self._apply(resource, objects[key], known=key in stored)
-                    else:
-                        await self._connection.delete(resource.object_path(key))
-                except PortError as error:
-                    failures.append(error)
-
-        async with asyncio.TaskGroup() as group:
-            for key in sorted(changed | (set(stored) - set(objects))):
-                group.create_task(one(key))
-        for error in failures:
-            if isinstance(error, ApiServerRefused):
-                log.warning("a derived object was refused", extra={"reason": str(error)})
-        temporary = [error for error in failures if isinstance(error, TemporaryError)]
-        if temporary:
-            raise TemporaryError(f"{len(temporary)} objects were not written: {temporary[0]}")
+        writes = [
+            partial(self._apply, resource, objects[key], known=key in stored)
+            if key in objects
+            else partial(self._connection.delete, resource.object_path(key))
+            for key in sorted(changed | (set(stored) - set(objects)))
+        ]
+        await all_written(writes, noun="a derived object", plural="objects")
 
     async def _stored(self, resource: Resource) -> dict[ObjectKey, ApiObject | None]:
         """What is ours there; ``None`` for what cannot be read and is to be written anew."""
         found: dict[ObjectKey, ApiObject | None] = {}
-        more = ""
-        while True:
-            query = [("labelSelector", f"{MANAGED_BY}={OWNER}"), ("limit", str(PAGE))]
-            page = await self._connection.get(
-                resource.path, [*query, ("continue", more)] if more else query
-            )
-            for raw in page.get("items", []):
-                whole = {"apiVersion": resource.api_version, "kind": self._kind.KIND, **raw}
-                metadata = raw["metadata"]
-                key = ObjectKey(
-                    self._kind.GROUP, self._kind.KIND, metadata["namespace"], metadata["name"]
-                )
-                decoded = decode_value(whole, origin="", unknown_fields="ignore")
-                found[key] = decoded if isinstance(decoded, ApiObject) else None
-            more = page.get("metadata", {}).get("continue", "")
-            if not more:
-                return found
+        query = [("labelSelector", f"{MANAGED_BY}={OWNER}")]
+        async with aclosing(pages(self._connection, resource, query, page_size=PAGE)) as listed:
+            async for page in listed:
+                for raw in page.items:
+                    decoded = decode_value(raw, origin="", unknown_fields="ignore")
+                    readable = decoded if isinstance(decoded, ApiObject) else None
+                    found[resource.key_of(raw)] = readable
+        return found
 
     async def _apply(self, resource: Resource, wanted: ApiObject, *, known: bool) -> None:
         path = resource.object_path(wanted.key)

@@ -29,7 +29,12 @@ from federation.adapters.kubernetes.connection import (
     ResourceAbsent,
     ResourceExpired,
 )
-from federation.adapters.kubernetes.resources import Resource, find_resource
+from federation.adapters.kubernetes.resources import (
+    Resource,
+    find_resource,
+    key_of,
+    pages,
+)
 from federation.model.objects import ApiObject, ObjectKey, RejectedObject
 from federation.ports import PortError
 from federation.wire.manifests import Rejected, Skipped, decode_value
@@ -150,25 +155,20 @@ class Reflector:
 
     async def _list(self, resource: Resource) -> str:
         """List everything; returns the version to watch from."""
+        known, version = self.state.objects, ""
         found: dict[ObjectKey, _Stored] = {}
-        more = ""
-        while True:
-            query = [*resource.query, ("limit", str(self._settings.page_size))]
-            page = await self._connection.get(
-                resource.path, [*query, ("continue", more)] if more else query
-            )
-            for raw in page.get("items", []):
-                # Items of a list do not repeat what they are.
-                whole = {"apiVersion": resource.api_version, "kind": self._kind.KIND, **raw}
-                key = _key(self._kind, whole)
-                found[key] = self._read(whole, self.state.objects.get(key))
-            metadata = page.get("metadata", {})
-            more = metadata.get("continue", "")
-            if not more:
-                break
+        listed = pages(
+            self._connection, resource, resource.query, page_size=self._settings.page_size
+        )
+        async with aclosing(listed):
+            async for page in listed:
+                version = page.version
+                for raw in page.items:
+                    key = resource.key_of(raw)
+                    found[key] = self._read(raw, known.get(key))
         self.state = Reflection(found, synced=True, served=True)
         self._changed()
-        return str(metadata.get("resourceVersion", ""))
+        return version
 
     async def _watch(self, resource: Resource, version: str) -> str:
         """Follow changes after ``version`` until the server ends it; returns where to go on."""
@@ -195,7 +195,7 @@ class Reflector:
         kind = event.get("type")
         if kind == "BOOKMARK":
             return version
-        key = _key(self._kind, raw)
+        key = key_of(self._kind, raw)
         known = self.state.objects.get(key)
         if kind == "DELETED":
             self.state.objects.pop(key, None)
@@ -223,12 +223,6 @@ class Reflector:
 def _rejected(decoded: Rejected, origin: str, *, kept: bool) -> RejectedObject:
     stays = "; its last good version stays" if kept else ""
     return RejectedObject(origin, f"{decoded.message}{stays}")
-
-
-def _key(kind: type[ApiObject], raw: Json) -> ObjectKey:
-    metadata = raw.get("metadata", {})
-    namespace = str(metadata.get("namespace", "")) if kind.NAMESPACED else ""
-    return ObjectKey(kind.GROUP, kind.KIND, namespace, str(metadata.get("name", "")))
 
 
 def _created_s(timestamp: str | None) -> int:

@@ -8,9 +8,10 @@ Invariants: what is not found is ``None``, never an error: CRDs come and go.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from federation.adapters.kubernetes.connection import Connection, Query, ResourceAbsent
+from federation.adapters.kubernetes.connection import Connection, Json, Query, ResourceAbsent
 from federation.model.objects import ApiObject, ConfigMap, ObjectKey, Secret
 from federation.model.objects.registry import find_kind, plural
 
@@ -48,6 +49,43 @@ class Resource:
         base = _version_path(self.kind.GROUP, self.version)
         inside = f"/namespaces/{key.namespace}" if self.kind.NAMESPACED else ""
         return f"{base}{inside}/{plural(self.kind)}/{key.name}"
+
+    def key_of(self, raw: Json) -> ObjectKey:
+        """The key of an object as the server gives it."""
+        return key_of(self.kind, raw)
+
+
+def key_of(kind: type[ApiObject], raw: Json) -> ObjectKey:
+    """The key of an object of ``kind`` as a server gives it."""
+    metadata = raw.get("metadata", {})
+    namespace = str(metadata.get("namespace", "")) if kind.NAMESPACED else ""
+    return ObjectKey(kind.GROUP, kind.KIND, namespace, str(metadata.get("name", "")))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list: objects, each with its kind, and the version that the list is of."""
+
+    items: tuple[Json, ...]
+    version: str
+
+
+async def pages(
+    connection: Connection, resource: Resource, query: Query, *, page_size: int
+) -> AsyncGenerator[Page, None]:
+    """Every object that ``query`` selects, part by part. Raises ``PortError``."""
+    # Items of a list do not repeat what they are.
+    kind = {"apiVersion": resource.api_version, "kind": resource.kind.KIND}
+    asked = [*query, ("limit", str(page_size))]
+    more = ""
+    while True:
+        found = await connection.get(resource.path, [*asked, ("continue", more)] if more else asked)
+        metadata = found.get("metadata", {})
+        items = tuple({**kind, **raw} for raw in found.get("items", []))
+        yield Page(items, str(metadata.get("resourceVersion", "")))
+        more = metadata.get("continue", "")
+        if not more:
+            return
 
 
 def _version_path(group: str, version: str) -> str:

@@ -9,22 +9,22 @@ has gone is no failure; at most ``WRITES_MAX`` requests are under way.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 
 from federation.adapters.kubernetes.connection import (
-    ApiServerRefused,
     ChangedMeanwhile,
     Connection,
     Json,
     ResourceAbsent,
 )
 from federation.adapters.kubernetes.resources import Resource, Resources
+from federation.adapters.kubernetes.writes import all_written
 from federation.adapters.transitions import with_times
 from federation.model.objects import ObjectKey
 from federation.model.status import ObjectStatus
-from federation.ports import Clock, PortError, TemporaryError
+from federation.ports import Clock, PortError
 from federation.wire.statuses import status_document, stored_status, with_others
 from federation.wire.timestamps import timestamp
 
@@ -32,9 +32,6 @@ log = logging.getLogger(__name__)
 
 MANAGER = "federation-agent"
 """Our name among the field managers of an object."""
-
-WRITES_MAX = 8
-"""Requests under way at once: an API server's share for one client is bounded too."""
 
 ATTEMPTS_MAX = 5
 """Tries of one write against others who change the same object."""
@@ -59,26 +56,22 @@ class KubernetesStatusSink:
         changed = {
             key: status for key, status in statuses.items() if self._written.get(key) != status
         }
-        room = asyncio.Semaphore(WRITES_MAX)
-        failures: list[PortError] = []
+        writes = [
+            partial(self._bring, key, status, kept=key in statuses)
+            for key, status in sorted((gone | changed).items())
+        ]
+        await all_written(writes, noun="a status", plural="statuses")
 
-        async def one(key: ObjectKey, status: ObjectStatus) -> None:
-            async with room:
-                try:
-                    await self._write(key, status)
-                except PortError as error:
-                    self._resources.forget(key)
-                    failures.append(error)
-                    return
-            if key in statuses:
-                self._written[key] = status
-            else:
-                self._written.pop(key, None)
-
-        async with asyncio.TaskGroup() as group:
-            for key, status in sorted((gone | changed).items()):
-                group.create_task(one(key, status))
-        _raise_first(failures, of=len(gone) + len(changed))
+    async def _bring(self, key: ObjectKey, status: ObjectStatus, *, kept: bool) -> None:
+        try:
+            await self._write(key, status)
+        except PortError:
+            self._resources.forget(key)
+            raise
+        if kept:
+            self._written[key] = status
+        else:
+            self._written.pop(key, None)
 
     async def _write(self, key: ObjectKey, status: ObjectStatus) -> None:
         resource = await self._resources.of(key)
@@ -116,15 +109,3 @@ class KubernetesStatusSink:
             "status": wanted,
         }
         await self._connection.apply(f"{resource.object_path(key)}/status", body, manager=MANAGER)
-
-
-def _raise_first(failures: list[PortError], *, of: int) -> None:
-    """One failure for all. What was refused fails the same way next time, so it is only told."""
-    for error in failures:
-        if isinstance(error, ApiServerRefused):
-            log.warning("a status was refused", extra={"reason": str(error)})
-    temporary = [error for error in failures if isinstance(error, TemporaryError)]
-    if temporary:
-        raise TemporaryError(
-            f"{len(temporary)} of {of} statuses were not written: {temporary[0]}"
-        ) from temporary[0]
