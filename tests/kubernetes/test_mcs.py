@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,33 +39,17 @@ class Cluster:
     server: KubernetesServer
     agent: Process
 
-    def kubectl(self, *arguments: str, stdin: str | None = None, ok: bool = True) -> str:
+    def get(self, kind: str, namespace: str, name: str = "users") -> dict[str, Any]:
+        """An object; empty when there is none."""
+        return self.server.object(kind, namespace, name)
+
+    def kubectl(self, *arguments: str) -> str:
         """One command of kubectl."""
-        program = Path(sys.executable).with_name("kubectl")
-        done = subprocess.run(
-            [str(program), "--kubeconfig", str(self.server.kubeconfig), *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert done.returncode == 0 or not ok, done.stderr
-        return done.stdout
+        return self.server.kubectl(*arguments)
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """Create or change objects."""
-        listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-        self.kubectl("apply", "-f", "-", stdin=json.dumps(listed))
-
-    def get(self, kind: str, namespace: str, name: str = "users") -> dict[str, Any]:
-        """An object; empty when there is none."""
-        shown = self.kubectl(
-            "get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found", ok=False
-        )
-        found = json.loads(shown) if shown else {}
-        assert isinstance(found, dict)
-        return found
+        self.server.apply(*objects)
 
     def conditions(self, kind: str, namespace: str) -> dict[str, str]:
         """Conditions of the export or import as ``STATUS, REASON: MESSAGE``."""

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,13 +109,7 @@ class Cluster:
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """One command of kubectl, which must succeed."""
-        program = Path(sys.executable).with_name("kubectl")
-        command = [str(program), "--kubeconfig", str(self.kubernetes.kubeconfig), *arguments]
-        done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, timeout=30, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return self.kubernetes.kubectl(*arguments, stdin=stdin)
 
     def conditions(self, kind: str, name: str, at: str = "") -> dict[str, str]:
         """An object's conditions as ``tests.testkit.federation.conditions`` tells them."""

@@ -16,10 +16,11 @@ import shutil
 import signal
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,34 @@ class KubernetesServer:
         }
         path.write_text(json.dumps(content))
         return path
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, ok: bool = True) -> str:
+        """What one command of kubectl prints; unless ``ok`` is false it must succeed."""
+        program = Path(sys.executable).with_name("kubectl")
+        done = subprocess.run(
+            [str(program), "--kubeconfig", str(self.kubeconfig), *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0 or not ok, done.stderr
+        return done.stdout
+
+    def apply(self, *objects: Mapping[str, Any]) -> None:
+        """Create or change objects, as ``kubectl apply`` does."""
+        listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(listed))
+
+    def object(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
+        """An object; empty when there is none."""
+        shown = self.kubectl(
+            "get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found", ok=False
+        )
+        found = json.loads(shown) if shown else {}
+        assert isinstance(found, dict)
+        return found
 
     def start(self) -> None:
         """Start everything and wait until the API answers."""
