@@ -7,6 +7,7 @@ Leaves to others: everything that runs.
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,8 @@ from gateway.settings import (
     GatewaySettings,
     IdentityFiles,
 )
+
+_SERVES = re.compile(r"all|east-west|gateway:[-a-z0-9]+/[-.a-z0-9]+")
 
 EXAMPLE = "--name gw-1 --cluster us-west-1 --agent 127.0.0.1:18000 --state-dir /var/lib/gateway"
 """Options of a complete call, for the help texts."""
@@ -49,6 +52,13 @@ def run_gateway(
         str | None,
         typer.Option(help="HOST:PORT at which gateways of other clusters reach this one."),
     ] = None,
+    serves: Annotated[
+        str,
+        typer.Option(
+            help="Listeners it opens: `all`, `gateway:NAMESPACE/NAME` (of that Gateway) or "
+            "`east-west` (of none)."
+        ),
+    ] = "all",
     admin: Annotated[str, typer.Option(help="HOST:PORT of the admin endpoint.")] = "127.0.0.1:0",
     workers: Annotated[
         int, typer.Option(min=1, max=256, help="Threads that move traffic; a core each is most.")
@@ -67,6 +77,7 @@ def run_gateway(
         address=address,
         port_offset=port_offset,
         eastwest_address=eastwest_address,
+        serves=_serves(serves),
         admin=admin,
         identity=identity,
         agent_tls=_agent_tls(agent_ca, identity),
@@ -101,6 +112,15 @@ async def _run(settings: GatewaySettings) -> None:
     except (AdminError, GatewayError, IdentityError) as failure:
         typer.echo(f"gateway {settings.name}: {failure}", err=True)
         raise typer.Exit(1) from failure
+
+
+def _serves(text: str) -> str:
+    if not _SERVES.fullmatch(text):
+        raise typer.BadParameter(
+            f'"{text}" is none of `all`, `east-west` and `gateway:NAMESPACE/NAME`',
+            param_hint="--serves",
+        )
+    return text
 
 
 def _identity(

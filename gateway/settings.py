@@ -95,6 +95,10 @@ class GatewaySettings:
     eastwest_address: str | None = None
     """``HOST:PORT`` at which gateways of other clusters reach this one; ``None``: they do not."""
 
+    serves: str = "all"
+    """Which of the cluster's listeners it opens: ``all``, ``gateway:NAMESPACE/NAME`` (those of that
+    Gateway) or ``east-west`` (those of no Gateway)."""
+
     admin: str = "127.0.0.1:0"
     """``HOST:PORT`` of the admin endpoint; port 0 lets the system choose. Not for clients."""
 

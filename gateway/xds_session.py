@@ -287,6 +287,7 @@ def node_message(settings: GatewaySettings) -> base_pb2.Node:
             "port_offset": settings.port_offset,
             "eastwest_address": settings.eastwest_address or "",
             "endpoint_shards": True,
+            "serves": settings.serves,
         }
     )
     return node

@@ -20,7 +20,7 @@ from federation.model.base import ClusterId, Region
 from federation.model.facts import ClusterGateways, PeerGateway
 
 ENTRANCES_MAX = 64
-"""As many as an agent serves streams: more gateways cannot be connected."""
+"""Far more entrances than a cluster needs; gateways of single Gateways are none."""
 
 
 def entrances(

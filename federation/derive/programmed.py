@@ -2,21 +2,23 @@
 
 Decides: the ``Programmed`` conditions of Gateways, listeners and policies.
 Leaves to others: what is valid (``derive.compile``), what was said (``discovery``).
-Invariants: True only when every connected gateway has taken what the object became; a refusal
-counts against the objects that it concerns and no others; an object that was programmed at the same
-generation stays so while a newer publication, made for other objects, is on its way.
+Invariants: True only when every connected gateway that serves the object has taken what it became;
+a refusal counts against the objects that it concerns and no others; an object that was programmed
+at the same generation stays so while a newer publication, made for other objects, is on its way.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from federation.derive.serving import listener_secrets, passed_upstreams, routed_upstreams
 from federation.model.acks import AckView, RefusedResource
 from federation.model.conditions import Condition, ConditionStatus
 from federation.model.objects import BackendTrafficPolicy, Gateway, ObjectKey
-from federation.model.snapshot import Forward, Listener, RouteTable, Snapshot, TlsTermination
+from federation.model.serving import EAST_WEST, serves_gateway
+from federation.model.snapshot import Listener, Snapshot
 from federation.model.status import (
     AncestorStatus,
     GatewayStatusAddress,
@@ -98,28 +100,20 @@ class _Answers:
         resources: set[Resource] = set()
         for listener in listeners:
             resources |= {("listeners", listener.name), ("routes", listener.route_table)}
-            for chain in listener.chains:
-                if isinstance(chain.tls, TlsTermination):
-                    names = (*chain.tls.certificates, chain.tls.client_ca)
-                    resources |= {("secrets", name) for name in names if name}
-                for target in chain.passthrough:
-                    resources |= {("clusters", target.upstream), ("endpoints", target.upstream)}
+        resources |= {("secrets", name) for name in listener_secrets(listeners)}
         tables = {listener.route_table for listener in listeners}
+        upstreams = {*passed_upstreams(listeners)}
         for table in self.snapshot.route_tables:
             if table.name in tables:
-                for name in _upstreams(table):
-                    resources |= {("clusters", name), ("endpoints", name)}
+                upstreams.update(routed_upstreams(table))
+        for name in upstreams:
+            resources |= {("clusters", name), ("endpoints", name)}
         return resources.__contains__
 
-
-def _upstreams(table: RouteTable) -> set[str]:
-    return {
-        destination.upstream
-        for host in table.virtual_hosts
-        for route in host.routes
-        if isinstance(route.action, Forward)
-        for destination in route.action.destinations
-    }
+    def among(self, serves: Callable[[str], bool]) -> _Answers:
+        """The answers of those nodes alone of which ``serves`` is true."""
+        nodes = tuple(node for node in self.acks.nodes if serves(node.serves))
+        return replace(self, acks=replace(self.acks, nodes=nodes))
 
 
 def _refusal(node: str, refused: RefusedResource) -> str:
@@ -156,10 +150,11 @@ def _with_answers(
 def _gateway(
     key: ObjectKey, status: ObjectStatus, answers: _Answers, before: ObjectStatus
 ) -> ObjectStatus:
+    answers = answers.among(lambda serves: serves_gateway(serves, key.qualified_name))
     mine = [
         listener
         for listener in answers.snapshot.listeners
-        if listener.name.rpartition("/")[0] == key.qualified_name
+        if listener.gateway == key.qualified_name
     ]
     conditions = _judged(status.conditions, answers, answers.concern_of(mine), before.conditions)
     earlier = {entry.name: entry for entry in before.listeners}
@@ -211,6 +206,9 @@ def _policy(
     def concern(resource: Resource) -> bool:
         kind, name = resource
         return kind == "routes" or name.endswith(f"@{key.qualified_name}")
+
+    # Where routes lead is no business of those who let other clusters in.
+    answers = answers.among(EAST_WEST.__ne__)
 
     def judged(position: int, ancestor: AncestorStatus) -> AncestorStatus:
         earlier = before.ancestors[position : position + 1]

@@ -14,6 +14,7 @@ from envoy.config.core.v3 import base_pb2
 from google.protobuf import json_format
 
 from federation.discovery.subscription import SubscriptionError
+from federation.model.serving import EVERYTHING, FORMS, is_known
 
 KINDS = ("gateway", "envoy")
 PORT_MAX = 65_535
@@ -26,7 +27,8 @@ ANY_ADDRESS = frozenset({DEFAULT_ADDRESS, "::"})
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """A node of our cluster. ``port_offset`` is added to every listener's port."""
+    """A node of our cluster. ``port_offset`` is added to every listener's port; ``serves`` says
+    which listeners it opens (``model.serving``)."""
 
     name: str
     cluster: str
@@ -35,6 +37,7 @@ class NodeIdentity:
     port_offset: int = 0
     eastwest_address: str | None = None
     endpoint_shards: bool = False
+    serves: str = EVERYTHING
 
 
 def read_node(node: base_pb2.Node, *, cluster: str) -> NodeIdentity:
@@ -55,6 +58,7 @@ def read_node(node: base_pb2.Node, *, cluster: str) -> NodeIdentity:
         port_offset=_offset(metadata.get("port_offset", 0)),
         eastwest_address=_text(metadata, "eastwest_address"),
         endpoint_shards=metadata.get("endpoint_shards") is True,
+        serves=_serves(metadata),
     )
 
 
@@ -62,6 +66,13 @@ def _kind(value: object) -> str:
     if value not in KINDS:
         raise SubscriptionError(f"node.metadata.kind: must be one of {KINDS}, got {value!r}")
     return str(value)
+
+
+def _serves(metadata: dict[str, object]) -> str:
+    serves = _text(metadata, "serves") or EVERYTHING
+    if not is_known(serves):
+        raise SubscriptionError(f'node.metadata.serves: must be {FORMS}, got "{serves}"')
+    return serves
 
 
 def _offset(value: object) -> int:

@@ -87,8 +87,8 @@ class DiscoveryServer(Generic[S]):
         self._generation = 0
         self._snapshot: S | None = None
         self._catalogs: dict[NodeView, Catalog] = {}
-        # Each remembers the resources of one form.
-        self._sealers = {False: Sealer(), True: Sealer()}
+        # Each remembers the resources of one form and part.
+        self._sealers: dict[tuple[bool, str], Sealer] = {}
         self._clients: list[_Client] = []
         self._left: dict[str, None] = {}
         self._streams_opened = 0
@@ -157,6 +157,8 @@ class DiscoveryServer(Generic[S]):
         self._snapshot = snapshot
         self._generation += 1
         self._catalogs.clear()
+        used = {_form(client.node) for client in self._clients if client.node is not None}
+        self._sealers = {form: it for form, it in self._sealers.items() if form in used}
         for client in self._clients:
             client.wake.set()
         self._tell_acks()
@@ -258,12 +260,15 @@ class DiscoveryServer(Generic[S]):
     def _catalog(self, node: NodeIdentity | None) -> Catalog | None:
         if node is None or self._snapshot is None:
             return None
-        view = NodeView(node.address, node.port_offset, shards=node.endpoint_shards)
+        view = NodeView(
+            node.address, node.port_offset, shards=node.endpoint_shards, serves=node.serves
+        )
         catalog = self._catalogs.get(view)
         if catalog is None:
             # As many as there are streams at most: views of nodes that left go with a publication.
             resources = self._render(self._snapshot, view)
-            catalog = self._sealers[view.shards].seal(resources, generation=self._generation)
+            sealer = self._sealers.setdefault(_form(node), Sealer())
+            catalog = sealer.seal(resources, generation=self._generation)
             if len(self._catalogs) >= self._settings.streams_max:
                 self._catalogs.clear()
             self._catalogs[view] = catalog
@@ -294,6 +299,11 @@ class DiscoveryServer(Generic[S]):
         )
 
 
+def _form(node: NodeIdentity) -> tuple[bool, str]:
+    """What two nodes have in common whose resources differ in listeners' addresses at most."""
+    return node.endpoint_shards, node.serves
+
+
 def _node_acks(node: NodeIdentity, stream: Stream) -> NodeAcks:
     return NodeAcks(
         node=node.name,
@@ -301,6 +311,8 @@ def _node_acks(node: NodeIdentity, stream: Stream) -> NodeAcks:
         generation=stream.generation(),
         eastwest_address=node.eastwest_address,
         address=None if node.address in ANY_ADDRESS else node.address,
+        port_offset=node.port_offset,
+        serves=node.serves,
         refused=tuple(
             RefusedResource(resource_type.word, whole_name(name), refusals[name].message)
             for resource_type, refusals in stream.refusals()

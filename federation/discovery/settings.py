@@ -35,9 +35,9 @@ class DiscoverySettings:
     tls: TlsFiles | None = None
     """``None``: plain text."""
 
-    streams_max: int = 64
-    """Open streams at once; a cluster has a few gateways, and each reconnect may overlap its old
-    stream. One more is refused with RESOURCE_EXHAUSTED."""
+    streams_max: int = 512
+    """Open streams at once; a cluster has a few gateways, or a few for each Gateway, and each
+    reconnect may overlap its old stream. One more is refused with RESOURCE_EXHAUSTED."""
 
     response_bytes_max: int = 2 * 1024 * 1024
     """Size at which a response is cut and continued after its ACK: half of gRPC's default limit."""

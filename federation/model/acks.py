@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from federation.model.serving import EVERYTHING
+
 
 @dataclass(frozen=True, slots=True)
 class RefusedResource:
@@ -30,7 +32,9 @@ class NodeAcks:
     ``generation`` is the newest publication of which it has answered everything (0: none yet); what
     it refused of it stands in ``refused``, the rest is in force. ``kind`` is gateway or envoy.
     ``eastwest_address`` is where peers reach it, ``None`` when it takes no east-west calls;
-    ``address`` is where its listeners are bound, ``None`` when they are at all addresses.
+    ``address`` is where its listeners are bound, ``None`` when they are at all addresses;
+    ``port_offset`` is what it adds to their ports. ``serves`` says which of them it opens
+    (``model.serving``).
     """
 
     node: str
@@ -38,6 +42,8 @@ class NodeAcks:
     generation: int
     eastwest_address: str | None = None
     address: str | None = None
+    port_offset: int = 0
+    serves: str = EVERYTHING
     refused: tuple[RefusedResource, ...] = ()
 
 

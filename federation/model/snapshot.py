@@ -107,6 +107,7 @@ class Listener:
     """A port that gateways open. All chains that do not pass TLS through share one route table,
     named ``route_table``.
 
+    ``gateway`` is ``NAMESPACE/NAME`` of the Gateway that it belongs to, empty where it is none's;
     ``sections`` are the names of the Gateway's listeners that it serves; ``life`` bounds clients'
     connections.
     """
@@ -116,6 +117,7 @@ class Listener:
     port: int
     chains: tuple[FilterChain, ...]
     route_table: str
+    gateway: str = ""
     sections: tuple[str, ...] = ()
     life: ConnectionLife | None = None
 

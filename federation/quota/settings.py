@@ -35,7 +35,7 @@ class QuotaSettings:
     """Keys of which it is known what a gateway has used, those used most; a gateway counts about
     as many apart."""
 
-    streams_max: int = 64
+    streams_max: int = 512
     """Gateways at once, each with one stream; one more is refused with RESOURCE_EXHAUSTED."""
 
     board_every_s: float = 1.0

@@ -5,7 +5,8 @@ Decides: which resources a snapshot becomes and what their names refer to. Per r
 Leaves to others: what is routed where (``derive.compile``), versions and streams (``discovery``),
 reading it back (the gateway, or a stock Envoy).
 Invariants: plain Envoy v3 messages that a stock Envoy takes; one resource of each name; equal
-snapshots and nodes give equal bytes; only listeners depend on the node; nobody changes a message.
+snapshots and nodes give equal bytes; only listeners, and what is left out with them, depend on the
+node; nobody changes a message.
 Names: a listener and its route table share one name; an ``Upstream`` is a cluster and the endpoint
 set of the same name (or its shards); a node's own identity and trust bundle are the static secrets
 ``federation/identity`` and ``federation/trust-bundle`` of that node, never sent.
@@ -23,6 +24,7 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
+from federation.derive.serving import served_part
 from federation.model.snapshot import CaSecret, EndpointSet, Snapshot, TlsSecret
 from federation.wire.xds_clusters import upstream_cluster
 from federation.wire.xds_endpoints import load_assignment, shard_count, shards, whole_name
@@ -46,6 +48,16 @@ class XdsResources:
     secrets: Mapping[str, secret_pb2.Secret]
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """The resources that are the same for every node which has them."""
+
+    routes: Mapping[str, route_pb2.RouteConfiguration]
+    clusters: Mapping[str, cluster_pb2.Cluster]
+    endpoints: Mapping[str, endpoint_pb2.ClusterLoadAssignment]
+    secrets: Mapping[str, secret_pb2.Secret]
+
+
 def to_resources(snapshot: Snapshot, node: NodeView) -> XdsResources:
     """The resources that make a gateway at ``node`` route as ``snapshot`` says."""
     return Renderer()(snapshot, node)
@@ -55,10 +67,12 @@ class Renderer:
     """``to_resources`` for successive snapshots: what has not changed keeps its message.
 
     A change touches few of many thousand resources, and comparing two values of a snapshot costs a
-    twentieth of making a message. Memory: the newest snapshot and its messages.
+    twentieth of making a message. Memory: the newest snapshot and its messages; nodes that serve a
+    part of it are given a selection of the same messages.
     """
 
     def __init__(self) -> None:
+        self._whole: dict[bool, tuple[Snapshot, _Shared]] = {}
         self._routes = _Kept(route_configuration)
         self._clusters = _Kept(upstream_cluster)
         self._endpoints = _Kept(load_assignment)
@@ -68,12 +82,39 @@ class Renderer:
 
     def __call__(self, snapshot: Snapshot, node: NodeView) -> XdsResources:
         """The resources that make a gateway at ``node`` route as ``snapshot`` says."""
+        part = served_part(snapshot, node.serves)
+        listeners = {entry.name: listener(entry, node) for entry in part.listeners}
+        whole = self._shared(snapshot, sharded=node.shards)
+        if part is snapshot:
+            return XdsResources(
+                listeners, whole.routes, whole.clusters, whole.endpoints, whole.secrets
+            )
+        upstreams = {entry.name for entry in part.upstreams}
         return XdsResources(
-            listeners={entry.name: listener(entry, node) for entry in snapshot.listeners},
+            listeners=listeners,
+            routes={entry.name: whole.routes[entry.name] for entry in part.route_tables},
+            clusters={entry.name: whole.clusters[entry.name] for entry in part.upstreams},
+            endpoints={
+                name: message
+                for name, message in whole.endpoints.items()
+                if whole_name(name) in upstreams
+            },
+            secrets={entry.name: whole.secrets[entry.name] for entry in part.secrets},
+        )
+
+    def _shared(self, snapshot: Snapshot, *, sharded: bool) -> _Shared:
+        known = self._whole.get(sharded)
+        if known is None or known[0] is not snapshot:
+            known = (snapshot, self._make(snapshot, sharded=sharded))
+            self._whole[sharded] = known
+        return known[1]
+
+    def _make(self, snapshot: Snapshot, *, sharded: bool) -> _Shared:
+        return _Shared(
             routes=self._routes.made({entry.name: entry for entry in snapshot.route_tables}),
             clusters=self._clusters.made({entry.name: entry for entry in snapshot.upstreams}),
             endpoints=self._sharded(snapshot.endpoint_sets)
-            if node.shards
+            if sharded
             else self._endpoints.made({e.upstream: e for e in snapshot.endpoint_sets}),
             secrets=self._secrets.made({entry.name: entry for entry in snapshot.secrets}),
         )

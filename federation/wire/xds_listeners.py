@@ -22,6 +22,7 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from google.protobuf import wrappers_pb2
 
+from federation.model.serving import EVERYTHING
 from federation.model.snapshot import (
     ConnectionLife,
     FilterChain,
@@ -59,12 +60,14 @@ PING_TIMEOUT_MS = 20_000
 class NodeView:
     """Where a node listens: ``address`` to bind, and what it adds to every port.
 
-    ``shards`` is whether it takes large sets of endpoints in parts (``xds_endpoints``).
+    ``shards`` is whether it takes large sets of endpoints in parts (``xds_endpoints``); ``serves``
+    says which listeners it opens (``model.serving``).
     """
 
     address: str = "0.0.0.0"  # noqa: S104 - gateways take traffic from everywhere
     port_offset: int = 0
     shards: bool = False
+    serves: str = EVERYTHING
 
 
 def listener(source: Listener, node: NodeView) -> listener_pb2.Listener:

@@ -53,3 +53,18 @@ def test_a_wrong_field_is_named(message: base_pb2.Node, text: str) -> None:
     with pytest.raises(SubscriptionError) as refusal:
         read_node(message, cluster="us-west-1")
     assert text in str(refusal.value)
+
+
+@pytest.mark.parametrize("serves", ["all", "east-west", "gateway:app/edge.v2"])
+def test_what_a_node_serves_is_read(serves: str) -> None:
+    assert read_node(node(serves=serves), cluster="us-west-1").serves == serves
+
+
+def test_a_node_that_says_nothing_serves_everything() -> None:
+    assert read_node(node(), cluster="us-west-1").serves == "all"
+
+
+@pytest.mark.parametrize("serves", ["none", "gateway:edge", "gateway:app/Edge", "gateway:a/b/c"])
+def test_what_cannot_be_served_is_refused(serves: str) -> None:
+    with pytest.raises(SubscriptionError, match=r"node\.metadata\.serves: must be `all`, `east"):
+        read_node(node(serves=serves), cluster="us-west-1")

@@ -24,6 +24,7 @@ NEEDED = ["--name", "gw", "--cluster", "c", "--agent", "127.0.0.1:1", "--state-d
         (["--agent-ca", "a"], "--agent-ca needs --identity-cert"),
         (["--workers", "0"], "--workers"),
         (["--port-offset", "70000"], "--port-offset"),
+        (["--serves", "gateway:edge"], '"gateway:edge" is none of `all`'),
     ],
 )
 def test_what_does_not_fit_is_a_usage_error(options: list[str], text: str) -> None:

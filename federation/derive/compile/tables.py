@@ -109,6 +109,7 @@ def _port(
         port=first.spec.port,
         chains=(*chains, *_passed_chains(states, passed)),
         route_table=name,
+        gateway=first.gateway.key.qualified_name,
         sections=tuple(state.spec.name for state in states),
         life=first.life,
     )
