@@ -5,16 +5,14 @@ They are built before the first test, since a first build takes minutes and test
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.testkit.go_programs import NoProgramsError
+from federation.cli.lab.kubernetes.control_plane import PROGRAMS
+from federation.cli.lab.kubernetes.go_programs import NoProgramsError
 from tests.testkit.kubernetes import (
-    PROGRAMS,
-    VERSION,
     KubernetesServer,
     install_released_crds_now,
     running_kubernetes,
@@ -31,8 +29,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     if not any(HERE in item.path.parents for item in session.items):
         return
-    if not PROGRAMS.directory.is_dir():
-        print(f"building Kubernetes {VERSION} from its modules, once: minutes", file=sys.stderr)
     try:
         PROGRAMS.build()
         PODRUNNER.build()

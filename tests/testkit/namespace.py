@@ -53,8 +53,9 @@ def main() -> None:
     if reason := why_not():
         print(f"skipped: {reason}", file=sys.stderr)
         return
-    from tests.testkit.go_programs import NoProgramsError
-    from tests.testkit.kubernetes import PROGRAMS, released_crds
+    from federation.cli.lab.kubernetes.control_plane import PROGRAMS
+    from federation.cli.lab.kubernetes.crds import released_crds
+    from federation.cli.lab.kubernetes.go_programs import NoProgramsError
     from tests.testkit.pods import PODRUNNER
 
     try:  # modules can be fetched out here alone

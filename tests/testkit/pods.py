@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from federation.cli.lab.kubernetes.go_programs import GoPrograms
 from tests.testkit.federation import Process
-from tests.testkit.go_programs import GoPrograms
 from tests.testkit.kubernetes import KubernetesServer
 
 PODRUNNER = GoPrograms(
