@@ -64,6 +64,7 @@ class Admin:
     async def start(self) -> None:
         """Listen. Raises ``AdminError``."""
         application = web.Application()
+        application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/ready", self._ready)
         application.router.add_get("/stats", self._stats)
         application.router.add_get("/metrics", self._metrics)
@@ -87,6 +88,9 @@ class Admin:
         """Stop listening."""
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
 
     async def _ready(self, _request: web.Request) -> web.Response:
         status = self._subject.status()

@@ -59,4 +59,9 @@ async def retrying(
         before_sleep=tell,
         reraise=True,
     )
-    return await controller(attempt)
+
+    # tenacity awaits only what it can tell for a coroutine function, which a lambda is not.
+    async def awaited() -> T:
+        return await attempt()
+
+    return await controller(awaited)

@@ -52,6 +52,7 @@ class AgentOptions:
     source: SourceOptions
     xds: str
     dns: str | None
+    health: str | None
     state_dir: Path
     peer_dial: dict[str, str]
     gateway_classes: frozenset[str]
@@ -97,6 +98,10 @@ def agent(
     dns: Annotated[
         str | None, typer.Option(help="HOST:PORT to answer clusterset DNS on; without it: none.")
     ] = None,
+    health: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT to serve /healthz and /readyz on; without it: nowhere."),
+    ] = None,
     state_dir: Annotated[
         Path | None,
         typer.Option(
@@ -126,8 +131,9 @@ def agent(
         cluster=checked_name("--cluster", cluster),
         region=checked_name("--region", region),
         source=source_options(source, kubeconfig=kubeconfig, context=kube_context),
-        xds=_checked_address("--xds", xds),
-        dns=_checked_address("--dns", dns) if dns is not None else None,
+        xds=checked_address("--xds", xds),
+        dns=checked_address("--dns", dns) if dns is not None else None,
+        health=checked_address("--health", health) if health is not None else None,
         state_dir=state_dir or Path.home() / ".local/state/federation/agent" / cluster,
         peer_dial=_read_peer_dial(peer_dial) if peer_dial is not None else {},
         gateway_classes=frozenset(gateway_class or ["istio"]),
@@ -183,6 +189,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         open_board,
     )
     from federation.cli.agent_names import answer_names
+    from federation.cli.health import Readiness, health_served
     from federation.derive.compile import CompileSettings, spiffe_id
     from federation.discovery import DiscoveryServer, DiscoverySettings
     from federation.model.base import ClusterId, Region
@@ -214,7 +221,8 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         clock=clock,
         controller=compiling.controller_name,
     )
-    async with objects as ports:
+    readiness = Readiness()
+    async with health_served(options.health, readiness), objects as ports:
         subject = Agent(
             AgentSettings(
                 cluster=cluster,
@@ -234,6 +242,9 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
             clock=clock,
             degraded=quota.degraded,
             derived=ports.derived,
+        )
+        readiness.why_not = lambda: (
+            "" if subject.routing.value is not None else "it knows nothing to serve yet"
         )
         await discovery.start()
         try:
@@ -283,7 +294,8 @@ def checked_name(option: str, text: str) -> str:
     return text
 
 
-def _checked_address(option: str, text: str) -> str:
+def checked_address(option: str, text: str) -> str:
+    """``text`` if it is an address to listen on. Raises ``typer.BadParameter``."""
     found = _ADDRESS.fullmatch(text)
     if found is None or int(found[2]) > 65_535:
         raise typer.BadParameter(f'"{text}" is not HOST:PORT', param_hint=option)

@@ -1,6 +1,7 @@
 """``fedctl resolver``: run a resolver until it is stopped.
 
-Decides: its options, and that SIGTERM resigns before the end, so that another leads at once.
+Decides: its options, that SIGTERM resigns before the end, so that another leads at once, and that a
+resolver is ready once etcd has answered it, be it leader or not.
 Leaves to others: everything a resolver does (``resolver``).
 Invariants: an etcd that is away is waited for, not an error.
 """
@@ -13,13 +14,22 @@ import os
 import signal
 import socket
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from federation.cli.agent import checked_address
 from federation.cli.context import Context, current, run
 
+if TYPE_CHECKING:
+    from federation.ports import Store
+    from federation.resolver import ResolverSettings
+    from federation.wire.etcd_keys import Keys
+
 app = typer.Typer()
+
+ASK_AGAIN_S_MAX = 5.0
+"""Longest wait before etcd is asked again at the start."""
 
 
 @app.command("resolver", epilog="Example: fedctl resolver --name resolver-1")
@@ -38,32 +48,55 @@ def resolver(
             min=0.0, max=600.0, help="Seconds in which the part of a cluster that was down returns."
         ),
     ] = 5.0,
+    health: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT to serve /healthz and /readyz on; without it: nowhere."),
+    ] = None,
 ) -> None:
     """Run a resolver; of several one leads and the others wait."""
-    identity = name or f"{socket.gethostname()}-{os.getpid()}"
-    run(_serve(current(ctx), identity, lease_ttl_s=lease_ttl, return_over_s=return_over))
+    from federation.resolver import ResolverSettings
+
+    settings = ResolverSettings(
+        identity=name or f"{socket.gethostname()}-{os.getpid()}",
+        lease_ttl_s=lease_ttl,
+        return_over_s=return_over,
+    )
+    at = checked_address("--health", health) if health is not None else None
+    run(_serve(current(ctx), settings, health=at))
 
 
-async def _serve(
-    context: Context, identity: str, *, lease_ttl_s: float, return_over_s: float
-) -> None:
+async def _serve(context: Context, settings: ResolverSettings, *, health: str | None) -> None:
     from federation.adapters.clock import SystemClock
-    from federation.resolver import Resolver, ResolverSettings
+    from federation.aio import cancel_and_wait
+    from federation.cli.health import Readiness, health_served
+    from federation.resolver import Resolver
     from federation.wire.etcd_keys import Keys
     from gateway.logs import log_to_stderr
 
     log_to_stderr(logging.INFO)
-    async with context.open_store() as store:
-        work = asyncio.create_task(
-            Resolver(
-                store=store,
-                clock=SystemClock(),
-                keys=Keys(context.prefix),
-                settings=ResolverSettings(
-                    identity=identity, lease_ttl_s=lease_ttl_s, return_over_s=return_over_s
-                ),
-            ).run()
-        )
+    keys, readiness = Keys(context.prefix), Readiness()
+    async with context.open_store() as store, health_served(health, readiness):
+        answered = asyncio.Event()
+        asking = asyncio.create_task(_ask(store, keys, answered))
+        readiness.why_not = lambda: "" if answered.is_set() else "etcd has not answered yet"
+        resolver = Resolver(store=store, clock=SystemClock(), keys=keys, settings=settings)
+        work = asyncio.create_task(resolver.run())
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
-        with suppress(asyncio.CancelledError):
-            await work
+        try:
+            with suppress(asyncio.CancelledError):
+                await work
+        finally:
+            await cancel_and_wait(asking)
+
+
+async def _ask(store: Store, keys: Keys, answered: asyncio.Event) -> None:
+    """Set ``answered`` once etcd has answered with what we may read."""
+    from federation.aio import Backoff, retrying
+    from federation.ports import PortError
+
+    await retrying(
+        lambda: store.get(f"{keys.resolver_election}/"),
+        on=PortError,
+        backoff=Backoff(max_s=ASK_AGAIN_S_MAX),
+    )
+    answered.set()

@@ -12,6 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 from envoy.service.rate_limit_quota.v3 import rlqs_pb2
@@ -26,6 +27,7 @@ from federation.wire.etcd import view_from
 from federation.wire.etcd_keys import Keys
 from gateway.quota import METHOD as QUOTA_METHOD
 from gateway.xds_client import METHOD
+from tests.integration.discovery_support import eventually
 from tests.testkit.etcd import EtcdServer, running_etcd
 from tests.testkit.ports import free_port
 
@@ -90,6 +92,15 @@ async def view_when(etcd: EtcdServer, holds: Callable[[FederationView], bool]) -
     raise AssertionError("the mirror ended")
 
 
+async def asked(address: str, path: str) -> tuple[int, str]:
+    """Status and text of ``path``; status 0: nobody listens yet."""
+    try:
+        async with aiohttp.ClientSession() as http, http.get(f"http://{address}{path}") as answer:
+            return answer.status, (await answer.text()).strip()
+    except aiohttp.ClientConnectionError:
+        return 0, ""
+
+
 async def test_an_agent_joins_and_leaves_cleanly(tmp_path: Path) -> None:
     with running_etcd() as etcd:
         async with agent(etcd, tmp_path, "--dns", f"127.0.0.1:{free_port()}") as one:
@@ -144,6 +155,35 @@ async def test_a_taken_port_is_named(tmp_path: Path) -> None:
             code, log = await one.ended()
         assert code == 1
         assert f"error: cannot serve xDS on {etcd.endpoint}" in log.splitlines()[-1]
+
+
+async def test_health_is_told_over_http(tmp_path: Path) -> None:
+    at = f"127.0.0.1:{free_port()}"
+    with running_etcd() as etcd:
+        async with agent(etcd, tmp_path, "--health", at):
+            await view_when(etcd, lambda view: "west" in view.heartbeats)
+
+            async def ready() -> bool:
+                return await asked(at, "/readyz") == (200, "ok")
+
+            await eventually(ready)
+            # What is known is served on without the store: nobody is sent away.
+            etcd.kill()
+            assert await asked(at, "/readyz") == (200, "ok")
+            async with agent(etcd, tmp_path / "two", "--health", at) as two:
+                code, log = await two.ended()
+            assert code == 1
+            assert f"error: cannot serve health on {at}" in log.splitlines()[-1]
+
+
+async def test_an_agent_that_knows_nothing_lives_and_is_not_ready(tmp_path: Path) -> None:
+    at = f"127.0.0.1:{free_port()}"
+    with running_etcd() as etcd:
+        etcd.kill()
+        async with agent(etcd, tmp_path, "--health", at) as one:
+            await one.event("heartbeat is away")
+            assert await asked(at, "/healthz") == (200, "ok")
+            assert await asked(at, "/readyz") == (503, "it knows nothing to serve yet")
 
 
 async def test_a_wrong_option_is_named_before_anything_starts(tmp_path: Path) -> None:

@@ -45,6 +45,11 @@ class Process:
         async for line in self.process.stderr:
             self.lines.append(json.loads(line))
 
+    async def lives(self) -> bool:
+        """Whether ``/healthz`` says so."""
+        async with aiohttp.ClientSession(self.admin()) as http, http.get("/healthz") as answer:
+            return answer.status == 200
+
     async def ready(self) -> dict[str, Any]:
         """The body of ``/ready``."""
         async with aiohttp.ClientSession(self.admin()) as http, http.get("/ready") as answer:
@@ -107,7 +112,7 @@ async def test_calls_pass_and_follow_a_change_of_upstream_without_a_failure(tmp_
         serving() as server,
         echo_server("one") as one,
         echo_server("two") as two,
-        gateway(server.address, tmp_path),
+        gateway(server.address, tmp_path) as running,
         client(port) as channel,
     ):
         server.publish(snapshot(one, port=port, upstream="old"))
@@ -116,6 +121,7 @@ async def test_calls_pass_and_follow_a_change_of_upstream_without_a_failure(tmp_
             return await say(channel) == "one"
 
         await eventually(first)
+        assert await running.lives()
         server.publish(snapshot(two, port=port, upstream="new"))
         names: list[str | None] = []
 

@@ -70,6 +70,15 @@ async def test_only_named_failures_are_retried() -> None:
     )
     assert (outcome, told) == ("done", [1, 2])
 
+    # A function that is none of `async def` is awaited as well.
+    tries = 0
+    outcome = await retrying(
+        lambda: asyncio.shield(attempt()),
+        on=ConnectionError,
+        backoff=Backoff(first_s=0.001, max_s=0.002),
+    )
+    assert outcome == "done"
+
     async def broken() -> None:
         raise KeyError("a bug")
 
