@@ -232,6 +232,14 @@ class DerivedObjects(Protocol):
         ...
 
 
+class HostNames(Protocol):
+    """The names of hosts, as the machine's resolver knows them."""
+
+    async def addresses(self, name: str) -> Sequence[str]:
+        """The IP addresses of ``name``, at least one. Raises ``TemporaryError``."""
+        ...
+
+
 class SnapshotSink(Protocol):
     """Who serves compiled snapshots to the gateways."""
 

@@ -15,15 +15,17 @@ from collections.abc import Sequence
 from contextlib import aclosing
 
 from federation.agent.claim import Claim, claim
-from federation.agent.entrances import entrances
+from federation.agent.entrances import entrances, service_gateways
+from federation.agent.names import ResolvedNames
 from federation.agent.publication import Batch, Publication, Stored, plan
 from federation.agent.settings import AgentSettings
 from federation.agent.state import ClusterObjects, FederationState
 from federation.aio import Backoff, Latest, any_change, retrying
+from federation.derive.entrances import service_entrances
 from federation.derive.exports import derive_facts
 from federation.model.acks import AckView
 from federation.model.base import ServiceName
-from federation.model.facts import Member, Quarantine
+from federation.model.facts import ClusterGateways, Member, Quarantine
 from federation.ports import Absent, Clock, Entry, Guard, Put, Store, TemporaryError, Unchanged
 from federation.wire.etcd import to_bytes
 from federation.wire.etcd_keys import Keys
@@ -50,8 +52,11 @@ class Publisher:
         objects: Latest[ClusterObjects],
         federation: Latest[FederationState],
         acks: Latest[AckView],
+        names: Latest[ResolvedNames],
     ) -> None:
+        """``names``: addresses of the load balancer in front of the gateways, by its names."""
         self._settings = settings
+        self._names = names
         self._store = store
         self._keys = keys
         self._member = member
@@ -71,7 +76,7 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish after every change, for ever. Raises ``NameTakenError``."""
-        cells = (self._objects, self._federation, self._acks)
+        cells = (self._objects, self._federation, self._acks, self._names)
         async with aclosing(any_change(*cells)) as changes:
             async for _ in changes:
                 await retrying(
@@ -94,7 +99,7 @@ class Publisher:
         if self._claim is None:
             self._claim = await claim(self._store, self._keys, self._member)
         publication = self._plan(objects, federation)
-        done = await self._commit_gateways(self._claim, federation)
+        done = await self._commit_gateways(self._claim, objects, federation)
         done = done and await self._commit_facts(self._claim, federation, publication.batches)
         if not done:
             self._claim = None  # look who holds the name now
@@ -110,7 +115,7 @@ class Publisher:
         acks = self._acks.value or AckView()
         addresses = [(node.node, node.eastwest_address) for node in acks.nodes]
         known = frozenset(federation.view.exports), federation.view.gateways.get(cluster)
-        return objects.shown, own, addresses, acks.left, known
+        return objects.shown, own, addresses, acks.left, known, self._names.value
 
     def _plan(self, objects: ClusterObjects, federation: FederationState) -> Publication:
         cluster = self._member.cluster
@@ -131,13 +136,23 @@ class Publisher:
             now=timestamp(self._clock.now()),
         )
 
-    async def _commit_gateways(self, held: Claim, federation: FederationState) -> bool:
+    def _wanted_gateways(
+        self, objects: ClusterObjects, stored: ClusterGateways | None
+    ) -> ClusterGateways | None:
+        cluster, region = self._member.cluster, self._settings.region
+        service = self._settings.compile.gateway_service
+        if service is not None:
+            found = service_entrances(objects.shown, service, resolved=self._names.value or {})
+            return service_gateways(stored, found, service=service, cluster=cluster, region=region)
+        acks = self._acks.value or AckView()
+        return entrances(stored, acks.nodes, left=acks.left, cluster=cluster, region=region)
+
+    async def _commit_gateways(
+        self, held: Claim, objects: ClusterObjects, federation: FederationState
+    ) -> bool:
         cluster = self._member.cluster
         stored = federation.view.gateways.get(cluster)
-        acks = self._acks.value or AckView()
-        wanted = entrances(
-            stored, acks.nodes, left=acks.left, cluster=cluster, region=self._settings.region
-        )
+        wanted = self._wanted_gateways(objects, stored)
         if wanted is None or wanted == stored:
             return True
         put = Put(self._keys.gateways(cluster), to_bytes(wanted))

@@ -20,6 +20,7 @@ from federation.agent.settings import AgentSettings
 from federation.agent.state import ClusterObjects, FederationState, routing_view
 from federation.aio import Latest, any_change
 from federation.derive.compile import Compiled, CompileInputs, compile_cluster
+from federation.derive.entrances import gateway_pods
 from federation.derive.programmed import with_programmed
 from federation.model.acks import AckView
 from federation.model.objects import ObjectKey
@@ -145,8 +146,7 @@ class StatusWriter:
         """Wait for the gateways of before, so that Programmed does not flap with each new agent."""
         async with aclosing(self._routing.changes()) as routings:
             inputs = (await anext(routings)).inputs
-        advertised = inputs.view.gateways.get(inputs.cluster)
-        names = {peer.name for peer in advertised.gateways} if advertised is not None else set()
+        names = _gateways_expected(inputs)
         with suppress(TimeoutError):
             async with (
                 asyncio.timeout(GATEWAYS_BACK_S),
@@ -183,3 +183,12 @@ class StatusWriter:
                 return failure
             self._written, self._uids = statuses, uids
         return None
+
+
+def _gateways_expected(inputs: CompileInputs) -> set[str]:
+    """The gateways that are known to be there, by what says so."""
+    service = inputs.settings.gateway_service
+    if service is not None:
+        return {pod.name for pod in gateway_pods(inputs.objects, service)} - {""}
+    advertised = inputs.view.gateways.get(inputs.cluster)
+    return {peer.name for peer in advertised.gateways} if advertised is not None else set()

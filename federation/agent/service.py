@@ -23,6 +23,7 @@ from federation.agent.claim import NameTakenError
 from federation.agent.disk import StateDir
 from federation.agent.imports import ImportWriter
 from federation.agent.inputs import Inputs
+from federation.agent.names import NameResolver
 from federation.agent.presence import Presence
 from federation.agent.publisher import Publisher
 from federation.agent.routing import Router, Routing, StatusWriter
@@ -30,7 +31,15 @@ from federation.agent.settings import AgentSettings
 from federation.aio import Latest, supervised
 from federation.model.acks import AckView
 from federation.model.facts import Member
-from federation.ports import Clock, DerivedObjects, ObjectSource, SnapshotSink, StatusSink, Store
+from federation.ports import (
+    Clock,
+    DerivedObjects,
+    HostNames,
+    ObjectSource,
+    SnapshotSink,
+    StatusSink,
+    Store,
+)
 from federation.wire.etcd_keys import Keys
 
 log = logging.getLogger(__name__)
@@ -52,11 +61,14 @@ class Agent:
         snapshots: SnapshotSink,
         acks: Latest[AckView],
         clock: Clock,
+        hosts: HostNames | None = None,
         derived: DerivedObjects | None = None,
         degraded: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
-        """``derived`` takes what the cluster is to have besides (``None``: nothing is written);
-        ``degraded`` tells what servers of the same process do without, for the heartbeat."""
+        """``hosts`` resolves the names of the load balancer in front of the gateways (``None``:
+        they lead nowhere); ``derived`` takes what the cluster is to have besides (``None``:
+        nothing is written); ``degraded`` tells what servers of the same process do without, for
+        the heartbeat."""
         self._settings = settings
         self._degraded = degraded
         self._derived = derived
@@ -70,6 +82,12 @@ class Agent:
             settings, store=store, keys=keys, source=source, disk=self._disk, clock=clock
         )
         cells = {"objects": self._inputs.objects}
+        service = settings.compile.gateway_service
+        self._names = (
+            NameResolver(service, **cells, hosts=hosts)
+            if service is not None and hosts is not None
+            else None
+        )
         self._router = Router(settings, **cells, federation=self._inputs.federation, sink=snapshots)
         self._status_writer = StatusWriter(
             **cells,
@@ -121,6 +139,7 @@ class Agent:
             objects=self._inputs.objects,
             federation=self._inputs.federation,
             acks=self._acks,
+            names=self._names.names if self._names is not None else Latest({}),
         )
         loops: dict[str, Loop] = {
             "federation": self._inputs.watch_federation,
@@ -133,6 +152,8 @@ class Agent:
             "router": self._route_when_ready,
             "statuses": self._status_writer.run,
         }
+        if self._names is not None:
+            loops["names"] = self._names.run
         if self._derived is not None:
             loops["imports"] = ImportWriter(
                 objects=self._inputs.objects,

@@ -25,6 +25,7 @@ from federation.cli.context import CommandError, Context, current, run
 
 if TYPE_CHECKING:
     from federation.discovery import TlsFiles
+    from federation.model.base import ServiceName
     from federation.ports import Store
 
 app = typer.Typer()
@@ -56,6 +57,7 @@ class AgentOptions:
     state_dir: Path
     peer_dial: dict[str, str]
     gateway_classes: frozenset[str]
+    gateway_service: tuple[str, str] | None = None
     xds_tls: XdsTls | None = None
     ratelimit_redis: str | None = None
 
@@ -116,6 +118,14 @@ def agent(
         list[str] | None,
         typer.Option(help="Served gatewayClassName; may be given again. Default: istio."),
     ] = None,
+    gateway_service: Annotated[
+        str | None,
+        typer.Option(
+            help="NAMESPACE/NAME of the Service in front of the gateways. Other clusters are given "
+            "its addresses at the port named `east-west`; without it those of connected gateways.",
+            show_default=False,
+        ),
+    ] = None,
     ratelimit_redis: Annotated[
         str | None,
         typer.Option(
@@ -137,6 +147,9 @@ def agent(
         state_dir=state_dir or Path.home() / ".local/state/federation/agent" / cluster,
         peer_dial=_read_peer_dial(peer_dial) if peer_dial is not None else {},
         gateway_classes=frozenset(gateway_class or ["istio"]),
+        gateway_service=(
+            checked_object("--gateway-service", gateway_service) if gateway_service else None
+        ),
         xds_tls=_xds_tls(xds_cert, xds_key, xds_client_ca, xds_client_id),
         ratelimit_redis=ratelimit_redis,
     )
@@ -181,6 +194,7 @@ async def until_told_to_stop(work: Awaitable[None]) -> None:
 async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     """Wire the agent to its adapters and run it until cancelled."""
     from federation.adapters.clock import SystemClock
+    from federation.adapters.hosts import SystemHostNames
     from federation.agent import Agent, AgentSettings
     from federation.cli.agent_limits import (
         FIRST_SHARE_PPM,
@@ -200,7 +214,9 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
 
     keys, clock, cluster = Keys(prefix), SystemClock(), ClusterId(options.cluster)
     compiling = CompileSettings(
-        gateway_classes=options.gateway_classes, first_share_ppm=FIRST_SHARE_PPM
+        gateway_classes=options.gateway_classes,
+        first_share_ppm=FIRST_SHARE_PPM,
+        gateway_service=_service_name(options.gateway_service),
     )
     board = open_board(options.ratelimit_redis)
     quota = QuotaService(QuotaSettings(), cluster=cluster, board=board)
@@ -220,6 +236,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         cluster=cluster,
         clock=clock,
         controller=compiling.controller_name,
+        gateway_service=compiling.gateway_service,
     )
     readiness = Readiness()
     async with health_served(options.health, readiness), objects as ports:
@@ -240,6 +257,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
             snapshots=discovery,
             acks=discovery.acks,
             clock=clock,
+            hosts=SystemHostNames(),
             degraded=quota.degraded,
             derived=ports.derived,
         )
@@ -292,6 +310,20 @@ def checked_name(option: str, text: str) -> str:
             param_hint=option,
         )
     return text
+
+
+def checked_object(option: str, text: str) -> tuple[str, str]:
+    """Namespace and name of NAMESPACE/NAME. Raises ``typer.BadParameter``."""
+    namespace, _, name = text.partition("/")
+    if not (_LABEL.fullmatch(namespace) and _LABEL.fullmatch(name)):
+        raise typer.BadParameter(f'"{text}" is not NAMESPACE/NAME', param_hint=option)
+    return namespace, name
+
+
+def _service_name(name: tuple[str, str] | None) -> ServiceName | None:
+    from federation.model.base import ServiceName
+
+    return ServiceName(namespace=name[0], name=name[1]) if name is not None else None
 
 
 def checked_address(option: str, text: str) -> str:

@@ -12,12 +12,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from federation.cli.context import CommandError, fail
 from federation.cli.exit_codes import ExitCode
-from federation.model.base import ClusterId
+from federation.model.base import ClusterId, ServiceName
 from federation.ports import Clock, DerivedObjects, ObjectSource, StatusSink, Store
 from federation.wire.etcd_keys import Keys
+
+if TYPE_CHECKING:
+    from federation.adapters.kubernetes import KubernetesSourceSettings
+    from federation.model.objects import ObjectSnapshot
 
 
 class SourceKind(StrEnum):
@@ -78,8 +83,12 @@ async def opened(
     cluster: ClusterId,
     clock: Clock,
     controller: str,
+    gateway_service: ServiceName | None = None,
 ) -> AsyncGenerator[ObjectPorts, None]:
-    """The adapters that ``options`` name. Raises ``CommandError`` without credentials."""
+    """The adapters that ``options`` name. Raises ``CommandError`` without credentials.
+
+    ``gateway_service`` is the Service whose addresses will be asked for.
+    """
     from federation.adapters.folder import FolderSettings, FolderSource
     from federation.adapters.kubernetes import (
         ConnectionSettings,
@@ -106,6 +115,22 @@ async def opened(
                     sink = KubernetesStatusSink(connection, clock, controller=controller)
                     uid = await cluster_uid(connection)
                     imports = KubernetesDerivedObjects(connection, McsServiceImport)
-                    yield ObjectPorts(KubernetesSource(connection), sink, uid, imports)
+                    source = KubernetesSource(connection, _read_nodes_for(gateway_service))
+                    yield ObjectPorts(source, sink, uid, imports)
             except KubeconfigError as error:
                 raise CommandError(str(error), ExitCode.USAGE) from error
+
+
+def _read_nodes_for(service: ServiceName | None) -> KubernetesSourceSettings:
+    """Nodes are read where their addresses are the Service's, and nowhere else."""
+    from federation.adapters.kubernetes import KubernetesSourceSettings
+    from federation.derive.entrances import needs_nodes
+    from federation.model.objects import Node
+
+    if service is None:
+        return KubernetesSourceSettings()
+
+    def asked(objects: ObjectSnapshot) -> bool:
+        return needs_nodes(objects, service)
+
+    return KubernetesSourceSettings(on_demand={Node: asked})

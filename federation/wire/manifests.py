@@ -251,7 +251,8 @@ def _scope_findings(raw: Mapping[str, Any], cls: type[ApiObject]) -> list[Findin
 
 def _prepared(raw: Mapping[str, Any], header: _Header, cls: type[ApiObject]) -> dict[str, Any]:
     """``raw`` without what only API servers use, and with its namespace."""
-    prepared = {name: value for name, value in raw.items() if name != "status"}
+    kept_status = "status" in cls.model_fields
+    prepared = {name: value for name, value in raw.items() if name != "status" or kept_status}
     metadata = raw.get("metadata")
     if isinstance(metadata, Mapping):
         kept = {name: value for name, value in metadata.items() if name not in _SERVER_METADATA}

@@ -196,13 +196,15 @@ class Reflector:
         if kind == "BOOKMARK":
             return version
         key = key_of(self._kind, raw)
-        known = self.state.objects.get(key)
+        before = self.state.objects.get(key)
         if kind == "DELETED":
             self.state.objects.pop(key, None)
+            after = None
         else:
-            self.state.objects[key] = self._read(raw, known)
-        self.state.problem = ""
-        self._changed()
+            after = self.state.objects[key] = self._read(raw, before)
+        if self.state.problem or not _alike(before, after):
+            self.state.problem = ""
+            self._changed()
         return version
 
     def _read(self, raw: Json, known: _Stored | None) -> _Stored:
@@ -211,13 +213,22 @@ class Reflector:
             return known
         origin = self._connection.server
         decoded = decode_value(raw, origin=origin, unknown_fields="ignore")
-        if isinstance(decoded, ApiObject):
-            created = decoded.metadata.creation_timestamp
-            return _Stored(version, decoded.with_creation_order(_created_s(created)))
         good = known.good if known is not None else None
+        if isinstance(decoded, ApiObject):
+            # Nothing rests on the version, and much is written that we do not read (statuses, a
+            # node's heartbeats): what says the same stays the same, so that nothing follows.
+            told = decoded.with_metadata(resource_version=None)
+            placed = told.with_creation_order(_created_s(told.metadata.creation_timestamp))
+            return _Stored(version, good if placed == good else placed)
         if isinstance(decoded, Skipped):
             return _Stored(version)
         return _Stored(version, good, _rejected(decoded, origin, kept=good is not None))
+
+
+def _alike(before: _Stored | None, after: _Stored | None) -> bool:
+    if before is None or after is None:
+        return before is after
+    return before.good is after.good and before.rejected == after.rejected
 
 
 def _rejected(decoded: Rejected, origin: str, *, kept: bool) -> RejectedObject:

@@ -1,7 +1,8 @@
 """The objects of one Kubernetes cluster as an ``ObjectSource``.
 
 Decides: which kinds are read, that the first snapshot waits until each kind was listed or found not
-to be served, how long changes are gathered.
+to be served, how long changes are gathered; that a kind which only some clusters need is read from
+when something asks for it, without anything waiting for it.
 Leaves to others: single kinds (``reflector``), acting on objects.
 Invariants: a snapshot holds each kind as of its own last event; kinds are not of one moment, as an
 API server offers none; memory is one decoded object for each stored one.
@@ -10,7 +11,7 @@ API server offers none; memory is one decoded object for each stored one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from federation.adapters.kubernetes.connection import Connection
@@ -21,9 +22,15 @@ from federation.model.objects.registry import KINDS
 
 @dataclass(frozen=True, slots=True)
 class KubernetesSourceSettings:
-    """``kinds`` are read; changes that come within ``settle_s`` of each other go together."""
+    """``kinds`` are read; changes that come within ``settle_s`` of each other go together.
+
+    ``on_demand`` are read besides, from the first snapshot on that each one's predicate holds for.
+    """
 
     kinds: tuple[type[ApiObject], ...] = KINDS
+    on_demand: Mapping[type[ApiObject], Callable[[ObjectSnapshot], bool]] = field(
+        default_factory=dict
+    )
     reflector: ReflectorSettings = field(default_factory=ReflectorSettings)
     settle_s: float = 0.02
 
@@ -35,11 +42,10 @@ class KubernetesSource:
         self, connection: Connection, settings: KubernetesSourceSettings | None = None
     ) -> None:
         self._settings = settings or KubernetesSourceSettings()
+        self._connection = connection
         self._changed = asyncio.Event()
-        self._reflectors = [
-            Reflector(connection, kind, self._settings.reflector, self._changed.set)
-            for kind in self._settings.kinds
-        ]
+        self._reflectors = [self._reflector(kind) for kind in self._settings.kinds]
+        self._asked: dict[type[ApiObject], Reflector] = {}
 
     def __repr__(self) -> str:
         behind = len(self.problems())
@@ -49,7 +55,7 @@ class KubernetesSource:
         """The kinds that may be out of date, with the reason; empty: all are current."""
         return {
             repr(reflector): reflector.state.problem
-            for reflector in self._reflectors
+            for reflector in (*self._reflectors, *self._asked.values())
             if reflector.state.problem
         }
 
@@ -57,18 +63,28 @@ class KubernetesSource:
         """Complete snapshots, the first once every kind is known."""
         tasks = [asyncio.create_task(reflector.run()) for reflector in self._reflectors]
         try:
-            revision = 0
+            last = ObjectSnapshot()
             while True:
                 await self._change_or_end(tasks)
                 self._changed.clear()
                 if not all(reflector.state.synced for reflector in self._reflectors):
                     continue
-                revision += 1
-                yield _snapshot(self._reflectors, revision)
+                last = _snapshot((*self._reflectors, *self._asked.values()), last)
+                yield last
+                tasks.extend(asyncio.create_task(new.run()) for new in self._newly_asked(last))
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _newly_asked(self, objects: ObjectSnapshot) -> Iterable[Reflector]:
+        for kind, asked_for in self._settings.on_demand.items():
+            if kind not in self._asked and asked_for(objects):
+                self._asked[kind] = self._reflector(kind)
+                yield self._asked[kind]
+
+    def _reflector(self, kind: type[ApiObject]) -> Reflector:
+        return Reflector(self._connection, kind, self._settings.reflector, self._changed.set)
 
     async def _change_or_end(self, tasks: Iterable[asyncio.Task[None]]) -> None:
         """Wait for a change and what comes with it; a reflector that ends is a bug and raises."""
@@ -83,7 +99,8 @@ class KubernetesSource:
             change.cancel()
 
 
-def _snapshot(reflectors: Iterable[Reflector], revision: int) -> ObjectSnapshot:
+def _snapshot(reflectors: Iterable[Reflector], last: ObjectSnapshot) -> ObjectSnapshot:
+    """What the reflectors know: ``last`` itself where nothing differs from it."""
     objects: dict[ObjectKey, ApiObject] = {}
     rejected: dict[ObjectKey | str, RejectedObject] = {}
     for reflector in reflectors:
@@ -92,4 +109,6 @@ def _snapshot(reflectors: Iterable[Reflector], revision: int) -> ObjectSnapshot:
                 objects[key] = stored.good
             if stored.rejected is not None:
                 rejected[key] = stored.rejected
-    return ObjectSnapshot(objects, rejected, revision, synced=True)
+    if last.synced and objects == last.objects and rejected == last.rejected:
+        return last
+    return ObjectSnapshot(objects, rejected, last.revision + 1, synced=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from federation.model.base import ClusterId, Region
+from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.objects import ObjectKey, ObjectSnapshot
 from federation.model.snapshot import WHOLE_SHARE_PPM, Keepalive, Snapshot
 from federation.model.status import ObjectStatus
@@ -31,7 +31,8 @@ class CompileSettings:
     unnoticed. The connect time-outs hold where no policy sets one: short across clusters, where
     another cluster can take the call, 5 s inside the cluster as Envoy has it. ``first_share_ppm``:
     a gateway's share of a rate limit that all gateways count together, until its agent has divided
-    it: the whole for a gateway that stands alone.
+    it: the whole for a gateway that stands alone. ``gateway_service``: the Service in front of the
+    cluster's shared gateways (``derive.entrances``), ``None`` where there is none.
     """
 
     gateway_classes: frozenset[str] = frozenset({"istio", "federation"})
@@ -44,6 +45,7 @@ class CompileSettings:
     import_connect_timeout_ms: int = 1_000
     service_connect_timeout_ms: int = 5_000
     first_share_ppm: int = WHOLE_SHARE_PPM
+    gateway_service: ServiceName | None = None
 
 
 @dataclass(frozen=True, slots=True)

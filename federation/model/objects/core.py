@@ -1,4 +1,4 @@
-"""Kubernetes' own kinds: Service, EndpointSlice, Secret, Namespace, ConfigMap.
+"""Kubernetes' own kinds: Service, EndpointSlice, Secret, Namespace, ConfigMap, Node.
 
 Decides: their fields, Kubernetes' defaults, and that secrets never print.
 Leaves to others: what is exported (``derive.exports``), where endpoints lead (``derive.compile``).
@@ -67,8 +67,33 @@ class ServiceSpec(Part):
     allocate_load_balancer_node_ports: bool | None = None
 
 
+class LoadBalancerIngress(Part):
+    """One place where a load balancer takes traffic in: ``ip`` or, failing that, ``hostname``."""
+
+    ip: str = ""
+    hostname: str = ""
+    ip_mode: str | None = None
+    ports: tuple[Mapping[str, Any], ...] = ()
+
+
+class LoadBalancerStatus(Part):
+    """What the cluster's provider has set up for a Service of type LoadBalancer."""
+
+    ingress: tuple[LoadBalancerIngress, ...] = ()
+
+
+class ServiceStatus(Part):
+    """What others say about a Service."""
+
+    load_balancer: LoadBalancerStatus = LoadBalancerStatus()
+    conditions: tuple[Mapping[str, Any], ...] = ()
+
+
 class Service(ApiObject):
-    """A Kubernetes Service."""
+    """A Kubernetes Service.
+
+    Its ``status`` is read, unlike other kinds', since addresses for the outside stand nowhere else.
+    """
 
     GROUP: ClassVar[str] = ""
     KIND: ClassVar[str] = "Service"
@@ -77,6 +102,7 @@ class Service(ApiObject):
     api_version: str = "v1"
     kind: str = "Service"
     spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus | None = None
 
     @property
     def headless(self) -> bool:
@@ -220,3 +246,29 @@ class ConfigMap(ApiObject):
     data: Mapping[str, str] = Field(default_factory=dict)
     binary_data: Mapping[str, str] | None = None
     immutable: bool | None = None
+
+
+class NodeAddress(Part):
+    """An address of a node; ``type`` is InternalIP, ExternalIP, Hostname or a DNS name's."""
+
+    type: str
+    address: str
+
+
+class NodeStatus(Part):
+    """What the node says about itself; all but its addresses is left out."""
+
+    addresses: tuple[NodeAddress, ...] = ()
+
+
+class Node(ApiObject):
+    """A Kubernetes Node, read for its addresses alone."""
+
+    GROUP: ClassVar[str] = ""
+    KIND: ClassVar[str] = "Node"
+    VERSIONS: ClassVar[tuple[str, ...]] = ("v1",)
+    NAMESPACED: ClassVar[bool] = False
+
+    api_version: str = "v1"
+    kind: str = "Node"
+    status: NodeStatus = NodeStatus()

@@ -11,7 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from federation.model.objects.core import ConfigMap, EndpointSlice, Namespace, Secret, Service
+from federation.model.objects.core import (
+    ConfigMap,
+    EndpointSlice,
+    Namespace,
+    Node,
+    Secret,
+    Service,
+)
 from federation.model.objects.gateway import GATEWAY_GROUP, Gateway, GatewayClass
 from federation.model.objects.grant import ReferenceGrant
 from federation.model.objects.http_route import HTTPRoute
@@ -44,6 +51,9 @@ KINDS: tuple[type[ApiObject], ...] = (
 )
 """Every kind that is read, in the order in which they are shown."""
 
+ON_DEMAND: tuple[type[ApiObject], ...] = (Node,)
+"""Kinds that an API server is asked for only where something rests on them; see the source."""
+
 WITHOUT_EFFECT: dict[tuple[str, str], str] = {
     ("argoproj.io", "Rollout"): "Argo Rollouts acts on it and patches the route's weights",
     ("monitoring.coreos.com", "PrometheusRule"): "Prometheus acts on it",
@@ -67,7 +77,8 @@ _SHORT_NAMES: dict[type[ApiObject], tuple[str, ...]] = {
 
 def find_kind(group: str, kind: str) -> type[ApiObject] | None:
     """The class of that group and kind."""
-    return next((cls for cls in KINDS if (group, kind) == (cls.GROUP, cls.KIND)), None)
+    known = (*KINDS, *ON_DEMAND)
+    return next((cls for cls in known if (group, kind) == (cls.GROUP, cls.KIND)), None)
 
 
 def plural(cls: type[ApiObject]) -> str:
