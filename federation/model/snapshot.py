@@ -71,7 +71,8 @@ class PeerTls:
 class FilterChain:
     """One entrance of a listener, chosen by TLS server name; no ``hostnames``: any name or none.
 
-    With ``passthrough`` TLS is not terminated: connections go to these destinations by weight.
+    With ``passthrough`` connections go to these destinations by weight: with their TLS, or, where
+    ``tls`` ends it here, what is in it.
     """
 
     name: str
@@ -109,7 +110,8 @@ class Listener:
 
     ``gateway`` is ``NAMESPACE/NAME`` of the Gateway that it belongs to, empty where it is none's;
     ``sections`` are the names of the Gateway's listeners that it serves; ``life`` bounds clients'
-    connections.
+    connections. A ``plain`` one has no TLS, no calls and no table: its single chain passes on every
+    connection, and none of the bytes is looked at.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Listener:
     gateway: str = ""
     sections: tuple[str, ...] = ()
     life: ConnectionLife | None = None
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,10 +367,14 @@ class Keepalive:
 
 
 class Protocol(StrEnum):
-    """What endpoints speak: HTTP/2, without TLS by prior knowledge, or HTTP/1.1."""
+    """What endpoints speak: HTTP/2, without TLS by prior knowledge, HTTP/1.1, or anything over TCP.
+
+    An upstream of ``TCP`` gets connections only, never calls.
+    """
 
     HTTP1 = "http1"
     HTTP2 = "http2"
+    TCP = "tcp"
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def listener(source: Listener, node: NodeView) -> listener_pb2.Listener:
         metadata=metadata({"kind": source.kind.value, **_own_life(source.life)}),
         enable_reuse_port=wrappers_pb2.BoolValue(value=True),
     )
-    if any(chain.tls is not None or chain.passthrough for chain in source.chains):
+    if not source.plain and any(chain.tls or chain.passthrough for chain in source.chains):
         message.listener_filters.add(
             name="envoy.filters.listener.tls_inspector",
             typed_config=packed(tls_inspector_pb2.TlsInspector()),

@@ -3,7 +3,7 @@
 Decides: which of Envoy's combinations of chains this gateway has, and the core's form of them.
 Leaves to others: TLS contexts (``tls``), HTTP connection managers (``listeners``).
 Invariants: chains that terminate TLS demand the same of clients; a listener without TLS has one
-kind of chain.
+kind of chain: HTTP, or a single TCP proxy (which has no TLS inspector beside it).
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One filter chain: ``passthrough`` is the core's form of a TCP proxy, in place of a table."""
+    """One filter chain: ``passthrough`` is the core's form of a TCP proxy, in place of a table.
+
+    With ``tls`` beside it TLS ends here, and the bytes in it go on.
+    """
 
     server_names: tuple[str, ...]
     table: str | None = None
@@ -54,12 +57,16 @@ def tls_of(chains: Sequence[Chain]) -> dict[str, Any] | None:
     """The listener's TLS, as the core reads it."""
     if not any(chain.tls is not None or chain.passthrough is not None for chain in chains):
         return None
-    terminating = [chain for chain in chains if chain.passthrough is None]
+    terminating = [chain for chain in chains if chain.tls is not None]
     contexts = [chain.tls for chain in terminating if chain.tls is not None]
-    if len(contexts) != len(terminating):
+    if any(chain.tls is None and chain.passthrough is None for chain in chains):
         raise UnsupportedFieldError("filter_chains", "some chains are TLS and some are plain text")
     by_name = len(chains) > 1
-    rest = [chain for chain in terminating if not (by_name and chain.server_names)]
+    rest = [
+        chain
+        for chain in terminating
+        if chain.passthrough is None and not (by_name and chain.server_names)
+    ]
     certificates = [name for chain in rest if chain.tls for name in chain.tls.certificates]
     return {
         "certificates": list(dict.fromkeys(certificates)),
@@ -71,10 +78,12 @@ def tls_of(chains: Sequence[Chain]) -> dict[str, Any] | None:
 
 
 def _chain(chain: Chain) -> dict[str, Any]:
-    names = {"server_names": list(chain.server_names)}
-    if chain.tls is None:
-        return {**names, "passthrough": chain.passthrough}
-    return {**names, "certificates": list(chain.tls.certificates)}
+    found: dict[str, Any] = {"server_names": list(chain.server_names)}
+    if chain.passthrough is not None:
+        found["passthrough"] = chain.passthrough
+    if chain.tls is not None:
+        found["certificates"] = list(chain.tls.certificates)
+    return found
 
 
 def _demand(contexts: Sequence[TlsNames]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ Leaves to others: routes (``routes``), TLS (``tls``), opening the port (the core
 
 from __future__ import annotations
 
+from typing import Any
+
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2,
@@ -58,6 +60,7 @@ def translate_listener(listener: listener_pb2.Listener) -> Piece:
         [chain.connection for chain in with_http] or [None], "filter_chains", "connection settings"
     )
     host, port = ip_port(listener.address, "address")
+    plain = _plain_tcp(listener, chains)
     kind = own_metadata(listener).get("kind", _KINDS[0])
     if kind not in _KINDS:
         raise UnsupportedFieldError("metadata.federation.gateway.kind", f"must be one of {_KINDS}")
@@ -68,12 +71,21 @@ def translate_listener(listener: listener_pb2.Listener) -> Piece:
             "address": host,
             "port": port,
             "kind": kind,
-            "tls": tls_of(chains),
+            "tls": tls_of(chains) if plain is None else None,
+            **({"passthrough": plain} if plain is not None else {}),
             "connection": with_own(bounds or {}, listener),
             "route_table": table,
         },
         needs=frozenset(needs_of(chains)),
     )
+
+
+def _plain_tcp(listener: listener_pb2.Listener, chains: list[Chain]) -> dict[str, Any] | None:
+    """Where all connections go of a listener that looks at none of their bytes."""
+    single = chains[0]
+    if listener.listener_filters or len(chains) > 1 or single.server_names or single.tls:
+        return None
+    return single.passthrough
 
 
 def _chain(chain: listener_components_pb2.FilterChain, path: str) -> Chain:
@@ -94,21 +106,17 @@ def _chain(chain: listener_components_pb2.FilterChain, path: str) -> Chain:
         raise UnsupportedFieldError(
             join(path, "filters"), "must be one HTTP connection manager, or one TCP proxy"
         )
-    where, body = f"{path}.filters[0].typed_config", chain.filters[0].typed_config
-    if body.Is(tcp_proxy_pb2.TcpProxy.DESCRIPTOR):
-        if chain.HasField("transport_socket"):
-            raise UnsupportedFieldError(
-                join(path, "transport_socket"), "TCP is passed through with its TLS only"
-            )
-        proxy = unpack(body, tcp_proxy_pb2.TcpProxy, where)
-        return Chain(names, passthrough=passthrough_of(proxy, where, chain.name or path))
-    manager = unpack(body, http_connection_manager_pb2.HttpConnectionManager, where)
-    table, connection = _route_table(manager, where), connection_of(manager, where)
     tls = None
     if chain.HasField("transport_socket"):
         where = join(path, "transport_socket.typed_config")
         context = unpack(chain.transport_socket.typed_config, tls_pb2.DownstreamTlsContext, where)
         tls = _downstream(context, where)
+    where, body = f"{path}.filters[0].typed_config", chain.filters[0].typed_config
+    if body.Is(tcp_proxy_pb2.TcpProxy.DESCRIPTOR):
+        proxy = unpack(body, tcp_proxy_pb2.TcpProxy, where)
+        return Chain(names, tls=tls, passthrough=passthrough_of(proxy, where, chain.name or path))
+    manager = unpack(body, http_connection_manager_pb2.HttpConnectionManager, where)
+    table, connection = _route_table(manager, where), connection_of(manager, where)
     return Chain(names, table, tls, connection)
 
 

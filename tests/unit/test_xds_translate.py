@@ -150,6 +150,36 @@ def test_a_listener_that_only_passes_through_has_no_table() -> None:
     assert piece.needs == {PieceId(Kind.CLUSTERS, "c")}
 
 
+def test_a_plain_listener_looks_at_no_bytes() -> None:
+    chain = FilterChain("import", passthrough=(Weighted("a", 1), Weighted("b", 3)))
+    listener = Listener("n", ListenerKind.INGRESS, 20000, (chain,), "", plain=True)
+    piece = only_piece(listeners=(listener,))
+    assert (piece.body["tls"], piece.body["route_table"]) == (None, None)
+    assert piece.body["passthrough"] == {
+        "name": "import",
+        "weighted": [{"cluster": "a", "weight": 1}, {"cluster": "b", "weight": 3}],
+        "idle_ms": None,
+    }
+    assert piece.needs == {PieceId(Kind.CLUSTERS, "a"), PieceId(Kind.CLUSTERS, "b")}
+
+
+def test_tls_of_peers_may_end_before_bytes_go_on() -> None:
+    tls = PeerTls(("spiffe://a/x",))
+    name = "federation/east-west"
+    chains = (
+        FilterChain("tcp", ("p42.a.app.tcp.clusterset.local",), tls, (Weighted("local", 1),)),
+        FilterChain("east-west", (), tls),
+    )
+    piece = only_piece(listeners=(Listener(name, ListenerKind.EAST_WEST, 15444, chains, name),))
+    found = piece.body["tls"]
+    assert found["allowed_spiffe"] == ["spiffe://a/x"]
+    assert found["certificates"] == ["federation/identity"]
+    (chain,) = found["chains"]
+    assert chain["server_names"] == ["p42.a.app.tcp.clusterset.local"]
+    assert chain["certificates"] == ["federation/identity"]
+    assert chain["passthrough"]["weighted"] == [{"cluster": "local", "weight": 1}]
+
+
 def test_the_life_of_connections_travels_whole() -> None:
     limit = PingLimit(min_interval_ms=10_000, without_calls=True, strikes=1)
     life = ConnectionLife(300_000, 1_800_000, 30_000, 60_000, 20_000, limit)
@@ -259,7 +289,7 @@ def test_a_refusing_route_answers_unavailable_with_its_message() -> None:
     assert piece.needs == frozenset()
 
 
-@pytest.mark.parametrize("protocol", list(Protocol))
+@pytest.mark.parametrize("protocol", [Protocol.HTTP1, Protocol.HTTP2])
 def test_a_cluster_says_what_its_endpoints_speak(protocol: Protocol) -> None:
     piece = only_piece(upstreams=(Upstream("u", 1000, protocol=protocol),))
     assert piece.body["protocol"] == protocol

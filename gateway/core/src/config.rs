@@ -23,7 +23,8 @@
 //!       "max_idle_ms": 300000, "max_age_ms": 1800000, "max_age_grace_ms": 30000,
 //!       "ping_after_ms": 60000, "ping_timeout_ms": 20000,
 //!       "ping_limit": {"min_interval_ms": 10000, "without_calls": false, "strikes": 2}},
-//!     "route_table": "main"
+//!     "route_table": "main",
+//!     "passthrough": null   // in place of tls and a table: as in chains, for connections without TLS
 //!   }],
 //!   "route_tables": [{"name": "main", "virtual_hosts": [{
 //!     "name": "app", "hostnames": ["grpc.example.com", "*.example.com", "*"],

@@ -118,7 +118,8 @@ impl Worker {
         numbers.downstream_accepted.add(1);
         numbers.downstream_connections.add(1);
         self.listeners[listener].connections += 1;
-        let opened = if self.listeners[listener].entrances.is_some() {
+        let found = &self.listeners[listener];
+        let opened = if found.entrances.is_some() || found.passthrough.is_some() {
             self.open_tunnel(listener, stream, client)
         } else {
             self.open_down(listener, stream, client, Vec::new())

@@ -152,7 +152,11 @@ impl Worker {
     }
 }
 
-fn peer_session(tls: &Arc<ClientConfig>, sni: &str) -> Result<rustls::Connection, ConnectFault> {
+/// TLS towards a peer's gateway, which is told `sni`.
+pub(crate) fn peer_session(
+    tls: &Arc<ClientConfig>,
+    sni: &str,
+) -> Result<rustls::Connection, ConnectFault> {
     let name = ServerName::try_from(sni.to_owned())
         .map_err(|error| ConnectFault::Tls(format!("TLS: server name `{sni}`: {error}")))?;
     ClientConnection::new(Arc::clone(tls), name)

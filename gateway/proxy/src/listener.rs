@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gateway_core::config::{ConnectionPolicy, Listener, ListenerKind};
+use gateway_core::config::{ConnectionPolicy, Listener, ListenerKind, Passthrough};
 use gateway_core::server_name::ServerNames;
 use gateway_core::{Name, RouteTable};
 use mio::net::TcpListener;
@@ -28,6 +28,8 @@ pub(crate) struct WorkerListener {
     pub tls: Option<Arc<ServerConfig>>,
     /// What the server name decides; `None`: nothing.
     pub entrances: Option<Arc<ServerNames<Entrance>>>,
+    /// Where connections without TLS go as they are; `None`: their calls are routed.
+    pub passthrough: Option<Arc<Passthrough>>,
     /// How long new connections live.
     pub connection: ConnectionPolicy,
     /// `None`: closed, the connections drain.
@@ -41,6 +43,14 @@ pub(crate) struct WorkerListener {
     pub drain_timers: Vec<TimerId>,
 }
 
+// === impl ListenerConfig ===
+
+impl ListenerConfig {
+    fn passthrough(&self) -> Option<Arc<Passthrough>> {
+        self.config.passthrough.clone().map(Arc::new)
+    }
+}
+
 // === impl WorkerListener ===
 
 impl WorkerListener {
@@ -51,6 +61,7 @@ impl WorkerListener {
             table: Arc::clone(&listener.table),
             tls: listener.tls.clone(),
             entrances: listener.entrances.clone(),
+            passthrough: listener.passthrough(),
             connection: listener.config.connection.clone(),
             socket: Some(socket),
             paused: false,
@@ -66,6 +77,7 @@ impl WorkerListener {
         self.table = Arc::clone(&listener.table);
         self.tls.clone_from(&listener.tls);
         self.entrances.clone_from(&listener.entrances);
+        self.passthrough = listener.passthrough();
         self.connection.clone_from(&listener.config.connection);
     }
 

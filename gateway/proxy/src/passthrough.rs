@@ -1,11 +1,15 @@
-//! TLS that is not terminated here: the client's first message is read, its server name chooses a chain of the
-//! listener, and bytes go on to an endpoint of the chain's clusters as they are.
+//! Connections whose bytes go on to an endpoint as they are. A listener without TLS has one place for all of them.
+//! Where there is TLS the client's first message is read, and its server name chooses a chain of the listener: TLS goes
+//! on, or it ends here and what is in it goes on (what a peer's gateway sends), or calls are routed.
 //!
 //! ```text
 //!   Hello ──name of a chain──▶ Connecting ──connected──▶ Open ──both directions over, idle, drained──▶ (gone)
-//!     │ └─name terminated here─▶ (a client's connection)    
-//!     └─no chain, noise, too slow─▶ (gone)   └─failed─▶ the next endpoint, CONNECTS_MAX in all ─▶ (gone)
+//!     │ │└─TLS ends here─▶ Securing ──handshake done──▲ └─failed─▶ the next endpoint, CONNECTS_MAX in all ─▶ (gone)
+//!     │ └─calls are routed─▶ (a client's connection)
+//!     └─no chain, noise, too slow─▶ (gone)
 //! ```
+//! Across clusters bytes travel in mutual TLS between gateways; the server name that the cluster's settings have for it
+//! says what is meant. No endpoint is connected to before the client's identity is known where one is demanded.
 //! Bounds: a connection holds its hello, later at most one read for each direction; its time to be set up is that of
 //! every client. It counts as a client's connection of its listener. What it cannot do: move to another endpoint, or be
 //! asked to leave; a listener's drain and the drain of its endpoint end it when their grace is over.
@@ -20,13 +24,16 @@ use gateway_core::server_name::{ServerNames, pick_target};
 use gateway_core::{ClusterHandle, EndpointIndex, PickContext};
 use mio::Interest;
 use mio::net::TcpStream;
+use rustls::ServerConnection;
 use slab::Slab;
 
 use crate::conn::ConnId;
+use crate::connect::peer_session;
 use crate::hello::{Heard, Hello, UNRECOGNIZED_NAME};
 use crate::liveness::watch_by_kernel;
 use crate::pipe::Pipe;
 use crate::timers::TimerId;
+use crate::transport::Transport;
 use crate::worker::{Timer, Worker, tunnel_token};
 
 /// Endpoints tried for one connection.
@@ -37,10 +44,12 @@ const IDLE_MS: u64 = 3_600_000;
 /// What a listener does with a server name.
 #[derive(Clone, Debug)]
 pub(crate) enum Entrance {
-    /// TLS ends here.
+    /// TLS ends here, and calls are routed.
     Terminate,
     /// TLS goes on.
     Pass(Arc<Passthrough>),
+    /// TLS ends here, and what is in it goes on.
+    Open(Arc<Passthrough>),
 }
 
 /// All connections of a worker that are passed on.
@@ -58,7 +67,6 @@ pub(crate) struct Tunnels {
 struct Tunnel {
     id: ConnId,
     listener: usize,
-    client: TcpStream,
     /// The client's.
     address: IpAddr,
     phase: Phase,
@@ -69,17 +77,28 @@ struct Tunnel {
 }
 
 enum Phase {
-    Hello(Box<Hello>),
+    Hello(Box<(TcpStream, Hello)>),
+    Securing(Box<(Transport, Arc<Passthrough>)>),
     Passing(Box<Passing>),
     /// Its socket went on to be a client's connection, or it is gone.
     Over,
+}
+
+/// A client and where it is to go; `seen` are bytes of it that were read.
+struct Outset {
+    client: Transport,
+    chain: Arc<Passthrough>,
+    cluster: Arc<ClusterHandle>,
+    tried: Vec<SocketAddr>,
+    seen: Vec<u8>,
 }
 
 struct Passing {
     chain: Arc<Passthrough>,
     cluster: Arc<ClusterHandle>,
     address: SocketAddr,
-    server: TcpStream,
+    client: Transport,
+    server: Transport,
     connected: bool,
     tried: Vec<SocketAddr>,
     up: Pipe,
@@ -99,8 +118,11 @@ pub(crate) fn entrances(listener: &Listener) -> Option<Arc<ServerNames<Entrance>
     chains.iter().find(|chain| chain.passthrough.is_some())?;
     let entries = chains.iter().map(|chain| {
         let entrance = match &chain.passthrough {
-            Some(passthrough) => Entrance::Pass(Arc::new(passthrough.clone())),
             None => Entrance::Terminate,
+            Some(passthrough) if chain.certificates.is_empty() => {
+                Entrance::Pass(Arc::new(passthrough.clone()))
+            }
+            Some(passthrough) => Entrance::Open(Arc::new(passthrough.clone())),
         };
         (&chain.server_names[..], entrance)
     });
@@ -126,7 +148,7 @@ impl Tunnels {
 }
 
 impl Worker {
-    /// A client of a listener that passes TLS on.
+    /// A client of a listener that passes bytes on.
     pub fn open_tunnel(
         &mut self,
         listener: usize,
@@ -144,17 +166,29 @@ impl Worker {
             serial: self.next_serial(),
         };
         let at_ms = self.now_ms + self.settings.handshake_timeout_ms;
+        let passthrough = self.listeners[listener].passthrough.clone();
+        let (plain, phase) = match passthrough {
+            Some(chain) => (Some((client, chain)), Phase::Over),
+            None => (None, Phase::Hello(Box::new((client, Hello::default())))),
+        };
         self.tunnels.all.insert(Tunnel {
             id,
             listener,
-            client,
             address,
-            phase: Phase::Hello(Box::default()),
+            phase,
             timer: Some(self.timers.set(at_ms, Timer::Tunnel(id))),
             moved_ms: self.now_ms,
             again: false,
             dead: false,
         });
+        if let Some((client, chain)) = plain {
+            // Without TLS nothing has to be read first, and many servers speak first.
+            let _only_slower_without = client.set_nodelay(true);
+            self.stats.numbers.passthrough_accepted.add(1);
+            self.tunnels.at = Some(key);
+            self.choose_cluster(key, chain, Transport::Plain(client), Vec::new());
+            self.tunnels.at = None;
+        }
         Ok(())
     }
 
@@ -207,14 +241,18 @@ impl Worker {
             return;
         }
         match &mut tunnel.phase {
-            Phase::Hello(hello) => match hello.read(&mut tunnel.client, &mut self.read_buffer) {
-                Heard::Nothing => {}
-                Heard::All(name, seen) => self.enter(key, name.as_deref(), seen),
-                Heard::Noise => {
-                    self.stats.numbers.downstream_handshake_failures.add(1);
-                    self.end_tunnel(key);
+            Phase::Hello(hello) => {
+                let (client, hello) = &mut **hello;
+                match hello.read(client, &mut self.read_buffer) {
+                    Heard::Nothing => {}
+                    Heard::All(name, seen) => self.enter(key, name.as_deref(), seen),
+                    Heard::Noise => {
+                        self.stats.numbers.downstream_handshake_failures.add(1);
+                        self.end_tunnel(key);
+                    }
                 }
-            },
+            }
+            Phase::Securing(_) => self.look_whether_secured(key),
             Phase::Passing(passing) if !passing.connected => self.look_whether_connected(key),
             Phase::Passing(_) => self.pass_on(key),
             Phase::Over => {}
@@ -223,31 +261,72 @@ impl Worker {
 
     /// The server name decides.
     fn enter(&mut self, key: usize, name: Option<&str>, seen: Vec<u8>) {
-        let listener = self.tunnels.all[key].listener;
-        let listener = &self.listeners[listener];
+        let tunnel = &mut self.tunnels.all[key];
+        let Phase::Hello(hello) = std::mem::replace(&mut tunnel.phase, Phase::Over) else {
+            return;
+        };
+        let (mut client, _) = *hello;
+        let listener = &self.listeners[tunnel.listener];
         let found = listener.entrances.as_ref().and_then(|it| it.find(name));
         match found.cloned() {
             Some(Entrance::Pass(chain)) => {
                 self.stats.numbers.passthrough_accepted.add(1);
-                self.choose_cluster(key, chain, seen);
+                self.choose_cluster(key, chain, Transport::Plain(client), seen);
             }
+            Some(Entrance::Open(chain)) => self.open_tls(key, client, chain, seen),
             None if listener.tls.is_none() => {
                 self.stats.numbers.passthrough_unknown_names.add(1);
-                let client = &mut self.tunnels.all[key].client;
-                let _best_effort = io::Write::write(client, &UNRECOGNIZED_NAME);
+                let _best_effort = io::Write::write(&mut client, &UNRECOGNIZED_NAME);
                 self.end_tunnel(key);
             }
-            Some(Entrance::Terminate) | None => self.terminate_after_all(key, seen),
+            Some(Entrance::Terminate) | None => self.terminate_after_all(key, client, seen),
+        }
+    }
+
+    /// TLS ends here: the handshake comes first.
+    fn open_tls(&mut self, key: usize, client: TcpStream, chain: Arc<Passthrough>, seen: Vec<u8>) {
+        let listener = self.tunnels.all[key].listener;
+        let tls = self.listeners[listener].tls.clone();
+        let session = tls.and_then(|tls| ServerConnection::new(tls).ok());
+        let Some(session) = session else {
+            self.stats.numbers.downstream_handshake_failures.add(1);
+            return self.end_tunnel(key);
+        };
+        let _only_slower_without = client.set_nodelay(true);
+        let client = Transport::tls_after(client, session.into(), seen);
+        self.tunnels.all[key].phase = Phase::Securing(Box::new((client, chain)));
+        self.look_whether_secured(key);
+    }
+
+    fn look_whether_secured(&mut self, key: usize) {
+        let tunnel = &mut self.tunnels.all[key];
+        let Phase::Securing(securing) = &mut tunnel.phase else {
+            return;
+        };
+        match securing.0.establish() {
+            Ok(false) => {}
+            Ok(true) => {
+                if let Phase::Securing(securing) = std::mem::replace(&mut tunnel.phase, Phase::Over)
+                {
+                    let (client, chain) = *securing;
+                    self.stats.numbers.passthrough_accepted.add(1);
+                    self.choose_cluster(key, chain, client, Vec::new());
+                }
+            }
+            Err(_) => {
+                self.stats.numbers.downstream_handshake_failures.add(1);
+                self.end_tunnel(key);
+            }
         }
     }
 
     /// The client's connection is one of those that end here.
-    fn terminate_after_all(&mut self, key: usize, seen: Vec<u8>) {
+    fn terminate_after_all(&mut self, key: usize, mut client: TcpStream, seen: Vec<u8>) {
         let tunnel = self.tunnels.all.remove(key);
         if let Some(timer) = tunnel.timer {
             self.timers.cancel(timer);
         }
-        let (listener, address, mut client) = (tunnel.listener, tunnel.address, tunnel.client);
+        let (listener, address) = (tunnel.listener, tunnel.address);
         let moved = self.poll.registry().deregister(&mut client);
         let opened = moved.and_then(|()| self.open_down(listener, client, address, seen));
         if opened.is_err() {
@@ -257,45 +336,52 @@ impl Worker {
 
     // --- choosing and connecting ---
 
-    fn choose_cluster(&mut self, key: usize, chain: Arc<Passthrough>, seen: Vec<u8>) {
+    fn choose_cluster(
+        &mut self,
+        key: usize,
+        chain: Arc<Passthrough>,
+        client: Transport,
+        seen: Vec<u8>,
+    ) {
         let random = self.random.u64(..);
         let target = pick_target(&chain.weighted, random);
         let cluster = target.and_then(|target| self.cluster_keys.get(&target.cluster));
         let Some(cluster) = cluster.map(|key| Arc::clone(&self.clusters[*key].handle)) else {
             return self.fail_tunnel(key);
         };
-        self.connect_tunnel(key, chain, cluster, Vec::new(), seen);
+        let outset = Outset {
+            client,
+            chain,
+            cluster,
+            tried: Vec::new(),
+            seen,
+        };
+        self.connect_tunnel(key, outset);
     }
 
     /// Begins a connection to an endpoint not tried yet, as long as there is one.
-    fn connect_tunnel(
-        &mut self,
-        key: usize,
-        chain: Arc<Passthrough>,
-        cluster: Arc<ClusterHandle>,
-        mut tried: Vec<SocketAddr>,
-        seen: Vec<u8>,
-    ) {
-        while tried.len() < CONNECTS_MAX {
-            let Some(address) = self.choose_endpoint(&cluster, &tried) else {
+    fn connect_tunnel(&mut self, key: usize, mut outset: Outset) {
+        while outset.tried.len() < CONNECTS_MAX {
+            let Some((address, peer)) = self.choose_endpoint(&outset.cluster, &outset.tried) else {
                 break;
             };
-            tried.push(address);
-            let Ok(server) = self.begin_tunnel(key, address, &cluster) else {
-                self.note_tunnel_failed(&cluster, address);
+            outset.tried.push(address);
+            let Ok(server) = self.begin_tunnel(key, address, peer, &outset.cluster) else {
+                self.note_tunnel_failed(&outset.cluster, address);
                 continue;
             };
-            let at_ms = self.now_ms + cluster.config.connect_timeout_ms;
+            let at_ms = self.now_ms + outset.cluster.config.connect_timeout_ms;
             self.set_tunnel_timer(key, at_ms);
             let tunnel = &mut self.tunnels.all[key];
             tunnel.phase = Phase::Passing(Box::new(Passing {
-                chain,
-                cluster,
+                chain: outset.chain,
+                cluster: outset.cluster,
                 address,
+                client: outset.client,
                 server,
                 connected: false,
-                tried,
-                up: Pipe::after(seen),
+                tried: outset.tried,
+                up: Pipe::after(outset.seen),
                 down: Pipe::towards_client(),
             }));
             *self.tunnels.open.entry(address).or_default() += 1;
@@ -308,7 +394,7 @@ impl Worker {
         &mut self,
         cluster: &ClusterHandle,
         tried: &[SocketAddr],
-    ) -> Option<SocketAddr> {
+    ) -> Option<(SocketAddr, bool)> {
         let open = &self.tunnels.open;
         let endpoints = &cluster.endpoints;
         let load = |index: EndpointIndex| {
@@ -325,17 +411,24 @@ impl Worker {
             })
             .ok()?;
         let endpoint = endpoints.get(picked.index);
-        // A peer's gateway takes calls of its own clients' TLS only: raw bytes have no way across clusters.
-        let usable = !picked.again && !endpoint.peer;
-        usable.then_some(endpoint.address)
+        (!picked.again).then_some((endpoint.address, endpoint.peer))
     }
 
     fn begin_tunnel(
         &mut self,
         key: usize,
         address: SocketAddr,
+        peer: bool,
         cluster: &ClusterHandle,
-    ) -> Result<TcpStream, ()> {
+    ) -> Result<Transport, ()> {
+        let session = if peer {
+            let known = self.cluster_keys.get(&cluster.config.name);
+            let tls = known.and_then(|key| self.clusters[*key].peer_tls.as_ref());
+            let sni = cluster.config.peer_tls.as_ref().map_or("", |it| &it.sni);
+            Some(peer_session(tls.ok_or(())?, sni).map_err(drop)?)
+        } else {
+            None
+        };
         let mut server = self.socket_to(address).map_err(drop)?;
         let _only_slower_without = server.set_nodelay(true);
         let _found_later_without = watch_by_kernel(&server, &cluster.config);
@@ -343,7 +436,10 @@ impl Worker {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered = self.poll.registry().register(&mut server, token, interest);
         registered.map_err(drop)?;
-        Ok(server)
+        Ok(match session {
+            Some(session) => Transport::tls(server, session),
+            None => Transport::Plain(server),
+        })
     }
 
     fn look_whether_connected(&mut self, key: usize) {
@@ -351,15 +447,23 @@ impl Worker {
         let Phase::Passing(passing) = &mut tunnel.phase else {
             return;
         };
-        let failed = passing.server.take_error().map_or(true, |it| it.is_some());
+        let socket = passing.server.socket();
+        let failed = socket.take_error().map_or(true, |it| it.is_some());
         if failed {
             return self.on_tunnel_connect_failed(key);
         }
-        if passing.server.peer_addr().is_err() {
+        if socket.peer_addr().is_err() {
             return;
+        }
+        match passing.server.establish() {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(_) => return self.on_tunnel_connect_failed(key),
         }
         passing.connected = true;
         passing.up.writable = true;
+        // With the handshake there may have come more, of which no poll tells.
+        passing.down.readable = true;
         let endpoints = &passing.cluster.endpoints;
         if let Some(index) = endpoints.find(passing.address) {
             endpoints.get(index).shared.connected();
@@ -376,11 +480,17 @@ impl Worker {
         let Phase::Passing(mut passing) = std::mem::replace(&mut tunnel.phase, Phase::Over) else {
             return;
         };
-        let _already_gone = self.poll.registry().deregister(&mut passing.server);
+        let _already_gone = self.poll.registry().deregister(passing.server.socket());
         self.tunnels.leave(passing.address);
         self.note_tunnel_failed(&passing.cluster, passing.address);
-        let seen = passing.up.take_rest();
-        self.connect_tunnel(key, passing.chain, passing.cluster, passing.tried, seen);
+        let outset = Outset {
+            seen: passing.up.take_rest(),
+            client: passing.client,
+            chain: passing.chain,
+            cluster: passing.cluster,
+            tried: passing.tried,
+        };
+        self.connect_tunnel(key, outset);
     }
 
     fn note_tunnel_failed(&mut self, cluster: &ClusterHandle, address: SocketAddr) {
@@ -405,12 +515,16 @@ impl Worker {
             return;
         };
         let Passing {
-            server, up, down, ..
+            client,
+            server,
+            up,
+            down,
+            ..
         } = &mut **passing;
         let buffer = &mut self.read_buffer;
         let moved = up
-            .turn(&mut tunnel.client, server, buffer)
-            .and_then(|sent| Ok((sent, down.turn(server, &mut tunnel.client, buffer)?)));
+            .turn(client, server, buffer)
+            .and_then(|sent| Ok((sent, down.turn(server, client, buffer)?)));
         let Ok((sent, received)) = moved else {
             return self.end_tunnel(key);
         };
@@ -446,7 +560,7 @@ impl Worker {
         };
         tunnel.timer = None;
         match &tunnel.phase {
-            Phase::Hello(_) => {
+            Phase::Hello(_) | Phase::Securing(_) => {
                 self.stats.numbers.downstream_handshake_failures.add(1);
                 self.end_tunnel(id.key);
             }

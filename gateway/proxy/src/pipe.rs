@@ -1,12 +1,12 @@
-//! One direction of a connection that is passed on as it is: bytes from one socket to another.
+//! One direction of a connection that is passed on as it is: bytes from one stream to another, plain or under TLS.
 //!
-//! Decides nothing; keeps what the sink did not take (at most one read: `READ_BUFFER_BYTES`), and reads no more until
-//! that is gone. An idle direction holds no memory. The end of the source is passed on when everything before it was.
+//! Decides nothing; keeps what the sink did not take (at most one read: `READ_BUFFER_BYTES`, and what TLS holds), and
+//! reads no more until that is gone. An idle direction holds no memory but that of its TLS session. The end of the
+//! source is passed on when everything before it was.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::io::{self, ErrorKind};
 
-use mio::net::TcpStream;
+use crate::transport::Transport;
 
 /// Reads in one turn; the rest is for the next, after the others.
 const READS_PER_TURN: usize = 4;
@@ -66,8 +66,8 @@ impl Pipe {
     /// Moves what can be moved now.
     pub fn turn(
         &mut self,
-        source: &mut TcpStream,
-        sink: &mut TcpStream,
+        source: &mut Transport,
+        sink: &mut Transport,
         buffer: &mut [u8],
     ) -> io::Result<Moved> {
         let mut moved = Moved::default();
@@ -77,8 +77,10 @@ impl Pipe {
                 return Ok(moved);
             }
             if self.ended {
-                self.shut = true;
-                let _already_gone = sink.shutdown(Shutdown::Write);
+                if !sink.wants_flush() {
+                    self.shut = true;
+                    sink.finish();
+                }
                 return Ok(moved);
             }
             if !self.readable {
@@ -88,7 +90,6 @@ impl Pipe {
                 Ok(0) => self.ended = true,
                 Ok(count) => moved.bytes += self.give(sink, &buffer[..count])?,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
@@ -96,7 +97,13 @@ impl Pipe {
         Ok(moved)
     }
 
-    fn empty_rest(&mut self, sink: &mut TcpStream) -> io::Result<u64> {
+    fn empty_rest(&mut self, sink: &mut Transport) -> io::Result<u64> {
+        if self.writable {
+            match sink.flush() {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
+                done => done?,
+            }
+        }
         if self.rest.is_empty() {
             return Ok(0);
         }
@@ -109,22 +116,21 @@ impl Pipe {
         Ok(count as u64)
     }
 
-    fn give(&mut self, sink: &mut TcpStream, bytes: &[u8]) -> io::Result<u64> {
+    fn give(&mut self, sink: &mut Transport, bytes: &[u8]) -> io::Result<u64> {
         let count = write(sink, bytes, &mut self.writable)?;
         self.rest.extend_from_slice(&bytes[count..]);
         Ok(count as u64)
     }
 }
 
-/// Writes until the socket is full.
-fn write(sink: &mut TcpStream, bytes: &[u8], writable: &mut bool) -> io::Result<usize> {
+/// Writes until the stream is full.
+fn write(sink: &mut Transport, bytes: &[u8], writable: &mut bool) -> io::Result<usize> {
     let mut count = 0;
     while *writable && count < bytes.len() {
         match sink.write(&bytes[count..]) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(taken) => count += taken,
             Err(error) if error.kind() == ErrorKind::WouldBlock => *writable = false,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }

@@ -312,7 +312,7 @@ fn server_tls(
         let found = names.iter().map(|name| secret(name).map(|it| &**it));
         found.collect::<Result<Vec<_>, _>>()
     };
-    let terminated = tls.chains.iter().filter(|it| it.passthrough.is_none());
+    let terminated = tls.chains.iter().filter(|it| !it.certificates.is_empty());
     let by_name = terminated
         .map(|chain| Ok((&chain.server_names[..], identities(&chain.certificates)?)))
         .collect::<Result<Vec<_>, String>>()?;

@@ -87,6 +87,14 @@ impl Transport {
         matches!(self, Self::Plain(_))
     }
 
+    /// Goes on with setting up; true once application bytes can flow. None of them is read here.
+    pub fn establish(&mut self) -> io::Result<bool> {
+        match self {
+            Self::Plain(_) => Ok(true),
+            Self::Tls(tls) => tls.establish(),
+        }
+    }
+
     /// True once application bytes can flow.
     pub fn is_established(&self) -> bool {
         match self {
@@ -116,21 +124,47 @@ impl Tls {
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
                 done => return done,
             }
-            if !self.early.is_empty() {
-                let mut early = self.early.as_slice();
-                let taken = self.session.read_tls(&mut early)?;
-                self.early.drain(..taken);
-                if self.early.is_empty() {
-                    self.early = Vec::new();
-                }
-            } else if retry_interrupted(|| self.session.read_tls(&mut self.socket))? == 0 {
+            if !self.take_records()? {
                 return Ok(0);
             }
-            if let Err(error) = self.session.process_new_packets() {
-                let _alert_is_best_effort = self.flush();
-                return Err(io::Error::new(ErrorKind::InvalidData, error));
+        }
+    }
+
+    fn establish(&mut self) -> io::Result<bool> {
+        loop {
+            match self.flush() {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+                _ => {}
+            }
+            if !self.session.is_handshaking() {
+                return Ok(true);
+            }
+            match self.take_records() {
+                Ok(true) => {}
+                Ok(false) => return Err(ErrorKind::UnexpectedEof.into()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Gives the session what the socket has; false at the peer's end.
+    fn take_records(&mut self) -> io::Result<bool> {
+        if !self.early.is_empty() {
+            let mut early = self.early.as_slice();
+            let taken = self.session.read_tls(&mut early)?;
+            self.early.drain(..taken);
+            if self.early.is_empty() {
+                self.early = Vec::new();
+            }
+        } else if retry_interrupted(|| self.session.read_tls(&mut self.socket))? == 0 {
+            return Ok(false);
+        }
+        if let Err(error) = self.session.process_new_packets() {
+            let _alert_is_best_effort = self.flush();
+            return Err(io::Error::new(ErrorKind::InvalidData, error));
+        }
+        Ok(true)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

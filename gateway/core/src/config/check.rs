@@ -13,7 +13,7 @@ use hashbrown::HashSet;
 
 use self::cluster::{cluster, endpoint_delta, endpoint_set};
 use self::route::route_table;
-use super::{ConnectionPolicy, Listener, Removed, Secret, TlsChain, Update};
+use super::{ConnectionPolicy, Listener, Passthrough, Removed, Secret, TlsChain, Update};
 use crate::ConfigError;
 
 /// Largest weight of a cluster in a split, or of an endpoint (Gateway API's bound for `weight`).
@@ -136,10 +136,17 @@ fn listener(listener: &Listener) -> Checked {
     named("name", &listener.name)?;
     under("connection", connection(&listener.connection))?;
     let Some(tls) = &listener.tls else {
-        return ensure(listener.route_table.is_some(), "route_table", || {
-            "is needed without TLS".into()
+        if let Some(passed) = &listener.passthrough {
+            under("passthrough", passthrough(passed))?;
+        }
+        let one = listener.route_table.is_some() != listener.passthrough.is_some();
+        return ensure(one, "route_table", || {
+            "is needed without TLS, unless there is `passthrough`".into()
         });
     };
+    ensure(listener.passthrough.is_none(), "passthrough", || {
+        "is for listeners without TLS; with it, chains have their own".into()
+    })?;
     ensure(
         !tls.certificates.is_empty() || !tls.chains.is_empty(),
         "tls.certificates",
@@ -147,8 +154,8 @@ fn listener(listener: &Listener) -> Checked {
     )?;
     each("tls.chains", &tls.chains, chain)?;
     distinct_names(&tls.chains)?;
-    let terminates =
-        !tls.certificates.is_empty() || tls.chains.iter().any(|chain| chain.passthrough.is_none());
+    let routes = tls.chains.iter().any(|chain| chain.passthrough.is_none());
+    let terminates = !tls.certificates.is_empty() || routes;
     ensure(
         !terminates || listener.route_table.is_some(),
         "route_table",
@@ -184,9 +191,9 @@ fn distinct_names(chains: &[TlsChain]) -> Checked {
 
 fn chain(chain: &TlsChain) -> Checked {
     ensure(
-        chain.certificates.is_empty() == chain.passthrough.is_some(),
+        !chain.certificates.is_empty() || chain.passthrough.is_some(),
         "certificates",
-        || "a chain has certificates, or passes TLS through".into(),
+        || "a chain has certificates, or passes TLS through, or both".into(),
     )?;
     for (position, name) in chain.server_names.iter().enumerate() {
         let plain = name.strip_prefix("*.").unwrap_or(name);
@@ -195,17 +202,21 @@ fn chain(chain: &TlsChain) -> Checked {
             format!("must be a lower-case name, `*.` in front at most; it is `{name}`")
         })?;
     }
-    let Some(passthrough) = &chain.passthrough else {
-        return Ok(());
-    };
-    named("passthrough.name", &passthrough.name)?;
-    positive("passthrough.idle_ms", passthrough.idle_ms)?;
-    each("passthrough.weighted", &passthrough.weighted, |target| {
+    chain
+        .passthrough
+        .as_ref()
+        .map_or(Ok(()), |it| under("passthrough", passthrough(it)))
+}
+
+fn passthrough(passthrough: &Passthrough) -> Checked {
+    named("name", &passthrough.name)?;
+    positive("idle_ms", passthrough.idle_ms)?;
+    each("weighted", &passthrough.weighted, |target| {
         within("weight", u64::from(target.weight), 0, 1_000_000)
     })?;
     ensure(
         passthrough.weighted.iter().any(|target| target.weight > 0),
-        "passthrough.weighted",
+        "weighted",
         || "needs a cluster with a weight above 0".into(),
     )
 }

@@ -24,9 +24,12 @@ pub struct Listener {
     /// How long clients' connections live; default: without bounds.
     #[serde(default)]
     pub connection: ConnectionPolicy,
-    /// The route table of every call on this listener; `None` where all TLS is passed through.
+    /// The route table of every call on this listener; `None` where nothing but bytes is passed through.
     #[serde(default)]
     pub route_table: Option<Name>,
+    /// Without TLS and without calls: every connection goes on to endpoints as it is.
+    #[serde(default)]
+    pub passthrough: Option<Passthrough>,
 }
 
 /// The life of clients' connections (gRPC's server keepalive); `crate::aging` acts by it.
@@ -100,7 +103,8 @@ pub struct ListenerTls {
     pub chains: Vec<TlsChain>,
 }
 
-/// What happens to clients that ask for one of some server names: `certificates` or `passthrough`.
+/// What happens to clients that ask for one of some server names: with `certificates` TLS ends here and calls are
+/// routed, with `passthrough` TLS goes on as it is; with both TLS ends here and the bytes in it go on.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsChain {
@@ -111,12 +115,13 @@ pub struct TlsChain {
     /// Secrets with the certificates, as in [`ListenerTls::certificates`].
     #[serde(default)]
     pub certificates: Vec<Name>,
-    /// TLS goes on to endpoints as it is.
+    /// Where bytes go on to.
     #[serde(default)]
     pub passthrough: Option<Passthrough>,
 }
 
-/// Where connections go whose TLS is not terminated here.
+/// Where connections go whose bytes are nobody's business here. To endpoints that are peers' gateways they go in the
+/// mutual TLS of their cluster, whose server name says to the peer what is meant.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Passthrough {

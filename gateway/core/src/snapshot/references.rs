@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::Snapshot;
-use crate::config::{Listener, Name, Secret, TlsChain, Update};
+use crate::config::{Listener, Name, Passthrough, Secret, TlsChain, Update};
 use crate::{ClusterHandle, ConfigError, RouteTable};
 
 type Checked = Result<(), ConfigError>;
@@ -102,6 +102,9 @@ fn check_listener(next: &Snapshot, listener: &Listener) -> Checked {
     {
         return Err(missing("route_table", "route table", table));
     }
+    if let Some(passthrough) = &listener.passthrough {
+        check_targets(next, passthrough)?;
+    }
     let Some(tls) = &listener.tls else {
         return Ok(());
     };
@@ -131,8 +134,14 @@ fn check_chain(next: &Snapshot, chain: &TlsChain) -> Checked {
             Part::Identity,
         )?;
     }
-    let targets = chain.passthrough.iter().flat_map(|it| &it.weighted);
-    for (position, target) in targets.enumerate() {
+    chain
+        .passthrough
+        .as_ref()
+        .map_or(Ok(()), |it| check_targets(next, it))
+}
+
+fn check_targets(next: &Snapshot, passthrough: &Passthrough) -> Checked {
+    for (position, target) in passthrough.weighted.iter().enumerate() {
         if next.cluster(&target.cluster).is_none() {
             let at = format!("passthrough.weighted[{position}].cluster");
             return Err(missing(&at, "cluster", &target.cluster));
