@@ -17,6 +17,7 @@ from typing import Self
 from federation.derive.exports import ClusterFacts
 from federation.derive.shrink import Publish, Quarantined, judge
 from federation.model.base import ClusterId, ServiceName
+from federation.model.drain import Drain
 from federation.model.facts import FactsManifest, Quarantine
 from federation.model.view import FederationView
 from federation.ports import MAX_WRITES, Delete, Entry, Put, Write
@@ -86,8 +87,13 @@ def plan(
     *,
     deleted: Collection[ServiceName],
     now: str,
+    drains: Mapping[str, Drain] | None = None,
 ) -> Publication:
-    """Compare ``facts`` with what is stored. ``deleted``: services seen to be taken back."""
+    """Compare ``facts`` with what is stored. ``deleted``: services seen to be taken back.
+
+    ``drains`` are what the cluster's objects ask for, by name. One that is no longer asked for is
+    taken back; while a shrink is quarantined its absence is not believed either.
+    """
     deleted = {*deleted, *stored.accepted}
     exports = judge(stored=stored.exports, desired=facts.exports, deleted=deleted)
     policies = judge(
@@ -99,10 +105,17 @@ def plan(
     kept = set(quarantine.missing) if quarantine is not None else set()
     keep = {keys.export(cluster, name) for name in kept}
     keep |= {keys.policy(cluster, name, of) for name, of in stored.policies if name in kept}
+    if quarantine is not None:
+        below = keys.requested_drain(cluster, "")
+        keep |= {key for key in stored.entries if key.startswith(below)}
     wanted = {keys.export(cluster, name): to_bytes(fact) for name, fact in facts.exports.items()}
     wanted |= {
         keys.policy(cluster, name, of): to_bytes(fact)
         for (name, of), fact in facts.policies.items()
+    }
+    wanted |= {
+        keys.requested_drain(cluster, name): to_bytes(drain)
+        for name, drain in (drains or {}).items()
     }
     writes = _writes(keys, cluster, stored.entries, wanted, keep)
     return Publication(_batches(keys, cluster, stored, writes, quarantine), quarantine)

@@ -21,6 +21,7 @@ from federation.agent.publication import Batch, Publication, Stored, plan
 from federation.agent.settings import AgentSettings
 from federation.agent.state import ClusterObjects, FederationState
 from federation.aio import Backoff, Latest, any_change, retrying
+from federation.derive.drain_requests import requested_drains
 from federation.derive.entrances import service_entrances
 from federation.derive.exports import derive_facts
 from federation.model.acks import AckView
@@ -114,8 +115,11 @@ class Publisher:
         own = [entry for entry in entries if entry.key.startswith(facts)]
         acks = self._acks.value or AckView()
         addresses = [(node.node, node.eastwest_address) for node in acks.nodes]
-        known = frozenset(federation.view.exports), federation.view.gateways.get(cluster)
-        return objects.shown, own, addresses, acks.left, known, self._names.value
+        view = federation.view
+        targets = {(member.cluster, member.region) for member in view.members.values()}
+        known = frozenset(view.exports), view.gateways.get(cluster), targets
+        shown, routed, names = objects.shown, objects.routed, self._names.value
+        return shown, routed, own, addresses, acks.left, known, names
 
     def _plan(self, objects: ClusterObjects, federation: FederationState) -> Publication:
         cluster = self._member.cluster
@@ -134,6 +138,9 @@ class Publisher:
             facts,
             deleted=self._seen - shown,
             now=timestamp(self._clock.now()),
+            # What routing still believes to be there is: a source that lost most objects has not
+            # undone a drain.
+            drains=requested_drains(cluster, objects.routed, federation.view),
         )
 
     def _wanted_gateways(

@@ -18,6 +18,7 @@ from federation.model.objects import (
     ApiObject,
     BackendTrafficPolicy,
     ConfigMap,
+    DrainRequest,
     EndpointSlice,
     FederatedServiceImport,
     Gateway,
@@ -227,6 +228,12 @@ _EXPORT: tuple[Column[McsServiceExport], ...] = (
     Column("READY", _condition("Ready")),
     Column("CONFLICT", _condition("Conflict")),
 )
+_DRAIN: tuple[Column[DrainRequest], ...] = (
+    Column("TARGET", lambda row: row.object.spec.target),
+    Column("PHASE", lambda row: row.status.drain.phase if row.status.drain else ""),
+    Column("MOVED", lambda row: str(row.status.drain.percent_moved) if row.status.drain else ""),
+    Column("ACCEPTED", _condition("Accepted")),
+)
 _SERVICE: tuple[Column[Service], ...] = (
     Column("TYPE", lambda row: str(row.object.spec.type)),
     Column("CLUSTER-IP", lambda row: row.object.spec.cluster_ip or NONE),
@@ -266,6 +273,7 @@ _COLUMNS: Mapping[type[ApiObject], tuple[Column[ApiObject], ...]] = dict(
         _kind(FederatedServiceImport, _FEDERATED_IMPORT),
         _kind(McsServiceImport, _MCS_IMPORT),
         _kind(McsServiceExport, _EXPORT),
+        _kind(DrainRequest, _DRAIN),
         _kind(Service, _SERVICE),
         _kind(EndpointSlice, _SLICE),
         _kind(Secret, _SECRET),

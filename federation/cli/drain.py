@@ -23,7 +23,7 @@ from federation.derive.drain_admission import Admitted, Refused, admit, target_k
 from federation.derive.explain import drain_words
 from federation.derive.resolve_asked import percent
 from federation.model.base import ServiceName
-from federation.model.drain import Drain, DrainState
+from federation.model.drain import Drain, DrainState, drain_object_name
 from federation.model.duration import parse_duration
 from federation.model.resolved import DrainPhase
 from federation.model.view import FederationView
@@ -182,6 +182,7 @@ async def _undrain(context: Context, target: str, service: str | None) -> None:
         read = await read_view(store, keys)
         if name not in read.view.drains:
             of_service = f" for {service}" if service else ""
+            _refuse_objects_drain(read.view, target, _service(service))
             raise CommandError(
                 f"{target} is not drained{of_service}; drains: {_drains(read.view)}",
                 ExitCode.NOT_FOUND,
@@ -190,6 +191,19 @@ async def _undrain(context: Context, target: str, service: str | None) -> None:
         typer.echo(f"{_named(read.view.drains[name])} is no longer drained; its weight returns")
         if read.leader is None:
             complain("warning: no resolver leads now; the weight returns when one does")
+
+
+def _refuse_objects_drain(view: FederationView, target: str, service: ServiceName | None) -> None:
+    """End the command if an object drains ``target``: it would only be asked for again."""
+    for drain in view.drains.values():
+        if drain.cluster is not None and (drain.target, drain.service) == (target, service):
+            name = drain_object_name(drain)
+            raise CommandError(
+                f"{_named(drain)} is drained by an object: {drain.requested_by}; delete it there: "
+                f"kubectl delete drain {name} (or fedctl delete drain {name} --cluster "
+                f"{drain.cluster})",
+                ExitCode.REFUSED,
+            )
 
 
 def _service(text: str | None) -> ServiceName | None:

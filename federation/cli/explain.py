@@ -122,8 +122,9 @@ def _status_parts(found: FederationStatus) -> list[str]:
         heading = ["SERVICE", "READY", "IN FORCE"]
         parts.append(aligned([heading, *map(_service_cells, found.services)]))
     if found.drains:
-        heading = ["DRAIN", "SERVICE", "PROGRESS", "LEFT", "OVER", "GRACE", "AGE"]
+        heading = ["DRAIN", "SERVICE", "PROGRESS", "LEFT", "OVER", "GRACE", "AGE", "BY"]
         parts.append(aligned([heading, *map(_drain_cells, found.drains)]))
+    parts += [f"{drain.requested_by}: {drain.refusal}" for drain in found.drains if drain.refusal]
     parts += [f"{member.cluster}: {text}" for member in found.members for text in member.degraded]
     parts += [
         _quarantine_text(member.cluster, member.quarantine)
@@ -180,6 +181,7 @@ def _drain_cells(drain: DrainStatus) -> list[str]:
         format_duration(drain.over_ms),
         format_duration(drain.grace_ms),
         NONE if drain.age_s is None else _age(drain.age_s),
+        drain.requested_by or NONE,
     ]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import socket
 from contextlib import suppress
@@ -22,11 +23,15 @@ from federation.cli.agent import checked_address
 from federation.cli.context import Context, current, run
 
 if TYPE_CHECKING:
+    from federation.derive.drain_admission import DrainRight
     from federation.ports import Store
     from federation.resolver import ResolverSettings
     from federation.wire.etcd_keys import Keys
 
 app = typer.Typer()
+
+_NAME = r"(\*|[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)"
+_RIGHT = re.compile(f"{_NAME}={_NAME}")
 
 ASK_AGAIN_S_MAX = 5.0
 """Longest wait before etcd is asked again at the start."""
@@ -52,6 +57,15 @@ def resolver(
         str | None,
         typer.Option(help="HOST:PORT to serve /healthz and /readyz on; without it: nowhere."),
     ] = None,
+    may_drain: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLUSTER=TARGET",
+            help="Let Drain objects of CLUSTER drain TARGET, a cluster or region besides its own; "
+            "`*` is any. May be given again.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run a resolver; of several one leads and the others wait."""
     from federation.resolver import ResolverSettings
@@ -60,9 +74,24 @@ def resolver(
         identity=name or f"{socket.gethostname()}-{os.getpid()}",
         lease_ttl_s=lease_ttl,
         return_over_s=return_over,
+        drain_rights=_drain_rights(may_drain or []),
     )
     at = checked_address("--health", health) if health is not None else None
     run(_serve(current(ctx), settings, health=at))
+
+
+def _drain_rights(texts: list[str]) -> frozenset[DrainRight]:
+    from federation.derive.drain_admission import DrainRight
+
+    rights = set()
+    for text in texts:
+        found = _RIGHT.fullmatch(text)
+        if found is None:
+            raise typer.BadParameter(
+                f'"{text}" is not CLUSTER=TARGET (names, or * for any)', param_hint="--may-drain"
+            )
+        rights.add(DrainRight(cluster=found[1], target=found[2]))
+    return frozenset(rights)
 
 
 async def _serve(context: Context, settings: ResolverSettings, *, health: str | None) -> None:

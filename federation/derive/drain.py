@@ -9,6 +9,9 @@ Leaves to others: whether a drain may start (``derive.drain_admission``), where 
                              |                    |                     |
                              +------- undo or expiry: returning --------+--> (no state)
 
+A drain of an object that has expired keeps an idle state, so that it does not start again while the
+object is there as it was; a refused one has an idle state until it may start.
+
 Invariants: while a drain holds, ``remaining_bp`` never rises; while its weight returns, it never
 falls; both move at a bounded rate, whatever the clock does in between.
 """
@@ -19,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from federation.model.base import ClusterId, Region, ServiceName
-from federation.model.drain import Drain, DrainState, DrainTargetKind
+from federation.model.drain import Drain, DrainState, DrainTargetKind, Refusal
 from federation.model.resolved import FULL_SHARE_BP, ClusterDrain, DrainPhase
 
 RETURN_OVER_MS = 5_000
@@ -34,7 +37,10 @@ _PHASE_ORDER = (DrainPhase.RAMPING, DrainPhase.DRAINING, DrainPhase.DRAINED)
 
 @dataclass(frozen=True, slots=True)
 class DrainStep:
-    """Outcome of a step. ``state`` ``None`` ends the progress; ``expired``: delete the drain."""
+    """Outcome of a step. ``state`` ``None`` ends the progress; ``expired``: delete the drain.
+
+    The drain of an object is never deleted by us: its state remembers that it has expired.
+    """
 
     state: DrainState | None
     expired: bool = False
@@ -69,9 +75,12 @@ def advance(drain: Drain | None, state: DrainState | None, now_ms: int) -> Drain
     """The progress of ``drain`` (``None``: it was undone) at ``now_ms``."""
     if state is not None:
         state = _by_our_clock(state, now_ms)
-    if drain is None:
-        return DrainStep(None if state is None else _returned(state, now_ms))
-    if state is None:
+    if drain is None or (state is not None and not drain.speaks_of_the_same(state.spec)):
+        ending = state is None or state.idle
+        return DrainStep(None if state is None or ending else _returned(state, now_ms))
+    if state is not None and state.expired and state.spec == drain:
+        return DrainStep(_expired(state, now_ms))
+    if state is None or state.idle:
         state = DrainState(
             drain=drain.name,
             spec=drain,
@@ -82,12 +91,35 @@ def advance(drain: Drain | None, state: DrainState | None, now_ms: int) -> Drain
     elif state.returning:
         state = _resumed(drain, state, now_ms)
     if drain.expires_ms is not None and now_ms - state.started_at_ms >= drain.expires_ms:
-        return DrainStep(_returned(state, now_ms), expired=True)
+        if drain.cluster is None:
+            return DrainStep(_returned(state, now_ms), expired=True)
+        return DrainStep(_expired(state.model_copy(update={"spec": drain}), now_ms))
     return DrainStep(_ramped(drain, state, now_ms))
+
+
+def starts(drain: Drain, state: DrainState | None) -> bool:
+    """Whether ``drain`` is yet to start, so that it has to be admitted first."""
+    if state is None or state.refusal is not None:
+        return True
+    return state.idle and drain != state.spec
+
+
+def refused(drain: Drain, refusal: Refusal, now_ms: int) -> DrainState:
+    """The state of a drain that does not start. Its time is when it was first refused."""
+    return DrainState(
+        drain=drain.name,
+        spec=drain,
+        started_at_ms=now_ms,
+        phase=DrainPhase.RAMPING,
+        remaining_bp=FULL_SHARE_BP,
+        refusal=refusal,
+    )
 
 
 def wait_ms(state: DrainState, now_ms: int) -> int | None:
     """How long until ``state`` changes by time alone; ``None`` if it rests."""
+    if state.idle:
+        return None
     if state.returning_since_ms is not None:
         return TICK_MS - max(0, now_ms - state.returning_since_ms) % TICK_MS
     elapsed_ms = max(0, now_ms - state.started_at_ms)
@@ -106,7 +138,11 @@ def effect(
 ) -> DrainEffect:
     """What ``states`` do to ``cluster`` for ``service``; of several drains the strictest counts."""
     hits = sorted(
-        (state for state in states if targets(state.spec, cluster, region, service)),
+        (
+            state
+            for state in states
+            if not state.idle and targets(state.spec, cluster, region, service)
+        ),
         key=lambda state: (state.remaining_bp, -_PHASE_ORDER.index(state.phase), state.drain),
     )
     if not hits:
@@ -165,6 +201,21 @@ def _returned(state: DrainState, now_ms: int) -> DrainState | None:
     )
 
 
+def _expired(state: DrainState, now_ms: int) -> DrainState:
+    """A drain of an object after its time: its weight returns, then it rests."""
+    moved = None if state.idle else _returned(state, now_ms)
+    if moved is None:
+        moved = state.model_copy(
+            update={
+                "phase": DrainPhase.RAMPING,
+                "remaining_bp": FULL_SHARE_BP,
+                "returning_since_ms": None,
+                "returning_from_bp": 0,
+            }
+        )
+    return moved.model_copy(update={"expired": True})
+
+
 def _resumed(drain: Drain, state: DrainState, now_ms: int) -> DrainState:
     """A drain asked for again while its weight was returning goes on from where that stands."""
     return state.model_copy(
@@ -172,6 +223,7 @@ def _resumed(drain: Drain, state: DrainState, now_ms: int) -> DrainState:
             "started_at_ms": _start_for(state, drain, now_ms),
             "returning_since_ms": None,
             "returning_from_bp": 0,
+            "expired": False,
         }
     )
 

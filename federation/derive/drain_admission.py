@@ -2,20 +2,22 @@
 
 Decides: the refusal (some service would have no healthy cluster left) and the numbers of a preview.
 A tight rest is a warning with numbers, not a refusal: nobody but the operator knows the load.
-A rest of which nothing is heard is no rest: nobody knows that it lives.
-Leaves to others: the ramp (``derive.drain``), asking the operator (``cli``).
+A rest of which nothing is heard is no rest: nobody knows that it lives. Of drains that objects ask
+for also: which cluster may drain what.
+Leaves to others: the ramp (``derive.drain``), asking the operator (``cli``), trying a refused one
+again (the leading resolver, at every step).
 Invariants: ``forced`` turns a refusal into a warning and hides nothing; services that the target
 does not serve now are not its business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from federation.derive.drain import targets
 from federation.model.base import ClusterId, ServiceName, Value
-from federation.model.drain import Drain, DrainTargetKind
+from federation.model.drain import Drain, DrainTargetKind, Refusal, RefusalCode
 from federation.model.facts import ExportFact
 from federation.model.view import FederationView
 
@@ -73,6 +75,55 @@ class Refused:
     impacts: tuple[ServiceImpact, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class DrainRight:
+    """Leave for Drain objects of ``cluster`` to drain ``target``; ``*`` is any."""
+
+    cluster: str
+    target: str
+
+    def permits(self, drain: Drain) -> bool:
+        """Whether it speaks of ``drain``."""
+        return self.cluster in ("*", drain.cluster) and self.target in ("*", drain.target)
+
+
+def judge_request(
+    drain: Drain, view: FederationView, rights: Collection[DrainRight] = ()
+) -> Refusal | None:
+    """Why a drain that an object asks for may not start; ``None``: it may.
+
+    A cluster may drain itself and the region that it stands in; anything else takes a right.
+    """
+    kind = target_kind(view, drain.target)
+    if kind is not drain.target_kind:
+        return Refusal(code=RefusalCode.UNKNOWN_TARGET, message=_unknown(drain.target, view))
+    member = view.members.get(drain.cluster) if drain.cluster is not None else None
+    own = member is not None and drain.target == (
+        member.region if kind is DrainTargetKind.REGION else member.cluster
+    )
+    if not own and not any(right.permits(drain) for right in rights):
+        message = (
+            f"objects of {drain.cluster} may drain {drain.cluster} and its region; for "
+            f"{drain.target} start the resolvers with --may-drain {drain.cluster}={drain.target}, "
+            f"or use `fedctl drain {drain.target}`"
+        )
+        return Refusal(code=RefusalCode.NOT_PERMITTED, message=message)
+    verdict = admit(drain, view)
+    if isinstance(verdict, Admitted):
+        return None
+    return Refusal(code=RefusalCode.REFUSED, message=verdict.reason)
+
+
+def in_force(view: FederationView) -> tuple[Drain, ...]:
+    """The drains that hold or are about to: an operator's, and of objects those that started."""
+    found = []
+    for name, drain in sorted(view.drains.items()):
+        state = view.drain_states.get(name)
+        if drain.cluster is None or (state is not None and not state.idle and not state.expired):
+            found.append(drain)
+    return tuple(found)
+
+
 def target_kind(view: FederationView, name: str) -> DrainTargetKind | None:
     """What ``name`` names; a name that is both a region and a cluster means the region."""
     if any(member.region == name for member in view.members.values()):
@@ -85,11 +136,7 @@ def target_kind(view: FederationView, name: str) -> DrainTargetKind | None:
 def admit(drain: Drain, view: FederationView) -> Admitted | Refused:
     """Judge ``drain`` against everything that is drained and healthy in ``view``."""
     if target_kind(view, drain.target) is None:
-        known = sorted({*view.members, *(member.region for member in view.members.values())})
-        return Refused(
-            f"no region or cluster is named {drain.target!r}; known names: "
-            f"{', '.join(known) or 'none'}"
-        )
+        return Refused(_unknown(drain.target, view))
     impacts = tuple(
         impact
         for service in sorted(view.exports, key=str)
@@ -104,7 +151,13 @@ def admit(drain: Drain, view: FederationView) -> Admitted | Refused:
     )
     if drain.forced:
         return Admitted(impacts, (f"forced: {sentence}", *warnings))
-    return Refused(f"{sentence}. Use --force to drain all the same", impacts)
+    force = "--force" if drain.cluster is None else "force: true"
+    return Refused(f"{sentence}. Use {force} to drain all the same", impacts)
+
+
+def _unknown(target: str, view: FederationView) -> str:
+    known = sorted({*view.members, *(member.region for member in view.members.values())})
+    return f"no region or cluster is named {target!r}; known names: {', '.join(known) or 'none'}"
 
 
 def _impact(drain: Drain, view: FederationView, service: ServiceName) -> ServiceImpact | None:
@@ -145,7 +198,7 @@ def _unable_because(view: FederationView, fact: ExportFact, *, except_for: str) 
     entrances = view.gateways.get(fact.cluster)
     if entrances is None or not entrances.gateways:
         return "has no gateway"
-    others = (drain for name, drain in sorted(view.drains.items()) if name != except_for)
+    others = (drain for drain in in_force(view) if drain.name != except_for)
     held = _first_drain(others, fact)
     return None if held is None else "is drained"
 

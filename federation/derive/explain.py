@@ -109,6 +109,10 @@ def drain_words(state: DrainState | None) -> str:
     """The progress of a drain in a word."""
     if state is None:
         return "Pending"
+    if state.refusal is not None:
+        return state.refusal.code.value
+    if state.expired and not state.returning:
+        return "Expired"
     return "Returning" if state.returning else state.phase.value
 
 

@@ -37,7 +37,8 @@ class MemberStatus(Value):
 
 
 class DrainStatus(Value):
-    """One drain. ``requested`` is false once it is undone and its weight returns."""
+    """One drain, an operator's or an object's. ``requested`` is false once it is undone and its
+    weight returns; ``refusal`` is why an object's has not started."""
 
     name: str
     target: str
@@ -50,6 +51,7 @@ class DrainStatus(Value):
     age_s: int | None
     requested: bool
     requested_by: str
+    refusal: str | None = None
 
 
 class ServiceClusterStatus(Value):
@@ -132,6 +134,7 @@ def _drain(view: FederationView, name: str, now_ms: int) -> DrainStatus:
         age_s=max(0, now_ms - state.started_at_ms) // 1000 if state else None,
         requested=requested,
         requested_by=spec.requested_by,
+        refusal=state.refusal.message if state and state.refusal else None,
     )
 
 

@@ -4,7 +4,8 @@ Decides: the shape of statuses of all kinds as one value, so that sinks need not
 Leaves to others: which conditions hold (``derive``), where they are written (a ``StatusSink``).
 Invariants: each kind uses its own part: ``conditions`` (Gateway, GatewayClass, ServiceExport,
 ServiceImport, MultiClusterService), ``parents`` (routes), ``ancestors`` (policies), ``listeners``
-and ``addresses`` (Gateway), ``clusters`` (imports); the order of entries is stable.
+and ``addresses`` (Gateway), ``clusters`` (imports), ``drain`` (Drain); the order of entries is
+stable.
 """
 
 from __future__ import annotations
@@ -53,6 +54,15 @@ class GatewayStatusAddress(Value):
     value: str
 
 
+class DrainProgress(Value):
+    """How far a Drain object's drain has come. Times are Unix milliseconds of the resolver's."""
+
+    phase: str
+    percent_moved: int = 0
+    started_at_ms: int | None = None
+    expires_at_ms: int | None = None
+
+
 class ObjectStatus(Value):
     """The status of an object of any kind; parts that its kind does not have stay empty."""
 
@@ -63,6 +73,7 @@ class ObjectStatus(Value):
     ancestors: tuple[AncestorStatus, ...] = ()
     addresses: tuple[GatewayStatusAddress, ...] = ()
     clusters: tuple[str, ...] = ()
+    drain: DrainProgress | None = None
 
     def condition(self, condition_type: str) -> Condition | None:
         """The condition of that type among ``conditions``."""

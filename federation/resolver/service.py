@@ -153,6 +153,7 @@ class _Term:
         self._fence = CreatedAt(leadership.key, leadership.term)
         self._leader = Leader(leadership.term, settings.identity)
         self._pace = settings.pace
+        self._rights = settings.drain_rights
         self._reader = ViewReader(keys, now=clock.now)
         self._listing: Listing | None = None
         self._written_revision = 0
@@ -197,6 +198,7 @@ class _Term:
             keys=self._keys,
             now_ms=int(self._clock.now() * 1000),
             pace=self._pace,
+            rights=self._rights,
         )
 
     async def _write(self, writes: Sequence[Write]) -> None:

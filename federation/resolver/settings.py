@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from federation.derive.drain_admission import DrainRight
 from federation.derive.resolve_return import ReturnPace
 
 
@@ -25,6 +26,8 @@ class ResolverSettings:
     most 10 minutes; 0 gives it back at once.
     ``return_hold_s``: how long the return of a cluster that comes and goes is held at its first
     step, and how long a cluster must have been whole to be trusted again; at most 10 minutes.
+    ``drain_rights``: what Drain objects of a cluster may drain besides itself and its region. None
+    by default, so that who may write objects in one cluster cannot empty another.
     """
 
     identity: str
@@ -33,6 +36,7 @@ class ResolverSettings:
     coalesce_s: float = 0.005
     return_over_s: float = 5.0
     return_hold_s: float = 10.0
+    drain_rights: frozenset[DrainRight] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.identity:

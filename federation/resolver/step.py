@@ -9,14 +9,15 @@ the wall clock alone, except while a drain moves or a part returns; the manifest
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
-from federation.derive.drain import advance, wait_ms
+from federation.derive.drain import advance, refused, starts, wait_ms
+from federation.derive.drain_admission import DrainRight, judge_request
 from federation.derive.resolve import DEFAULT_PACE, Resolution, resolve
 from federation.derive.resolve_return import ReturnPace
 from federation.model.base import ServiceName
-from federation.model.drain import DrainState
+from federation.model.drain import Drain, DrainState
 from federation.model.resolved import ResolvedManifest, ResolvedService, SilentCluster
 from federation.model.view import FederationView
 from federation.ports import Delete, Put, Write
@@ -68,9 +69,13 @@ def step(
     keys: Keys,
     now_ms: int,
     pace: ReturnPace = DEFAULT_PACE,
+    rights: Collection[DrainRight] = (),
 ) -> Step:
-    """What has to be written so that the store holds what follows from ``view`` at ``now_ms``."""
-    states, expired = _advanced(view, stored, now_ms)
+    """What has to be written so that the store holds what follows from ``view`` at ``now_ms``.
+
+    ``rights`` say what Drain objects of a cluster may drain besides itself and its region.
+    """
+    states, expired = _advanced(view, stored, now_ms, rights)
     resolution = resolve(
         view, drains=states, previous=stored.services, now_ms=now_ms, pace=pace, before=before
     )
@@ -93,18 +98,39 @@ def step(
 
 
 def _advanced(
-    view: FederationView, stored: Stored, now_ms: int
+    view: FederationView, stored: Stored, now_ms: int, rights: Collection[DrainRight]
 ) -> tuple[dict[str, DrainState], tuple[str, ...]]:
-    """The progress of every drain, and the drains that have expired."""
+    """The progress of every drain, and the drains that have expired.
+
+    Those that objects ask for are judged when they are to start, in the order of their age and
+    with what started before them in force: of two that contradict each other the older holds.
+    """
     states: dict[str, DrainState] = {}
     expired: list[str] = []
-    for name in sorted({*view.drains, *stored.drain_states}):
-        moved = advance(view.drains.get(name), stored.drain_states.get(name), now_ms)
+    started = dict(stored.drain_states)
+    for name in sorted(
+        {*view.drains, *started}, key=lambda name: _turn(view.drains.get(name), name)
+    ):
+        drain, state = view.drains.get(name), started.get(name)
+        if drain is not None and drain.cluster is not None and starts(drain, state):
+            now = replace(view, drain_states=started)
+            refusal = judge_request(drain, now, rights)
+            if refusal is not None:
+                since_ms = now_ms if state is None or state.refusal is None else state.started_at_ms
+                states[name] = started[name] = refused(drain, refusal, since_ms)
+                continue
+        moved = advance(drain, state, now_ms)
+        started.pop(name, None)
         if moved.state is not None:
-            states[name] = moved.state
+            states[name] = started[name] = moved.state
         if moved.expired:
             expired.append(name)
     return states, tuple(expired)
+
+
+def _turn(drain: Drain | None, name: str) -> tuple[int, str]:
+    """Place among the drains: by age; what is undone already goes first."""
+    return (drain.create_revision if drain is not None else 0, name)
 
 
 def _drain_writes(

@@ -29,6 +29,7 @@ from federation.model.duration import DURATION_FORMAT, format_duration
 from federation.model.objects import (
     ApiObject,
     BackendTrafficPolicy,
+    DrainRequest,
     FederatedServiceImport,
     MultiClusterService,
 )
@@ -53,6 +54,13 @@ APPROVAL = "unapproved, these kinds are the federation's own"
 """Kinds in ``*.k8s.io`` groups need this annotation; they are no part of the Gateway API."""
 
 
+_ANNOTATIONS = {
+    "api-approved.kubernetes.io": APPROVAL,
+    "gateway.networking.k8s.io/bundle-version": BUNDLE_VERSION,
+    "gateway.networking.k8s.io/channel": "experimental",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Column:
     name: str
@@ -73,6 +81,14 @@ _COLUMNS: Mapping[type[ApiObject], tuple[_Column, ...]] = {
         _Column("Import", ".spec.serviceImport.name"),
         _Column("Backends", ".spec.clusterBackends[*].cluster"),
         _ACCEPTED,
+    ),
+    DrainRequest: (
+        _Column("Target", ".spec.target"),
+        _Column("Service", ".spec.service.name"),
+        _Column("Phase", ".status.phase"),
+        _Column("Moved", ".status.percentMoved", "integer"),
+        _ACCEPTED,
+        _Column("Expires", ".status.expirationTime"),
     ),
 }
 
@@ -96,11 +112,7 @@ def custom_resource_definition(kind: type[ApiObject]) -> Schema:
         "kind": "CustomResourceDefinition",
         "metadata": {
             "name": f"{plural(kind)}.{kind.GROUP}",
-            "annotations": {
-                "api-approved.kubernetes.io": APPROVAL,
-                "gateway.networking.k8s.io/bundle-version": BUNDLE_VERSION,
-                "gateway.networking.k8s.io/channel": "experimental",
-            },
+            **({"annotations": _ANNOTATIONS} if kind.GROUP.endswith(".k8s.io") else {}),
         },
         "spec": {
             "group": kind.GROUP,
@@ -367,8 +379,39 @@ _STATUS_CLUSTERS: Schema = {
 }
 
 
+_DRAIN_PROGRESS: Schema = {
+    "phase": {
+        "type": "string",
+        "enum": [
+            *("Pending", "Refused", "Ramping", "Draining", "Drained", "Returning", "Expired"),
+        ],
+        "description": "Where the drain stands: waiting for a resolver, refused, ramping down, "
+        "waiting for open streams, done, or ended by its expiry.",
+    },
+    "percentMoved": {
+        "type": "integer",
+        "format": "int32",
+        "minimum": 0,
+        "maximum": 100,
+        "description": "How much of the target's traffic is moved away.",
+    },
+    "startTime": {
+        "type": "string",
+        "format": "date-time",
+        "description": "When the leading resolver began it, by that resolver's clock.",
+    },
+    "expirationTime": {
+        "type": "string",
+        "format": "date-time",
+        "description": "When it ends by itself, by the same clock.",
+    },
+}
+
+
 def _status(kind: type[ApiObject]) -> Schema:
     properties = {"conditions": _CONDITIONS}
+    if kind is DrainRequest:
+        properties |= _DRAIN_PROGRESS
     if kind is BackendTrafficPolicy:
         properties = {"ancestors": _ANCESTORS}
     if kind is FederatedServiceImport:

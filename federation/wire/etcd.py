@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 from pydantic import ValidationError
 
 from federation.model.base import ClusterId, ServiceName, Value
-from federation.model.drain import Drain, DrainState
+from federation.model.drain import Drain, DrainState, drain_object_name
 from federation.model.facts import (
     AcceptedShrink,
     ClusterGateways,
@@ -101,6 +101,7 @@ _KINDS: tuple[tuple[str, type[Value]], ...] = (
 _FACT_KINDS: Mapping[tuple[str, int], type[Value]] = {
     ("manifest", 1): FactsManifest,
     ("accepted-shrink", 1): AcceptedShrink,
+    ("drains", 2): Drain,
     ("exports", 3): ExportFact,
     ("policies", 4): ServicePolicyFact,
 }
@@ -128,8 +129,10 @@ def _identity(value: Value) -> tuple[str, ...]:
             return ("heartbeats", value.cluster)
         case ClusterGateways():
             return ("gateways", value.cluster)
-        case Drain():
+        case Drain(cluster=None):
             return ("drains", value.name)
+        case Drain():
+            return ("facts", str(value.cluster), "drains", drain_object_name(value))
         case DrainState():
             return ("drain-states", value.drain)
         case FactsManifest():
@@ -284,7 +287,7 @@ class ViewReader:
         if _identity(value) != tuple(parts):
             says = "/".join(_identity(value))
             return StoredProblem(entry.key, f"the value says it belongs at {says}; skipped")
-        if isinstance(value, ExportFact | ServicePolicyFact):
+        if isinstance(value, ExportFact | ServicePolicyFact | Drain):
             return value.model_copy(update={"create_revision": entry.create_revision})
         return value
 

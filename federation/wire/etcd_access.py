@@ -5,6 +5,8 @@ another cluster, so that no member can export, heartbeat or speak for another; e
 federation's state, which all routing rests on.
 Leaves to others: making users and roles (``adapters.etcd.access``), certificates.
 Invariants: write prefixes of two clusters never overlap; only resolvers write what is resolved.
+What a cluster's objects ask of others (drains) is among its own facts: whether it is done is the
+resolvers' decision.
 """
 
 from __future__ import annotations
@@ -44,7 +46,13 @@ def of_cluster(keys: Keys, cluster: ClusterId) -> tuple[Permission, ...]:
 
 def of_resolver(keys: Keys) -> tuple[Permission, ...]:
     """What a resolver needs."""
-    written = (f"{keys.state}resolved/", keys.drain_state(""), f"{keys.resolver_election}/")
+    # Drains of operators are removed by the resolver when they expire.
+    written = (
+        f"{keys.state}resolved/",
+        keys.drain(""),
+        keys.drain_state(""),
+        f"{keys.resolver_election}/",
+    )
     return _sorted(Permission(keys.state), *(Permission(key, write=True) for key in written))
 
 

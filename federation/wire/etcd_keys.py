@@ -7,13 +7,15 @@ their own cluster reads them::
     state/members/C  state/heartbeats/C  state/gateways/C       of cluster C's agent
     state/facts/C/manifest  state/facts/C/exports/NS/SERVICE
     state/facts/C/policies/NS/SERVICE/IMPORT  state/facts/C/accepted-shrink
-    state/drains/NAME  state/drain-states/NAME                  of operators; of the resolver
+    state/facts/C/drains/NAME                                   what C's Drain objects ask for
+    state/drains/NAME  state/drain-states/NAME|C:NAME           of operators; of the resolver
     state/resolved/manifest  state/resolved/services/NS/NAME    of the resolver
     objects/C/GROUP|core/KIND/NS|_/NAME  statuses/...           the universal source
     elections/resolver/...
 
 Leaves to others: values (``wire.etcd``).
-Invariants: each part of a key is a DNS name or ``_``, so a key splits at slashes in one way only;
+Invariants: each part of a key is a DNS name, two with a colon between (a drain of a cluster's
+object) or ``_``, so a key splits at slashes in one way only;
 what one cluster writes is under prefixes that name it, so that an etcd role can be bound to them.
 """
 
@@ -87,6 +89,10 @@ class Keys:
     def drain(self, name: str) -> str:
         """An operator's drain."""
         return f"{self.state}drains/{name}"
+
+    def requested_drain(self, cluster: ClusterId, name: str) -> str:
+        """What the Drain object ``name`` of a cluster asks for."""
+        return f"{self.facts(cluster)}drains/{name}"
 
     def drain_state(self, name: str) -> str:
         """Progress of a drain."""

@@ -14,7 +14,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from federation.model.status import ObjectStatus
+from federation.model.status import DrainProgress, ObjectStatus
+from federation.wire.timestamps import timestamp
 
 SHARED_LISTS = ("parents", "ancestors")
 """Lists with entries of several controllers, told apart by ``controllerName`` (Gateway API)."""
@@ -29,9 +30,23 @@ def status_document(status: ObjectStatus) -> dict[str, Any]:
     }
     if "clusters" in written:
         written["clusters"] = [{"cluster": name} for name in written["clusters"]]
+    if status.drain is not None:
+        del written["drain"]
+        written |= _drain_fields(status.drain)
     # It repeats what each condition carries; Kubernetes' kinds have it nowhere else.
     written.pop("observedGeneration", None)
     return written
+
+
+def _drain_fields(progress: DrainProgress) -> dict[str, Any]:
+    fields: dict[str, Any] = {"phase": progress.phase, "percentMoved": progress.percent_moved}
+    for name, at_ms in (
+        ("startTime", progress.started_at_ms),
+        ("expirationTime", progress.expires_at_ms),
+    ):
+        if at_ms is not None:
+            fields[name] = timestamp(at_ms / 1000)
+    return fields
 
 
 def with_others(

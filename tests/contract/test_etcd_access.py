@@ -85,6 +85,7 @@ async def test_a_cluster_writes_its_own_keys_alone(guarded: Guarded) -> None:
             KEYS.gateways(WEST),
             KEYS.export(WEST, SERVICE),
             KEYS.manifest(WEST),
+            KEYS.requested_drain(WEST, "d"),
             f"{KEYS.statuses(WEST)}core/Service/app/users",
         ):
             await store.commit([Put(key, b"x")])
@@ -96,6 +97,8 @@ async def test_a_cluster_writes_its_own_keys_alone(guarded: Guarded) -> None:
             KEYS.export(ClusterId("us-west-10"), SERVICE),
             KEYS.resolved(SERVICE),
             KEYS.drain("d"),
+            KEYS.requested_drain(EAST, "d"),
+            KEYS.drain_state("us-west-1:d"),
             f"{KEYS.objects(WEST)}core/Service/app/users",
         ):
             with pytest.raises(StoreRefused, match="permission denied"):
@@ -112,6 +115,7 @@ async def test_a_resolver_leads_and_resolves(guarded: Guarded) -> None:
             await store.commit(
                 [Put(KEYS.resolved(SERVICE), b"x"), Put(KEYS.drain_state("d"), b"x")]
             )
+            await store.commit([Delete(KEYS.drain("expired"))])
         with pytest.raises(StoreRefused, match=r"permission denied; .* `fedctl access grant`"):
             await store.commit([Put(KEYS.export(WEST, SERVICE), b"x")])
 

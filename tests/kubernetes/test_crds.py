@@ -45,13 +45,19 @@ def documents() -> list[dict[str, Any]]:
     return found
 
 
+def metadata(kind: type[ApiObject]) -> dict[str, str]:
+    """Of an object that is only tried."""
+    return {"name": "tried", **({"namespace": "default"} if kind.NAMESPACED else {})}
+
+
 async def taken(connection: Connection, document: dict[str, Any]) -> str:
     """Empty when the server takes the document, else what it says."""
     group, _, _ = document["apiVersion"].rpartition("/")
     kind = find_kind(group, document["kind"])
     assert kind is not None
-    body = {**document, "metadata": {"name": "tried", "namespace": "default"}}
-    path = f"/apis/{document['apiVersion']}/namespaces/default/{plural(kind)}"
+    body = {**document, "metadata": metadata(kind)}
+    inside = "/namespaces/default" if kind.NAMESPACED else ""
+    path = f"/apis/{document['apiVersion']}{inside}/{plural(kind)}"
     query = "dryRun=All&fieldValidation=Strict"
     try:
         await connection.post(f"{path}?{query}", body)
@@ -62,7 +68,9 @@ async def taken(connection: Connection, document: dict[str, Any]) -> str:
 
 def refused(document: dict[str, Any]) -> str:
     """Empty when the model takes the document, else what it says."""
-    body = {**document, "metadata": {"name": "tried", "namespace": "default"}}
+    kind = find_kind(document["apiVersion"].rpartition("/")[0], document["kind"])
+    assert kind is not None
+    body = {**document, "metadata": metadata(kind)}
     decoded = decode_value(body, origin="test")
     assert isinstance(decoded, ApiObject | Rejected)
     return decoded.message if isinstance(decoded, Rejected) else ""

@@ -15,6 +15,7 @@ from federation.adapters.memory import MemoryCluster, MemoryStore
 from federation.adapters.universal import UniversalObjects, UniversalSource, UniversalStatusSink
 from federation.agent import Agent, AgentSettings
 from federation.aio import Latest, cancel_and_wait
+from federation.derive.drain_admission import DrainRight
 from federation.model.acks import AckView, NodeAcks
 from federation.model.base import ClusterId, Region
 from federation.model.objects import ApiObject, ObjectKey
@@ -124,9 +125,9 @@ class World:
     def __getitem__(self, name: str) -> Member:
         return self.members[name]
 
-    def start_resolver(self) -> None:
+    def start_resolver(self, *drain_rights: DrainRight) -> None:
         store = MemoryStore(self.shared, name="resolver")
-        settings = ResolverSettings(identity="resolver")
+        settings = ResolverSettings(identity="resolver", drain_rights=frozenset(drain_rights))
         resolver = Resolver(store=store, clock=LoopClock(), keys=KEYS, settings=settings)
         self._resolver = asyncio.create_task(resolver.run(), name="resolver")
 

@@ -23,6 +23,8 @@ from federation.adapters.etcd import EtcdSettings, EtcdStore
 from federation.cli.lab.client import ClientFigures
 from federation.cli.lab.faults import partitioned
 from federation.cli.lab.plan import GatewayPlan, LabPlan
+from federation.derive.explain import drain_words
+from federation.model.drain import drain_object_name
 from federation.model.resolved import FULL_SHARE_BP, ClusterShare
 from federation.model.view import FederationView
 from federation.ports import PortError
@@ -67,11 +69,24 @@ class ShareFigures:
 
 @dataclass(frozen=True, slots=True)
 class DrainFigures:
-    """A drain of a region or cluster, of one service there or (``None``) of all."""
+    """A drain of a region or cluster, of one service there or (``None``) of all.
+
+    ``asked_by`` is the object that asks for it, as arguments of ``fedctl delete``; empty: nobody's.
+    """
 
     target: str
     service: str | None
     progress: str
+    asked_by: str = ""
+
+    @property
+    def undo(self) -> str:
+        """The command that takes it back."""
+        if self.asked_by:
+            return f"fedctl delete {self.asked_by}"
+        return f"fedctl undrain {self.target}" + (
+            f" --service {self.service}" if self.service else ""
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +264,12 @@ def _drains(view: FederationView) -> tuple[DrainFigures, ...]:
         progress = "not started yet"
         if state is not None:
             left = state.remaining_bp * 100 / FULL_SHARE_BP
-            progress = f"{state.phase}, {left:.0f} % of its share left"
+            progress = f"{drain_words(state)}, {left:.0f} % of its share left"
         service = None if drain.service is None else str(drain.service)
-        found.append(DrainFigures(drain.target, service, progress))
+        asked_by = ""
+        if drain.cluster is not None:
+            asked_by = f"drain {drain_object_name(drain)} --cluster {drain.cluster}"
+        found.append(DrainFigures(drain.target, service, progress, asked_by))
     return tuple(found)
 
 

@@ -263,9 +263,7 @@ def _next(frame: Frame, leaving: str) -> Text:
     if frame.cut_off:
         steps.append("fedctl lab heal")
     steps += [f"fedctl lab restore {name}" for name in _dead(frame)]
-    for drain in frame.drains:
-        of_service = f" --service {drain.service}" if drain.service else ""
-        steps.append(f"fedctl undrain {drain.target}{of_service}")
+    steps += [drain.undo for drain in frame.drains]
     if not steps and not any(figures.by_cluster for figures in frame.clients.values()):
         steps.append(APPLY)
     last = frame.regions[-1] if frame.regions else "REGION"

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeVar
 
 from federation.derive.compile.coexistence import one_kind_each
+from federation.derive.compile.drains import drain_status
 from federation.derive.compile.eastwest import build_east_west, exported_upstreams
 from federation.derive.compile.exports import export_status
 from federation.derive.compile.failover import failover_problem
@@ -50,6 +51,7 @@ from federation.model.conditions import Condition
 from federation.model.objects import (
     AnyRoute,
     BackendTrafficPolicy,
+    DrainRequest,
     FederatedServiceImport,
     Gateway,
     GatewayClass,
@@ -251,4 +253,5 @@ def _multicluster_statuses(look_up: Index) -> Statuses:
             entry.key: multicluster_status(look_up, entry)
             for entry in objects.of(MultiClusterService)
         },
+        **{entry.key: drain_status(look_up, entry) for entry in objects.of(DrainRequest)},
     }

@@ -32,6 +32,11 @@ from federation.model.objects.core import (
     ServiceSpec,
     ServiceStatus,
 )
+from federation.model.objects.drain import (
+    DrainedService,
+    DrainRequest,
+    DrainSpec,
+)
 from federation.model.objects.fault import FaultAbort, FaultDelay, FaultInjection
 from federation.model.objects.gateway import (
     AllowedRouteKind,
@@ -216,6 +221,9 @@ __all__ = [
     "CoreServicePort",
     "CoreServiceType",
     "Count",
+    "DrainRequest",
+    "DrainSpec",
+    "DrainedService",
     "Endpoint",
     "EndpointConditions",
     "EndpointPort",

@@ -39,12 +39,16 @@ def _check_name(text: str) -> str:
     return text
 
 
-def _check_namespace(text: str) -> str:
-    if text and (len(text) > 63 or not _LABEL.fullmatch(text)):
+def _check_label(text: str) -> str:
+    if len(text) > 63 or not _LABEL.fullmatch(text):
         raise ValueError(
             f"must be a DNS label of at most 63 lower-case letters, digits and '-', got \"{text}\""
         )
     return text
+
+
+def _check_namespace(text: str) -> str:
+    return _check_label(text) if text else text
 
 
 Name = Annotated[
@@ -62,6 +66,15 @@ Namespace_ = Annotated[
     WithJsonSchema({"type": "string", "maxLength": 63, "pattern": f"^({_LABEL.pattern})?$"}),
 ]
 """A name of a namespace (RFC 1123 label); empty for cluster-scoped objects."""
+
+Label = Annotated[
+    str,
+    AfterValidator(_check_label),
+    WithJsonSchema(
+        {"type": "string", "minLength": 1, "maxLength": 63, "pattern": f"^{_LABEL.pattern}$"}
+    ),
+]
+"""A name of a cluster, a region or a namespace that must be given (RFC 1123 label)."""
 
 OptionalText = Annotated[str, Field(exclude_if=operator.not_)]
 """Text whose empty value is left out of the JSON form; its default is empty."""

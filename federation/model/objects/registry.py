@@ -19,6 +19,7 @@ from federation.model.objects.core import (
     Secret,
     Service,
 )
+from federation.model.objects.drain import DrainRequest
 from federation.model.objects.gateway import GATEWAY_GROUP, Gateway, GatewayClass
 from federation.model.objects.grant import ReferenceGrant
 from federation.model.objects.http_route import HTTPRoute
@@ -43,6 +44,7 @@ KINDS: tuple[type[ApiObject], ...] = (
     FederatedServiceImport,
     McsServiceImport,
     McsServiceExport,
+    DrainRequest,
     Service,
     EndpointSlice,
     Secret,
@@ -69,6 +71,7 @@ _SHORT_NAMES: dict[type[ApiObject], tuple[str, ...]] = {
     MultiClusterService: ("mcs",),
     FederatedServiceImport: ("svcim",),
     McsServiceExport: ("svcex",),
+    DrainRequest: ("fdr",),
     Service: ("svc",),
     Namespace: ("ns",),
     ConfigMap: ("cm",),

@@ -93,9 +93,9 @@ class TestHeader:
         assert said_about("apiVersion: example.com/v1\nkind: Foo\nmetadata: {name: a}\n") == [
             (
                 'user.yaml:2: Kind "Foo" in example.com/v1 is not known; known kinds: '
-                "BackendTrafficPolicy, ConfigMap, EndpointSlice, GRPCRoute, Gateway, GatewayClass, "
-                "HTTPRoute, MultiClusterService, Namespace, ReferenceGrant, Secret, Service, "
-                "ServiceExport, ServiceImport"
+                "BackendTrafficPolicy, ConfigMap, Drain, EndpointSlice, GRPCRoute, Gateway, "
+                "GatewayClass, HTTPRoute, MultiClusterService, Namespace, ReferenceGrant, Secret, "
+                "Service, ServiceExport, ServiceImport"
             )
         ]
 
