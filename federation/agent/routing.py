@@ -14,10 +14,15 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from federation.agent.settings import AgentSettings
-from federation.agent.state import ClusterObjects, FederationState, routing_view
+from federation.agent.state import (
+    ClusterObjects,
+    FederationState,
+    dialled_snapshot,
+    routing_view,
+)
 from federation.aio import Latest, any_change
 from federation.derive.compile import Compiled, CompileInputs, compile_cluster
 from federation.derive.entrances import gateway_pods
@@ -81,6 +86,9 @@ class Router:
         if inputs is None or (served is not None and inputs == served.inputs):
             return
         compiled = compile_cluster(inputs)
+        dialled = dialled_snapshot(compiled.snapshot, self._settings.endpoint_dial)
+        if dialled is not compiled.snapshot:
+            compiled = replace(compiled, snapshot=dialled)
         generation = self._sink.publish(compiled.snapshot)
         self.routing.set(Routing(inputs, compiled, generation))
         if served is None or generation != served.generation:

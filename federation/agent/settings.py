@@ -34,6 +34,10 @@ class AgentSettings:
     peer_dial: Mapping[str, str] = field(default_factory=dict)
     """Advertised east-west address -> the address to dial instead (NAT, relays)."""
 
+    endpoint_dial: Mapping[str, str] = field(default_factory=dict)
+    """Address of an endpoint of this cluster (``host:port``, as EndpointSlices have it) -> the one
+    that its gateways dial instead, where a NAT stands between them and the Pods."""
+
     compile: CompileSettings = field(default_factory=CompileSettings)
     """What compiling is told."""
 

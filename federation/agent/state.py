@@ -1,6 +1,7 @@
 """What the agent knows: the federation's state and its objects, live or from disk.
 
-Decides: what counts as a change of the federation for routing, and what peers are dialled at.
+Decides: what counts as a change of the federation for routing, and what peers and endpoints are
+dialled at.
 Leaves to others: watching (``inputs``), saving (``disk``), compiling (``routing``).
 Invariants: immutable; ``live`` says whether the store said so in this process.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from federation.model.base import ClusterId
 from federation.model.facts import ClusterGateways, Heartbeat, PeerGateway
 from federation.model.objects import ObjectSnapshot
+from federation.model.snapshot import Endpoint, EndpointSet, LocalityEndpoints, Snapshot
 from federation.model.view import FederationView
 from federation.ports import Listing
 from federation.wire.etcd import ViewReading
@@ -69,3 +71,40 @@ def _dialled(found: ClusterGateways, peer_dial: Mapping[str, str]) -> ClusterGat
         for peer in found.gateways
     )
     return found.model_copy(update={"gateways": gateways})
+
+
+def dialled_snapshot(snapshot: Snapshot, endpoint_dial: Mapping[str, str]) -> Snapshot:
+    """``snapshot`` with this cluster's own endpoints at the addresses that are dialled for them."""
+    if not endpoint_dial:
+        return snapshot
+    return replace(
+        snapshot,
+        endpoint_sets=tuple(_dialled_set(found, endpoint_dial) for found in snapshot.endpoint_sets),
+    )
+
+
+def _dialled_set(found: EndpointSet, endpoint_dial: Mapping[str, str]) -> EndpointSet:
+    return replace(
+        found,
+        localities=tuple(_dialled_locality(entry, endpoint_dial) for entry in found.localities),
+    )
+
+
+def _dialled_locality(
+    found: LocalityEndpoints, endpoint_dial: Mapping[str, str]
+) -> LocalityEndpoints:
+    return replace(
+        found,
+        endpoints=tuple(
+            entry if entry.peer else _dialled_endpoint(entry, endpoint_dial)
+            for entry in found.endpoints
+        ),
+    )
+
+
+def _dialled_endpoint(found: Endpoint, endpoint_dial: Mapping[str, str]) -> Endpoint:
+    host = f"[{found.host}]" if ":" in found.host else found.host
+    if (instead := endpoint_dial.get(f"{host}:{found.port}")) is None:
+        return found
+    host, _, port = instead.rpartition(":")
+    return replace(found, host=host.strip("[]"), port=int(port))

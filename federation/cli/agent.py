@@ -56,6 +56,7 @@ class AgentOptions:
     health: str | None
     state_dir: Path
     peer_dial: dict[str, str]
+    endpoint_dial: dict[str, str]
     gateway_classes: frozenset[str]
     gateway_service: tuple[str, str] | None = None
     xds_tls: XdsTls | None = None
@@ -114,6 +115,13 @@ def agent(
         Path | None,
         typer.Option(help="JSON map from advertised to dialled peer addresses (NAT, relays)."),
     ] = None,
+    endpoint_dial: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON map from endpoint addresses, as EndpointSlices have them, to those that "
+            "gateways dial (NAT)."
+        ),
+    ] = None,
     gateway_class: Annotated[
         list[str] | None,
         typer.Option(help="Served gatewayClassName; may be given again. Default: istio."),
@@ -145,7 +153,8 @@ def agent(
         dns=checked_address("--dns", dns) if dns is not None else None,
         health=checked_address("--health", health) if health is not None else None,
         state_dir=state_dir or Path.home() / ".local/state/federation/agent" / cluster,
-        peer_dial=_read_peer_dial(peer_dial) if peer_dial is not None else {},
+        peer_dial=_read_dial("--peer-dial", peer_dial),
+        endpoint_dial=_read_dial("--endpoint-dial", endpoint_dial),
         gateway_classes=frozenset(gateway_class or ["istio"]),
         gateway_service=(
             checked_object("--gateway-service", gateway_service) if gateway_service else None
@@ -248,6 +257,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
                 version=_version(),
                 instance=ports.instance,
                 peer_dial=options.peer_dial,
+                endpoint_dial=options.endpoint_dial,
                 compile=compiling,
             ),
             store=store,
@@ -334,17 +344,22 @@ def checked_address(option: str, text: str) -> str:
     return text
 
 
-def _read_peer_dial(path: Path) -> dict[str, str]:
+def _read_dial(option: str, path: Path | None) -> dict[str, str]:
+    """The map in ``path``; empty without one."""
+    if path is None:
+        return {}
     try:
         found = json.loads(path.read_bytes())
     except OSError as error:
-        raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="--peer-dial") from error
+        raise typer.BadParameter(f"{path}: {error.strerror}", param_hint=option) from error
     except ValueError as error:
-        raise typer.BadParameter(f"{path}: {error}", param_hint="--peer-dial") from error
+        raise typer.BadParameter(f"{path}: {error}", param_hint=option) from error
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise typer.BadParameter(
-            f"{path}: expected a JSON object from HOST:PORT to HOST:PORT", param_hint="--peer-dial"
+            f"{path}: expected a JSON object from HOST:PORT to HOST:PORT", param_hint=option
         )
+    for address in (*found, *found.values()):
+        checked_address(f"{option}: {path}", address)
     return found
 
 

@@ -62,12 +62,14 @@ class Context:
     """Where commands act. ``etcd`` holds one or more addresses, ``prefix`` ends with a slash.
 
     ``if_away`` says what to do when nothing answers there, which depends on who named the place.
+    ``kubeconfig`` leads to the running lab's API servers, where its clusters' objects are on such.
     """
 
     etcd: tuple[str, ...]
     prefix: str
     tls: EtcdFiles = EtcdFiles()
     if_away: str = "Is it up, and is --etcd (FEDERATION_ETCD) right?"
+    kubeconfig: Path | None = None
 
     def etcd_settings(self) -> EtcdSettings:
         """How etcd is reached. Raises ``PortError`` for addresses and files that do not fit."""
@@ -98,13 +100,15 @@ class Context:
 def make_context(etcd: str | None, prefix: str, tls: EtcdFiles | None = None) -> Context:
     """The context for the global options; ``etcd`` is addresses with commas between, if given."""
     lab = None if etcd else etcd_of_lab(os.environ)
+    kubeconfig = kubeconfig_of_lab(os.environ) if lab else None
     chosen = etcd or lab or DEFAULT_ETCD
     addresses = tuple(part.strip() for part in chosen.split(",") if part.strip())
     whole_prefix = f"/{prefix.strip('/')}/"
     files = tls or EtcdFiles()
     if etcd:
         return Context(addresses, whole_prefix, files)
-    return Context(addresses, whole_prefix, files, IF_LAB_AWAY if lab else IF_GUESS_AWAY)
+    if_away = IF_LAB_AWAY if lab else IF_GUESS_AWAY
+    return Context(addresses, whole_prefix, files, if_away, kubeconfig)
 
 
 def current(ctx: typer.Context) -> Context:
@@ -123,12 +127,22 @@ def lab_state_path(environ: Mapping[str, str]) -> Path:
 
 def etcd_of_lab(environ: Mapping[str, str]) -> str | None:
     """The address of the lab's etcd, or ``None`` when no lab has written a readable state file."""
+    address = _lab_state(environ).get("etcd")
+    return address if isinstance(address, str) and address else None
+
+
+def kubeconfig_of_lab(environ: Mapping[str, str]) -> Path | None:
+    """The kubeconfig of a lab whose clusters have API servers, else ``None``."""
+    on_kubernetes = _lab_state(environ).get("programs")
+    return lab_state_path(environ).with_name("kubeconfig") if on_kubernetes else None
+
+
+def _lab_state(environ: Mapping[str, str]) -> dict[str, Any]:
     try:
         state = json.loads(lab_state_path(environ).read_bytes())
     except (OSError, ValueError):
-        return None
-    address = state.get("etcd") if isinstance(state, dict) else None
-    return address if isinstance(address, str) and address else None
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def run(work: Coroutine[Any, Any, ExitCode | None]) -> None:

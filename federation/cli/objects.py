@@ -179,6 +179,12 @@ def _act(
     ctx: typer.Context, work: Callable[[ClusterObjects], Coroutine[Any, Any, ExitCode]]
 ) -> None:
     context: Context = current(ctx)
+    if context.kubeconfig is not None:
+        fail(
+            "this lab's clusters keep their objects on Kubernetes API servers; use kubectl: "
+            f"export KUBECONFIG={context.kubeconfig}; kubectl --context REGION ...",
+            ExitCode.USAGE,
+        )
 
     async def with_objects() -> ExitCode:
         async with open_objects(context) as objects:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from federation.cli.lab.kubernetes.control_plane import PROGRAMS
@@ -17,6 +18,7 @@ from tests.testkit.kubernetes import (
     install_released_crds_now,
     running_kubernetes,
 )
+from tests.testkit.lab import KubernetesLab
 from tests.testkit.pods import PODRUNNER
 
 HERE = Path(__file__).parent
@@ -44,15 +46,42 @@ def kubernetes(request: pytest.FixtureRequest) -> Iterator[KubernetesServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def started_lab(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KubernetesLab]:
+    """The lab on API servers that tests share, without clients; gone at the end."""
+    _skip_without_programs(request)
+    found = KubernetesLab(tmp_path_factory.mktemp("lab") / "lab")
+    found.fedctl("lab", "up", "--kubernetes", "--detach", "--rate", "0", timeout_s=180)
+    pids = [process["pid"] for process in found.status()["processes"]]
+    yield found
+    found.fedctl("lab", "down")
+    assert not found.directory.exists()
+    left = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    assert [p.pid for p in left if p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.fixture
+def lab(started_lab: KubernetesLab) -> KubernetesLab:
+    """The lab with nothing but its first objects."""
+    started_lab.clear()
+    return started_lab
+
+
 @pytest.fixture
 def own_kubernetes(request: pytest.FixtureRequest) -> Iterator[KubernetesServer]:
     """An API server of one's own, to break."""
     yield from _server(request)
 
 
-def _server(request: pytest.FixtureRequest) -> Iterator[KubernetesServer]:
+def _skip_without_programs(request: pytest.FixtureRequest) -> None:
     if missing := request.config.stash.get(MISSING, ""):
         pytest.skip(missing)
+
+
+def _server(request: pytest.FixtureRequest) -> Iterator[KubernetesServer]:
+    _skip_without_programs(request)
     with running_kubernetes() as server:
         yield server
 

@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tests.testkit.federation import conditions
+
 FEDCTL = Path(sys.executable).with_name("fedctl")
 
 
@@ -116,3 +118,55 @@ def ask(admin: str, path: str) -> Any:
             return json.load(answer)
     except urllib.error.HTTPError as answer:
         return json.load(answer)
+
+
+KUBECTL = Path(sys.executable).with_name("kubectl")
+
+
+class KubernetesLab(Lab):
+    """A lab whose regions have API servers."""
+
+    def kubectl(
+        self, region: str, *arguments: str, stdin: str | None = None, check: bool = True
+    ) -> Result:
+        """Run ``kubectl`` against a region; with ``check`` a failure fails the test."""
+        config = ("--kubeconfig", str(self.directory / "kubeconfig"), "--context", region)
+        done = subprocess.run(
+            [str(KUBECTL), *config, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        result = Result(done.returncode, done.stdout, done.stderr)
+        if check and result.code != 0:
+            raise AssertionError(f"kubectl {' '.join(arguments)}\n{result.out}\n{result.err}")
+        return result
+
+    def object(self, region: str, kind: str, name: str, namespace: str = "app") -> dict[str, Any]:
+        """One object as the API server has it; empty when there is none."""
+        shown = self.kubectl(
+            *(region, "get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found")
+        )
+        found = json.loads(shown.out or "{}")
+        assert isinstance(found, dict)
+        return found
+
+    def conditions(
+        self, region: str, kind: str, name: str, at: str = "", namespace: str = "app"
+    ) -> dict[str, str]:
+        """An object's conditions as ``tests.testkit.federation.conditions`` tells them."""
+        return conditions(self.object(region, kind, name, namespace).get("status", {}), at)
+
+    def clear(self) -> None:
+        """Delete what tests applied, and make the Gateway that the lab began with whole."""
+        kinds = "grpcroutes,httproutes,backendtrafficpolicies,multiclusterservices"
+        imports = "serviceimports.gateway.networking.k8s.io"
+        for cluster in self.first_status["clusters"]:
+            region = cluster["name"]
+            self.kubectl(region, "delete", f"{kinds},{imports}", "--all", "-n", "app")
+            others = self.kubectl(region, "get", "gateways", "-n", "infra", "-o", "name").out
+            for other in others.split():
+                if not other.endswith("/grpc-gateway"):
+                    self.kubectl(region, "delete", other, "-n", "infra")

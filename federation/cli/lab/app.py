@@ -7,17 +7,23 @@ Leaves to others: everything they do (``lifecycle``, ``faults``, ``report``, ``v
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from federation.cli.exit_codes import ExitCode
 from federation.model.duration import parse_duration
+
+if TYPE_CHECKING:
+    from federation.cli.lab.plan import LabPlan
 
 app = typer.Typer(
     name="lab",
@@ -64,6 +70,14 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", help="Leave the lab running and return.")
     ] = False,
+    kubernetes: Annotated[
+        bool,
+        typer.Option(
+            "--kubernetes",
+            help="Give each region a real Kubernetes API server for kubectl; built once from Go "
+            "modules, which takes minutes.",
+        ),
+    ] = False,
 ) -> None:
     """Start the lab and show it live; leaving the view stops the lab.
 
@@ -90,6 +104,7 @@ def up(
             regions=tuple(name.strip() for name in regions.split(",") if name.strip()),
             latency_ms=parse_duration(region_latency),
             calls_per_second=rate,
+            programs=_kubernetes_programs() if kubernetes else None,
         )
         plan = with_processes(layout)
         end_like_ctrl_c()
@@ -101,10 +116,12 @@ def up(
                     f"(offset {gateway.port_offset}), admin http://{gateway.admin}"
                 )
         _console.print(f"lab: ready; certificate authority: {plan.ca}")
+        if kubernetes:
+            _say_kubectl(plan)
         if detach:
+            apply = "kubectl apply -f FILE" if kubernetes else "fedctl apply -f FILE"
             _console.print(
-                "lab: try `fedctl lab status`, `fedctl lab view`, `fedctl apply -f FILE`, "
-                "`fedctl lab down`"
+                f"lab: try `fedctl lab status`, `fedctl lab view`, `{apply}`, `fedctl lab down`"
             )
             return
         try:
@@ -112,6 +129,29 @@ def up(
         finally:
             _console.print("lab: stopping")
             take_down(plan)
+
+
+def _kubernetes_programs() -> Path:
+    """The folder of Kubernetes' own servers, built if need be. Raises ``LabError``."""
+    from federation.cli.lab.kubernetes.control_plane import PROGRAMS
+    from federation.cli.lab.kubernetes.go_programs import NoProgramsError
+    from federation.cli.lab.processes import LabError
+
+    try:
+        return PROGRAMS.build(lambda line: _console.print(f"lab: {line}", markup=False))
+    except NoProgramsError as error:
+        raise LabError(str(error)) from error
+    except subprocess.CalledProcessError as error:
+        raise LabError(f"building Kubernetes from its modules failed:\n{error.stderr}") from error
+
+
+def _say_kubectl(plan: LabPlan) -> None:
+    """How kubectl reaches the API servers."""
+    beside = Path(sys.executable).with_name("kubectl")
+    kubectl = "kubectl" if shutil.which("kubectl") or not beside.exists() else str(beside)
+    _console.print(f"lab: export KUBECONFIG={plan.kubeconfig}", markup=False)
+    for cluster in plan.clusters:
+        _console.print(f"lab: {kubectl} --context {cluster.name} get grpcroute -n app")
 
 
 def end_like_ctrl_c() -> None:

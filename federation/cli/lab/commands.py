@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from federation.cli.lab.kubernetes.clusters import AGENT, control_plane, endpoint_dial_path
 from federation.cli.lab.plan import (
     LOOPBACK,
     ClusterPlan,
@@ -32,10 +33,11 @@ def with_processes(plan: LabPlan) -> LabPlan:
 
 
 def etcd_command(plan: LabPlan) -> tuple[str, ...]:
-    """The real etcd from PyPI, one member, on loopback."""
+    """A real etcd, one member, on loopback: the one from PyPI, or a newer one where it is built."""
     client, peer = f"http://{plan.etcd}", f"http://{plan.etcd_peer}"
+    programs = plan.programs or Path(sys.executable).parent
     return (
-        str(Path(sys.executable).with_name("etcd")),
+        str(programs / "etcd"),
         "--name=lab",
         f"--data-dir={plan.directory / 'etcd'}",
         f"--listen-client-urls={client}",
@@ -79,6 +81,18 @@ def cluster_commands(plan: LabPlan, cluster: ClusterPlan) -> list[ProcessPlan]:
             command=_agent(plan, cluster),
         ),
     ]
+    if (control := control_plane(plan, cluster)) is not None:
+        parts = {
+            Role.KUBE_ETCD: control.etcd_command(),
+            Role.KUBE_API: control.api_command(),
+            Role.KUBE_CONTROLLERS: control.controllers_command(),
+        }
+        found.extend(
+            ProcessPlan(
+                name=f"{role}-{cluster.name}", role=role, cluster=cluster.name, command=command
+            )
+            for role, command in parts.items()
+        )
     found.extend(
         ProcessPlan(
             name=gateway.name,
@@ -116,12 +130,22 @@ def _agent(plan: LabPlan, cluster: ClusterPlan) -> tuple[str, ...]:
         "agent",
         f"--cluster={cluster.name}",
         f"--region={cluster.region}",
-        "--source=universal",
+        *_source(plan, cluster),
         f"--xds={cluster.xds}",
         f"--dns={cluster.dns}",
         f"--state-dir={plan.directory / 'state' / f'agent-{cluster.name}'}",
         f"--peer-dial={peer_dial_path(plan, cluster)}",
         "--gateway-class=istio",
+    )
+
+
+def _source(plan: LabPlan, cluster: ClusterPlan) -> tuple[str, ...]:
+    if (control := control_plane(plan, cluster)) is None:
+        return ("--source=universal",)
+    return (
+        "--source=kubernetes",
+        f"--kubeconfig={control.kubeconfig_of(AGENT)}",
+        f"--endpoint-dial={endpoint_dial_path(plan, cluster)}",
     )
 
 

@@ -14,7 +14,10 @@ from federation.cli.lab.lifecycle import put_black_holed, start_and_wait
 from federation.cli.lab.plan import LabPlan, ProcessPlan, Role
 from federation.cli.lab.processes import Processes
 
-_REGION_ROLES = (Role.AGENT, Role.GATEWAY, Role.DEMO, Role.CLIENT)
+_REGION_ROLES = (
+    *(Role.AGENT, Role.GATEWAY, Role.DEMO, Role.CLIENT),
+    *(Role.KUBE_ETCD, Role.KUBE_API, Role.KUBE_CONTROLLERS),
+)
 
 
 def kill(plan: LabPlan, name: str) -> list[str]:

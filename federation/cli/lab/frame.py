@@ -94,6 +94,7 @@ class Frame:
     """Everything a frame shows. ``etcd_away`` says why etcd could not be read, if it could not."""
 
     regions: tuple[str, ...] = ()
+    on_kubernetes: bool = False
     leader: str = "no resolver leads"
     members: tuple[tuple[str, str], ...] = ()
     etcd_away: str = ""
@@ -124,6 +125,7 @@ class Collector:
         planned = [g for cluster in self._plan.clusters for g in cluster.gateways]
         seen = Frame(
             regions=tuple(str(cluster.region) for cluster in self._plan.clusters),
+            on_kubernetes=self._plan.programs is not None,
             cut_off=tuple(partitioned(self._plan)),
             clients=self._clients(),
             gateways=tuple(self._pool.map(self._gateway, planned)),

@@ -20,9 +20,12 @@ from pathlib import Path
 
 from federation.cli.lab.authority import Authority, write_private
 from federation.cli.lab.commands import peer_dial_path
+from federation.cli.lab.kubernetes import clusters
+from federation.cli.lab.kubernetes.go_programs import NoProgramsError
 from federation.cli.lab.objects import apply_bootstrap
 from federation.cli.lab.plan import ClusterPlan, LabPlan, ProcessPlan, Role
 from federation.cli.lab.processes import LabError, Processes
+from federation.ports import PortError
 
 READY_TIMEOUT_S = 60.0
 HTTP_TIMEOUT_S = 2.0
@@ -55,13 +58,19 @@ def bring_up(plan: LabPlan, say: Say) -> None:
     (plan.directory / "lab.json").write_text(plan.model_dump_json(by_alias=True, indent=2))
     try:
         authority = _certificates(plan)
-        say("starting etcd, relays and demo services")
-        for role in (Role.ETCD, Role.RELAY, Role.DEMO):
+        first = (Role.ETCD, Role.RELAY, Role.DEMO, Role.KUBE_ETCD, Role.KUBE_API)
+        servers = ", API servers" if plan.programs else ""
+        say(f"starting etcd, relays{servers} and demo services")
+        for role in first:
             _start(plan, processes, role)
-        for role in (Role.ETCD, Role.RELAY, Role.DEMO):
+        for role in first:
             _await(plan, processes, role)
+        _start(plan, processes, Role.KUBE_CONTROLLERS)
         say("writing the clusters' first objects")
-        apply_bootstrap(plan, authority)
+        if plan.programs:
+            _populate(plan, authority, say)
+        else:
+            apply_bootstrap(plan, authority)
         say("starting resolvers, agents and gateways")
         for role in (Role.RESOLVER, Role.AGENT, Role.GATEWAY):
             _start(plan, processes, role)
@@ -82,22 +91,32 @@ def take_down(plan: LabPlan) -> None:
 def stop(plan: LabPlan) -> None:
     """End every process of the lab, clients first and etcd last, so that nothing ends in errors."""
     processes = Processes(plan)
-    order = (Role.CLIENT, Role.GATEWAY, Role.AGENT, Role.RESOLVER, Role.DEMO, Role.RELAY, Role.ETCD)
+    order = (
+        *(Role.CLIENT, Role.GATEWAY, Role.AGENT, Role.RESOLVER, Role.DEMO, Role.RELAY),
+        *(Role.KUBE_CONTROLLERS, Role.KUBE_API, Role.KUBE_ETCD, Role.ETCD),
+    )
     # Black-holed relays would make the others wait for their time-outs.
     for cluster in plan.clusters:
         put_black_holed(cluster, [], must_answer=False)
     for role in order:
-        graceful = signal.SIGKILL if role is Role.GATEWAY else signal.SIGTERM
+        # Gateways would drain, and API servers wait for their watchers.
+        abrupt = (Role.GATEWAY, Role.KUBE_API)
+        graceful = signal.SIGKILL if role in abrupt else signal.SIGTERM
         processes.end([p for p in plan.processes if p.role is role], number=graceful)
 
 
 def start_and_wait(plan: LabPlan, wanted: list[ProcessPlan]) -> None:
-    """Start what is not running of ``wanted`` and wait until all of it is ready."""
+    """Start what is not running of ``wanted`` and wait until all of it is ready.
+
+    A cluster's API server comes first: others ask it as they start.
+    """
     processes = Processes(plan)
-    for process in wanted:
-        processes.start(process)
-    for process in wanted:
-        _await_process(plan, processes, process)
+    servers = [process for process in wanted if process.role in (Role.KUBE_ETCD, Role.KUBE_API)]
+    for part in (servers, [process for process in wanted if process not in servers]):
+        for process in part:
+            processes.start(process)
+        for process in part:
+            _await_process(plan, processes, process)
 
 
 def put_black_holed(cluster: ClusterPlan, regions: list[str], *, must_answer: bool) -> None:
@@ -118,6 +137,16 @@ def put_black_holed(cluster: ClusterPlan, regions: list[str], *, must_answer: bo
             ) from error
 
 
+def _populate(plan: LabPlan, authority: Authority, say: Say) -> None:
+    try:
+        clusters.populate(plan, authority, say)
+    except (NoProgramsError, PortError, TimeoutError) as error:
+        raise LabError(f"writing the clusters' first objects: {error}") from error
+    except BaseExceptionGroup as failed:
+        # One cluster's failure ends the writing to the others; the first is the cause.
+        raise LabError(f"writing the clusters' first objects: {failed.exceptions[0]}") from failed
+
+
 def _certificates(plan: LabPlan) -> Authority:
     authority = Authority("federation lab authority")
     plan.ca.parent.mkdir(parents=True, exist_ok=True)
@@ -131,6 +160,7 @@ def _certificates(plan: LabPlan) -> Authority:
             pair = authority.issue_gateway(gateway.name, cluster=cluster.name)
             (plan.ca.parent / f"{gateway.name}.pem").write_bytes(pair.certificate_pem)
             write_private(plan.ca.parent / f"{gateway.name}.key", pair.key_pem)
+    clusters.write_files(plan)
     return authority
 
 
@@ -168,6 +198,11 @@ def _readiness(
                 len(processes.demo_pids(process)) > 0
                 and all(_accepts(endpoint.address) for endpoint in cluster.demo.endpoints)
             )
+        case Role.KUBE_ETCD if cluster.kubernetes is not None:
+            etcd = cluster.kubernetes.etcd
+            return lambda: _http_ok(f"http://{etcd}/health")
+        case Role.KUBE_API if (control := clusters.control_plane(plan, cluster)) is not None:
+            return control.is_ready
         case Role.AGENT:
             return lambda: _accepts(cluster.xds)
         case Role.GATEWAY:

@@ -2,8 +2,8 @@
 
 Decides: namespaces, the Gateway, certificates, demo Services and their EndpointSlices.
 Leaves to others: routes, imports and policies, which are the user's to apply.
-Invariants: these are ordinary objects of the universal source; nothing of the federation knows that
-they come from the lab.
+Invariants: these are ordinary objects, of the universal source or of API servers
+(``kubernetes.clusters``); nothing of the federation knows that they come from the lab.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from federation.adapters.clock import SystemClock
 from federation.adapters.etcd import EtcdSettings, EtcdStore
 from federation.adapters.universal import UniversalObjects
 from federation.cli.lab.authority import Authority, KeyPair
-from federation.cli.lab.plan import ClusterPlan, DemoEndpoint, LabPlan
+from federation.cli.lab.plan import SERVICE_PORT, ClusterPlan, DemoEndpoint, LabPlan
 from federation.model.objects import ApiObject
 from federation.wire.etcd_keys import Keys
 from federation.wire.manifests import decode_value
 
 GATEWAY_NAMESPACE = "infra"
 APP_NAMESPACE = "app"
-SERVICE_PORT = 9090
 HOSTNAMES = ("grpc.example.com", "*.example.com")
 CERTIFICATES = ("grpc-cert", "wildcard-cert")
 
@@ -100,7 +99,7 @@ def _service(name: str) -> dict[str, Any]:
 
 def endpoint_slice(endpoint: DemoEndpoint, *, number: int, ready: bool = True) -> dict[str, Any]:
     """The slice of one demo endpoint: each has a port of its own, so each has its own slice."""
-    host, port = endpoint.address.rsplit(":", 1)
+    host, port = (endpoint.pod or endpoint.address).rsplit(":", 1)
     return _object(
         "discovery.k8s.io/v1",
         "EndpointSlice",
@@ -115,11 +114,15 @@ def endpoint_slice(endpoint: DemoEndpoint, *, number: int, ready: bool = True) -
 
 def apply_bootstrap(plan: LabPlan, authority: Authority) -> None:
     """Write every cluster's first objects into the lab's etcd."""
-    asyncio.run(_apply(plan, authority))
+    asyncio.run(_apply(plan, listener_certificate(authority)))
 
 
-async def _apply(plan: LabPlan, authority: Authority) -> None:
-    certificate = authority.issue(HOSTNAMES[0], dns=HOSTNAMES)
+def listener_certificate(authority: Authority) -> KeyPair:
+    """The certificate that gateways show to clients."""
+    return authority.issue(HOSTNAMES[0], dns=HOSTNAMES)
+
+
+async def _apply(plan: LabPlan, certificate: KeyPair) -> None:
     store = EtcdStore(EtcdSettings(endpoints=(plan.etcd,)))
     try:
         for cluster in plan.clusters:

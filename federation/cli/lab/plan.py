@@ -24,9 +24,15 @@ LOOPBACK = "127.0.0.1"
 EASTWEST_PORT = 15444
 LISTENER_PORTS = (80, 443, 8080, 8443, 9090, 15443, EASTWEST_PORT)
 """Gateway ports that manifests commonly name; each must be free at a gateway's offset."""
+SERVICE_PORT = 9090
+"""Port of every demo Service."""
 REGIONS_MAX = 8
 REGION_LENGTH_MAX = 40
 REGION_NAME = re.compile(rf"(?!-)[a-z0-9-]{{1,{REGION_LENGTH_MAX}}}(?<!-)", re.ASCII)
+
+POD_NETWORK = "198.18.{cluster}.{number}"
+"""Addresses of demo endpoints as EndpointSlices of an API server have them, which takes no loopback
+address: of 198.18.0.0/15, kept for tests of network gear (RFC 2544), so that nothing is there."""
 
 SERVICES = {
     "user-service": 3,
@@ -53,6 +59,9 @@ class Role(StrEnum):
     DEMO = "demo"
     RELAY = "relay"
     CLIENT = "client"
+    KUBE_ETCD = "kube-etcd"
+    KUBE_API = "kube-apiserver"
+    KUBE_CONTROLLERS = "kube-controller-manager"
 
 
 class ProcessPlan(Value):
@@ -65,11 +74,15 @@ class ProcessPlan(Value):
 
 
 class DemoEndpoint(Value):
-    """One demo endpoint at ``address`` (``host:port``)."""
+    """One demo endpoint at ``address`` (``host:port``).
+
+    ``pod`` is the address that stands for it in EndpointSlices, where that is another.
+    """
 
     namespace: str
     service: str
     address: str
+    pod: str | None = None
 
 
 class DemoPlan(Value):
@@ -119,8 +132,18 @@ class RelayPlan(Value):
         return next(route.listen for route in self.routes if route.region is None)
 
 
+class KubernetesPlan(Value):
+    """Where the API server of a cluster and its etcd listen (``host:port``)."""
+
+    api: str
+    etcd: str
+
+
 class ClusterPlan(Value):
-    """One cluster; in the lab each region has one cluster of the same name."""
+    """One cluster; in the lab each region has one cluster of the same name.
+
+    ``kubernetes`` is its API server, ``None`` where its objects are kept in the federation's etcd.
+    """
 
     name: ClusterId
     region: Region
@@ -129,10 +152,14 @@ class ClusterPlan(Value):
     gateways: tuple[GatewayPlan, ...]
     demo: DemoPlan
     relay: RelayPlan
+    kubernetes: KubernetesPlan | None = None
 
 
 class LabPlan(Value):
-    """The whole lab. ``latency_ms`` is added to a round trip between regions."""
+    """The whole lab. ``latency_ms`` is added to a round trip between regions.
+
+    ``programs`` is the folder of Kubernetes' own servers where clusters have API servers.
+    """
 
     directory: Path
     etcd: str
@@ -141,6 +168,12 @@ class LabPlan(Value):
     calls_per_second: int = Field(ge=0, le=10_000)
     clusters: tuple[ClusterPlan, ...]
     processes: tuple[ProcessPlan, ...]
+    programs: Path | None = None
+
+    @property
+    def kubeconfig(self) -> Path:
+        """A kubeconfig with a context for each cluster that has an API server."""
+        return self.directory / "kubeconfig"
 
     @property
     def ca(self) -> Path:
@@ -186,11 +219,17 @@ class _Ports:
 
 
 def lay_out(
-    *, directory: Path, regions: tuple[str, ...], latency_ms: int, calls_per_second: int
+    *,
+    directory: Path,
+    regions: tuple[str, ...],
+    latency_ms: int,
+    calls_per_second: int,
+    programs: Path | None = None,
 ) -> LabPlan:
     """Lay out a lab of one cluster for each of ``regions``, without its processes.
 
-    Ports are chosen free by the system; ``commands.with_processes`` adds what runs on them.
+    Ports are chosen free by the system; ``commands.with_processes`` adds what runs on them. With
+    ``programs`` (the folder of Kubernetes' own servers) each cluster has an API server.
 
     Raises ``ValueError`` for fewer than one, more than eight, repeated or misspelt regions,
     ``OSError`` when no ports can be had.
@@ -225,10 +264,13 @@ def lay_out(
                 xds=ports.address(),
                 dns=ports.address(),
                 gateways=gateways[region],
-                demo=_demo(region, ports),
+                demo=_demo(region, ports, pods=number if programs else None),
                 relay=_relay(region, etcd, gateways, ports),
+                kubernetes=(
+                    KubernetesPlan(api=ports.address(), etcd=ports.address()) if programs else None
+                ),
             )
-            for region in regions
+            for number, region in enumerate(regions)
         )
     return LabPlan(
         directory=directory,
@@ -238,16 +280,24 @@ def lay_out(
         calls_per_second=calls_per_second,
         clusters=clusters,
         processes=(),
+        programs=programs,
     )
 
 
-def _demo(region: str, ports: _Ports) -> DemoPlan:
+def _demo(region: str, ports: _Ports, *, pods: int | None) -> DemoPlan:
+    """Demo endpoints; ``pods`` is the number of the cluster where they have Pods' addresses."""
+    services = [service for service, count in SERVICES.items() for _ in range(count)]
+
+    def pod(number: int) -> str | None:
+        if pods is None:
+            return None
+        return f"{POD_NETWORK.format(cluster=pods, number=number)}:{SERVICE_PORT}"
+
     return DemoPlan(
         cluster=ClusterId(region),
         endpoints=tuple(
-            DemoEndpoint(namespace="app", service=service, address=ports.address())
-            for service, count in SERVICES.items()
-            for _ in range(count)
+            DemoEndpoint(namespace="app", service=service, address=ports.address(), pod=pod(number))
+            for number, service in enumerate(services, start=1)
         ),
     )
 

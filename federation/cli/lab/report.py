@@ -24,6 +24,7 @@ def status(plan: LabPlan) -> dict[str, Any]:
         "directory": str(plan.directory),
         "ca": str(plan.ca),
         "etcd": plan.etcd,
+        "kubeconfig": str(plan.kubeconfig) if plan.programs else None,
         "partitioned": partitioned(plan),
         "processes": [
             {
@@ -65,11 +66,13 @@ def _cluster(plan: LabPlan, cluster: ClusterPlan, processes: Processes) -> dict[
             "dns": cluster.dns,
             "etcd": cluster.relay.etcd(),
         },
+        "kubernetes": cluster.kubernetes.api if cluster.kubernetes else None,
         "endpoints": [
             {
                 "namespace": endpoint.namespace,
                 "service": endpoint.service,
                 "address": endpoint.address,
+                "pod": endpoint.pod,
                 "pid": demo_pids.get(endpoint.address),
             }
             for endpoint in cluster.demo.endpoints
@@ -82,6 +85,8 @@ def table(found: dict[str, Any]) -> str:
     addresses = {"etcd": found["etcd"]}
     for cluster in found["clusters"]:
         addresses[f"agent-{cluster['name']}"] = f"xds {cluster['agent']['xds']}"
+        if cluster["kubernetes"]:
+            addresses[f"{Role.KUBE_API}-{cluster['name']}"] = f"https://{cluster['kubernetes']}"
         for gateway in cluster["gateways"]:
             listener = gateway["listeners"]["grpc"]
             addresses[gateway["name"]] = f"grpc {listener}, admin {gateway['admin']}"

@@ -29,7 +29,7 @@ BAR_WIDTH_MIN, BAR_WIDTH_MAX = 8, 40
 BESIDE_BAR = 76
 """What the other columns of the calls' table take with two clusters."""
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red", "white", "bright_black")
-APPLY = "fedctl apply -f clusters/examples/multi-cluster.yaml"
+EXAMPLE = "clusters/examples/multi-cluster.yaml"
 
 
 def show(plan: LabPlan, *, leaving: str) -> None:
@@ -265,12 +265,19 @@ def _next(frame: Frame, leaving: str) -> Text:
     steps += [f"fedctl lab restore {name}" for name in _dead(frame)]
     steps += [drain.undo for drain in frame.drains]
     if not steps and not any(figures.by_cluster for figures in frame.clients.values()):
-        steps.append(APPLY)
+        steps += _apply(frame)
     last = frame.regions[-1] if frame.regions else "REGION"
     steps = steps or [f"fedctl drain {last}", f"fedctl lab kill {last}"]
     if leaving:
         steps.append(f"Ctrl-C {leaving}")
     return Text(f"next: {' · '.join(steps)}", style="dim")
+
+
+def _apply(frame: Frame) -> list[str]:
+    """How the example gets into all clusters."""
+    if not frame.on_kubernetes:
+        return [f"fedctl apply -f {EXAMPLE}"]
+    return [f"kubectl --context {region} apply -f {EXAMPLE}" for region in frame.regions]
 
 
 def _dead(frame: Frame) -> list[str]:

@@ -74,10 +74,14 @@ class ControlPlane(Value):
     @property
     def kubeconfig(self) -> Path:
         """A kubeconfig with all rights."""
-        return self.directory / f"{ADMIN}.kubeconfig"
+        return self.kubeconfig_of(ADMIN)
+
+    def kubeconfig_of(self, user: str) -> Path:
+        """Where the kubeconfig of ``user`` is."""
+        return self.directory / f"{user}.kubeconfig"
 
     def write_files(self) -> None:
-        """Write certificates, tokens and the kubeconfig that the commands name."""
+        """Write certificates, tokens and kubeconfigs; a user's token is its name."""
         self.directory.mkdir(parents=True, exist_ok=True)
         authority = Authority("kubernetes authority")
         pair = authority.issue(
@@ -91,11 +95,12 @@ class ControlPlane(Value):
         write_private(self._accounts, _private_key())
         rows = "".join(f'{user},{user},{user},"system:masters"\n' for user in self.users)
         write_private(self._tokens, rows.encode())
-        self.write_kubeconfig(ADMIN, ADMIN)
+        for user in self.users:
+            self.write_kubeconfig(user, user)
 
     def write_kubeconfig(self, user: str, token: str) -> Path:
         """A kubeconfig for ``user``, known by ``token``."""
-        path = self.directory / f"{user}.kubeconfig"
+        path = self.kubeconfig_of(user)
         entries = self.kubeconfig_entries("test", user=user, token=token)
         write_private(path, json.dumps(kubeconfig([entries])).encode())
         return path
