@@ -8,11 +8,12 @@ different exceptions; everything that waits can be cancelled.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from federation.model.infrastructure import MadeObject
 from federation.model.objects import ApiObject, ObjectKey, ObjectSnapshot
 from federation.model.snapshot import Snapshot
 from federation.model.status import ObjectStatus
@@ -237,6 +238,20 @@ class HostNames(Protocol):
 
     async def addresses(self, name: str) -> Sequence[str]:
         """The IP addresses of ``name``, at least one. Raises ``TemporaryError``."""
+        ...
+
+
+class GatewayInfrastructure(Protocol):
+    """Deployments, Services and ServiceAccounts of Gateways that have gateways of their own."""
+
+    async def write(
+        self, wanted: Mapping[ObjectKey, Sequence[MadeObject]], *, kept: Collection[ObjectKey]
+    ) -> Mapping[ObjectKey, str]:
+        """Bring what is ours to ``wanted``, by Gateway; what could not be made, by Gateway.
+
+        What belongs to none of ``wanted`` and ``kept`` is deleted; what somebody else made is left
+        as it is and told. Raises ``TemporaryError`` when nothing can be read.
+        """
         ...
 
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from federation.agent.settings import AgentSettings
 from federation.agent.state import (
@@ -27,8 +28,10 @@ from federation.aio import Latest, any_change
 from federation.derive.compile import Compiled, CompileInputs, compile_cluster
 from federation.derive.entrances import gateway_pods
 from federation.derive.programmed import with_programmed
-from federation.model.acks import AckView
+from federation.model.acks import AckView, NodeAcks
+from federation.model.infrastructure import Place
 from federation.model.objects import ObjectKey
+from federation.model.serving import serves_gateway
 from federation.model.status import ObjectStatus
 from federation.ports import SnapshotSink, StatusSink, TemporaryError
 
@@ -112,6 +115,25 @@ class Router:
         )
 
 
+def _all_served(routing: Routing, nodes: Sequence[NodeAcks]) -> bool:
+    """Whether every Gateway is served by one of ``nodes``, of which no address is advertised."""
+    gateways = {listener.gateway for listener in routing.compiled.snapshot.listeners} - {""}
+    return all(any(serves_gateway(n.serves, name) for n in nodes) for name in gateways)
+
+
+class Places(Protocol):
+    """Who knows where Gateways are reached besides the gateways themselves."""
+
+    @property
+    def cells(self) -> Sequence[Latest[Any]]:
+        """What it knows it by, besides the routing."""
+        ...
+
+    def of(self, routing: Routing) -> Mapping[ObjectKey, Place]:
+        """The places of Gateways of ``routing``."""
+        ...
+
+
 class StatusWriter:
     """Keeps the stored statuses at what compiling and the gateways say."""
 
@@ -123,7 +145,10 @@ class StatusWriter:
         acks: Latest[AckView],
         sink: StatusSink,
         settle_s: float,
+        places: Places | None = None,
     ) -> None:
+        """``places`` says where Gateways are reached, where gateways do not say it themselves."""
+        self._places = places
         self._objects = objects
         self._routing = routing
         self._acks = acks
@@ -137,7 +162,9 @@ class StatusWriter:
 
     async def run(self) -> None:
         """Write after every change, for ever."""
-        cells = (self._routing, self._acks)
+        cells: tuple[Latest[Any], ...] = (self._routing, self._acks)
+        if self._places is not None:
+            cells = (*cells, *self._places.cells)
         if self._written is None:
             await self._gateways_back()
         away = False
@@ -153,7 +180,8 @@ class StatusWriter:
     async def _gateways_back(self) -> None:
         """Wait for the gateways of before, so that Programmed does not flap with each new agent."""
         async with aclosing(self._routing.changes()) as routings:
-            inputs = (await anext(routings)).inputs
+            routing = await anext(routings)
+        inputs = routing.inputs
         names = _gateways_expected(inputs)
         with suppress(TimeoutError):
             async with (
@@ -161,8 +189,11 @@ class StatusWriter:
                 aclosing(self._acks.changes()) as answers,
             ):
                 async for acks in answers:
-                    current = {n.node for n in acks.nodes if n.generation >= acks.generation}
-                    if names <= current | set(acks.left):
+                    nodes = [n for n in acks.nodes if n.generation >= acks.generation]
+                    current = {node.node for node in nodes}
+                    if names <= current | set(acks.left) and (
+                        not inputs.settings.dedicated_gateways or _all_served(routing, nodes)
+                    ):
                         return
 
     async def _step(self) -> TemporaryError | None:
@@ -175,6 +206,7 @@ class StatusWriter:
             self._acks.value or AckView(),
             snapshot=routing.compiled.snapshot,
             previous=self._written,
+            places=self._places.of(routing) if self._places is not None else None,
         )
         # Objects that only routing still knows have no place where a status could be written.
         statuses = {key: found for key, found in statuses.items() if key in objects.shown.objects}

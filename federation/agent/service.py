@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable
 from federation.agent.claim import NameTakenError
 from federation.agent.disk import StateDir
 from federation.agent.imports import ImportWriter
+from federation.agent.infrastructure import InfrastructureWriter
 from federation.agent.inputs import Inputs
 from federation.agent.names import NameResolver
 from federation.agent.presence import Presence
@@ -34,6 +35,7 @@ from federation.model.facts import Member
 from federation.ports import (
     Clock,
     DerivedObjects,
+    GatewayInfrastructure,
     HostNames,
     ObjectSource,
     SnapshotSink,
@@ -63,12 +65,14 @@ class Agent:
         clock: Clock,
         hosts: HostNames | None = None,
         derived: DerivedObjects | None = None,
+        infrastructure: GatewayInfrastructure | None = None,
         degraded: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         """``hosts`` resolves the names of the load balancer in front of the gateways (``None``:
         they lead nowhere); ``derived`` takes what the cluster is to have besides (``None``:
-        nothing is written); ``degraded`` tells what servers of the same process do without, for
-        the heartbeat."""
+        nothing is written), ``infrastructure`` the gateways of Gateways, where the settings have a
+        template for them; ``degraded`` tells what servers of the same process do without, for the
+        heartbeat."""
         self._settings = settings
         self._degraded = degraded
         self._derived = derived
@@ -89,9 +93,20 @@ class Agent:
             else None
         )
         self._router = Router(settings, **cells, federation=self._inputs.federation, sink=snapshots)
+        self._infrastructure = (
+            InfrastructureWriter(
+                settings.gateway_template,
+                **cells,
+                routing=self._router.routing,
+                sink=infrastructure,
+            )
+            if settings.gateway_template is not None and infrastructure is not None
+            else None
+        )
         self._status_writer = StatusWriter(
             **cells,
             routing=self._router.routing,
+            places=self._infrastructure,
             acks=acks,
             sink=statuses,
             settle_s=settings.settle_s,
@@ -160,6 +175,8 @@ class Agent:
                 federation=self._inputs.federation,
                 sink=self._derived,
             ).run
+        if self._infrastructure is not None:
+            loops["infrastructure"] = self._infrastructure.run
         return loops
 
     async def _run_loops(self, loops: dict[str, Loop]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from federation.derive.compile import CompileSettings
 from federation.model.base import ClusterId, Region
+from federation.model.infrastructure import GatewayTemplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,9 @@ class AgentSettings:
 
     compile: CompileSettings = field(default_factory=CompileSettings)
     """What compiling is told."""
+
+    gateway_template: GatewayTemplate | None = None
+    """What each Gateway's own gateways are made from; ``None``: all share the cluster's."""
 
     heartbeat_ttl_s: float = 5.0
     """The lease under the heartbeat; its end shows as ``Stale`` and moves nothing. At least 2 s,

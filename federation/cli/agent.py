@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from federation.cli.agent_gateways import GatewayMode, checked_template
 from federation.cli.agent_objects import SourceOptions, opened, source_options
 from federation.cli.context import CommandError, Context, current, run
 
 if TYPE_CHECKING:
     from federation.discovery import TlsFiles
     from federation.model.base import ServiceName
+    from federation.model.infrastructure import GatewayTemplate
     from federation.ports import Store
 
 app = typer.Typer()
@@ -61,6 +63,7 @@ class AgentOptions:
     gateway_service: tuple[str, str] | None = None
     xds_tls: XdsTls | None = None
     ratelimit_redis: str | None = None
+    gateway_template: GatewayTemplate | None = None
 
 
 @app.command("agent", epilog="Example: fedctl agent --cluster us-west-1 --region us-west-1")
@@ -134,6 +137,20 @@ def agent(
             show_default=False,
         ),
     ] = None,
+    gateway_mode: Annotated[
+        GatewayMode,
+        typer.Option(
+            help="Who serves Gateways: gateways that all share, or a Deployment and a Service made "
+            "for each."
+        ),
+    ] = GatewayMode.SHARED,
+    gateway_template: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML with the Deployment (and Service) that dedicated gateways are made from.",
+            show_default=False,
+        ),
+    ] = None,
     ratelimit_redis: Annotated[
         str | None,
         typer.Option(
@@ -161,6 +178,7 @@ def agent(
         ),
         xds_tls=_xds_tls(xds_cert, xds_key, xds_client_ca, xds_client_id),
         ratelimit_redis=ratelimit_redis,
+        gateway_template=checked_template(gateway_mode, gateway_template, source=source),
     )
     run(_run_agent(current(ctx), options))
 
@@ -226,6 +244,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         gateway_classes=options.gateway_classes,
         first_share_ppm=FIRST_SHARE_PPM,
         gateway_service=_service_name(options.gateway_service),
+        dedicated_gateways=options.gateway_template is not None,
     )
     board = open_board(options.ratelimit_redis)
     quota = QuotaService(QuotaSettings(), cluster=cluster, board=board)
@@ -246,6 +265,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         clock=clock,
         controller=compiling.controller_name,
         gateway_service=compiling.gateway_service,
+        gateways_in=options.gateway_template.namespace if options.gateway_template else None,
     )
     readiness = Readiness()
     async with health_served(options.health, readiness), objects as ports:
@@ -259,6 +279,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
                 peer_dial=options.peer_dial,
                 endpoint_dial=options.endpoint_dial,
                 compile=compiling,
+                gateway_template=options.gateway_template,
             ),
             store=store,
             keys=keys,
@@ -270,6 +291,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
             hosts=SystemHostNames(),
             degraded=quota.degraded,
             derived=ports.derived,
+            infrastructure=ports.infrastructure,
         )
         readiness.why_not = lambda: (
             "" if subject.routing.value is not None else "it knows nothing to serve yet"

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING
 from federation.cli.context import CommandError, fail
 from federation.cli.exit_codes import ExitCode
 from federation.model.base import ClusterId, ServiceName
-from federation.ports import Clock, DerivedObjects, ObjectSource, StatusSink, Store
+from federation.ports import (
+    Clock,
+    DerivedObjects,
+    GatewayInfrastructure,
+    ObjectSource,
+    StatusSink,
+    Store,
+)
 from federation.wire.etcd_keys import Keys
 
 if TYPE_CHECKING:
@@ -64,14 +71,15 @@ def source_options(text: str, *, kubeconfig: Path | None, context: str | None) -
 class ObjectPorts:
     """The sides of a cluster's objects.
 
-    ``instance`` is the cluster's own identity, ``derived`` takes what we derive for it; where the
-    source has such a thing.
+    ``instance`` is the cluster's own identity, ``derived`` takes what we derive for it,
+    ``infrastructure`` what Gateways' own gateways are made of; where the source has such a thing.
     """
 
     source: ObjectSource
     statuses: StatusSink
     instance: str | None = None
     derived: DerivedObjects | None = None
+    infrastructure: GatewayInfrastructure | None = None
 
 
 @asynccontextmanager
@@ -84,16 +92,19 @@ async def opened(
     clock: Clock,
     controller: str,
     gateway_service: ServiceName | None = None,
+    gateways_in: str | None = None,
 ) -> AsyncGenerator[ObjectPorts, None]:
     """The adapters that ``options`` name. Raises ``CommandError`` without credentials.
 
-    ``gateway_service`` is the Service whose addresses will be asked for.
+    ``gateway_service`` is the Service whose addresses will be asked for; ``gateways_in`` is the
+    namespace of Gateways' own gateways, if all stand in one.
     """
     from federation.adapters.folder import FolderSettings, FolderSource
     from federation.adapters.kubernetes import (
         ConnectionSettings,
         KubeconfigError,
         KubernetesDerivedObjects,
+        KubernetesGatewayInfrastructure,
         KubernetesSource,
         KubernetesStatusSink,
         cluster_uid,
@@ -116,7 +127,8 @@ async def opened(
                     uid = await cluster_uid(connection)
                     imports = KubernetesDerivedObjects(connection, McsServiceImport)
                     source = KubernetesSource(connection, _read_nodes_for(gateway_service))
-                    yield ObjectPorts(source, sink, uid, imports)
+                    made = KubernetesGatewayInfrastructure(connection, clock, namespace=gateways_in)
+                    yield ObjectPorts(source, sink, uid, imports, made)
             except KubeconfigError as error:
                 raise CommandError(str(error), ExitCode.USAGE) from error
 

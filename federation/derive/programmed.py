@@ -13,9 +13,11 @@ import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from federation.derive.infrastructure import NO_RESOURCES
 from federation.derive.serving import listener_secrets, passed_upstreams, routed_upstreams
 from federation.model.acks import AckView, RefusedResource
 from federation.model.conditions import Condition, ConditionStatus
+from federation.model.infrastructure import Place
 from federation.model.objects import BackendTrafficPolicy, Gateway, ObjectKey
 from federation.model.serving import EAST_WEST, serves_gateway
 from federation.model.snapshot import Listener, Snapshot
@@ -45,12 +47,14 @@ def with_programmed(
     *,
     snapshot: Snapshot,
     previous: Mapping[ObjectKey, ObjectStatus] | None = None,
+    places: Mapping[ObjectKey, Place] | None = None,
 ) -> dict[ObjectKey, ObjectStatus]:
     """``statuses`` of the published ``snapshot`` with what the gateways said of it.
 
-    ``previous`` are the statuses last written, if any.
+    ``previous`` are the statuses last written, if any; ``places`` are where Gateways are reached
+    for which the gateways themselves do not say it.
     """
-    answers = _Answers(acks, snapshot)
+    answers = _Answers(acks, snapshot, places or {})
     before = previous or {}
     return {
         key: _with_answers(key, status, answers, before.get(key, ObjectStatus()))
@@ -62,6 +66,7 @@ def with_programmed(
 class _Answers:
     acks: AckView
     snapshot: Snapshot
+    places: Mapping[ObjectKey, Place]
 
     def judge(self, pending: Condition, concern: Concern, before: Condition | None) -> Condition:
         """The condition that was ``pending``, now that gateways have answered."""
@@ -156,7 +161,10 @@ def _gateway(
         for listener in answers.snapshot.listeners
         if listener.gateway == key.qualified_name
     ]
+    place = answers.places.get(key)
     conditions = _judged(status.conditions, answers, answers.concern_of(mine), before.conditions)
+    if place is not None:
+        conditions = tuple(_placed(entry, place) for entry in conditions)
     earlier = {entry.name: entry for entry in before.listeners}
     listeners = tuple(
         _listener(entry, mine, answers, earlier.get(entry.name)) for entry in status.listeners
@@ -165,9 +173,24 @@ def _gateway(
         update={
             "conditions": conditions,
             "listeners": listeners,
-            "addresses": _addresses(answers.acks) if mine else (),
+            "addresses": _shown(answers.acks, place) if mine else (),
         }
     )
+
+
+def _placed(entry: Condition, place: Place) -> Condition:
+    """``Programmed`` of a Gateway whose gateways are ready: not without its address."""
+    if entry.type != PROGRAMMED or not place.reason:
+        return entry
+    ready = entry.status is ConditionStatus.TRUE
+    if not ready and place.reason != NO_RESOURCES:
+        return entry
+    message = place.message if ready else f"{entry.message}; {place.message}"
+    return _changed(entry, status=False, reason=place.reason, message=message)
+
+
+def _shown(acks: AckView, place: Place | None) -> tuple[GatewayStatusAddress, ...]:
+    return _addresses(acks) if place is None else place.addresses[:ADDRESSES_MAX]
 
 
 def _addresses(acks: AckView) -> tuple[GatewayStatusAddress, ...]:

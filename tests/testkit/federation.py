@@ -33,9 +33,9 @@ DEADLINE_S = 20.0
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], what: Callable[[], object]) -> T:
+def until(look: Callable[[], T], what: Callable[[], object], *, within_s: float = DEADLINE_S) -> T:
     """The first true value of ``look``; fails after the deadline, saying ``what`` is there."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + within_s
     tick = threading.Event()
     while not (value := look()):
         assert time.monotonic() < deadline, what()

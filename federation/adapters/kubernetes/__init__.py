@@ -8,6 +8,7 @@ from federation.adapters.kubernetes.connection import (
 )
 from federation.adapters.kubernetes.derived import KubernetesDerivedObjects
 from federation.adapters.kubernetes.identity import cluster_uid
+from federation.adapters.kubernetes.infrastructure import KubernetesGatewayInfrastructure
 from federation.adapters.kubernetes.source import KubernetesSource, KubernetesSourceSettings
 from federation.adapters.kubernetes.statuses import KubernetesStatusSink
 
@@ -16,6 +17,7 @@ __all__ = [
     "ConnectionSettings",
     "KubeconfigError",
     "KubernetesDerivedObjects",
+    "KubernetesGatewayInfrastructure",
     "KubernetesSource",
     "KubernetesSourceSettings",
     "KubernetesStatusSink",

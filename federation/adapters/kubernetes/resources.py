@@ -9,6 +9,7 @@ Invariants: what is not found is ``None``, never an error: CRDs come and go.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from federation.adapters.kubernetes.connection import Connection, Json, Query, ResourceAbsent
@@ -76,13 +77,21 @@ async def pages(
     """Every object that ``query`` selects, part by part. Raises ``PortError``."""
     # Items of a list do not repeat what they are.
     kind = {"apiVersion": resource.api_version, "kind": resource.kind.KIND}
+    async with aclosing(listed(connection, resource.path, query, page_size=page_size)) as found:
+        async for page in found:
+            yield Page(tuple({**kind, **raw} for raw in page.items), page.version)
+
+
+async def listed(
+    connection: Connection, path: str, query: Query, *, page_size: int
+) -> AsyncGenerator[Page, None]:
+    """What ``query`` selects of the list at ``path``, as it is there. Raises ``PortError``."""
     asked = [*query, ("limit", str(page_size))]
     more = ""
     while True:
-        found = await connection.get(resource.path, [*asked, ("continue", more)] if more else asked)
+        found = await connection.get(path, [*asked, ("continue", more)] if more else asked)
         metadata = found.get("metadata", {})
-        items = tuple({**kind, **raw} for raw in found.get("items", []))
-        yield Page(items, str(metadata.get("resourceVersion", "")))
+        yield Page(tuple(found.get("items", [])), str(metadata.get("resourceVersion", "")))
         more = metadata.get("continue", "")
         if not more:
             return

@@ -34,7 +34,11 @@ from federation.derive.compile.keepalive import (
     keepalive_of,
     keepalive_statuses,
 )
-from federation.derive.compile.listeners import ListenersByGateway, judge_listeners
+from federation.derive.compile.listeners import (
+    ListenersByGateway,
+    judge_listeners,
+    wanted_ports,
+)
 from federation.derive.compile.multicluster import multicluster_status
 from federation.derive.compile.passthrough import policy_note
 from federation.derive.compile.policies import (
@@ -92,6 +96,7 @@ def compile_cluster(inputs: CompileInputs) -> Compiled:
     return Compiled(
         snapshot=_snapshot(look_up, listeners, routes),
         statuses={key: statuses[key] for key in sorted(statuses)},
+        ports={key: wanted_ports(states) for key, states in listeners.items()},
     )
 
 
@@ -167,7 +172,7 @@ def _gateway_statuses(
     for gateway in gateways:
         counts = {name: count for (key, name), count in attached.items() if key == gateway.key}
         statuses[gateway.key] = gateway_status(
-            gateway, listeners[gateway.key], counts, keepalives[gateway.key].problem
+            look_up, gateway, listeners[gateway.key], counts, keepalives[gateway.key].problem
         )
     return statuses
 

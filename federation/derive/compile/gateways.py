@@ -9,7 +9,7 @@ that the listener accepted, whether or not it can be opened.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from federation.derive.compile.hostnames import ANY, covers
 from federation.derive.compile.index import Index
@@ -52,6 +52,7 @@ def class_status(index: Index, source: GatewayClass) -> ObjectStatus | None:
 
 
 def gateway_status(
+    index: Index,
     source: Gateway,
     states: tuple[ListenerState, ...],
     attached: Mapping[str, int],
@@ -63,19 +64,22 @@ def gateway_status(
     """
     return ObjectStatus(
         observed_generation=source.metadata.generation,
-        conditions=_gateway_conditions(source, states, parameters),
+        conditions=_gateway_conditions(index, source, states, parameters),
         listeners=tuple(_listener_status(state, states, attached) for state in states),
     )
 
 
 def _gateway_conditions(
-    source: Gateway, states: tuple[ListenerState, ...], parameters: Problem | None
+    index: Index,
+    source: Gateway,
+    states: tuple[ListenerState, ...],
+    parameters: Problem | None,
 ) -> tuple[Condition, ...]:
     faulty = [state.spec.name for state in states if not state.usable]
     any_usable = len(faulty) < len(states)
     unresolved = [state.spec.name for state in states if state.unresolved is not None]
     return (
-        _accepted(source, faulty, parameters, any_usable=any_usable),
+        _accepted(index, source, faulty, parameters, any_usable=any_usable),
         condition(source, "Programmed", False, PENDING, PENDING_MESSAGE)
         if any_usable
         else condition(source, "Programmed", False, "Invalid", "no listener can be opened"),
@@ -104,15 +108,42 @@ def _insecure(source: Gateway, states: tuple[ListenerState, ...]) -> tuple[Condi
 
 
 def _accepted(
-    source: Gateway, faulty: list[str], parameters: Problem | None, *, any_usable: bool
+    index: Index,
+    source: Gateway,
+    faulty: list[str],
+    parameters: Problem | None,
+    *,
+    any_usable: bool,
 ) -> Condition:
-    if parameters is not None:
-        return condition(source, "Accepted", False, parameters.reason, parameters.message)
+    types = _address_types(index)
+    problem = parameters or (_unsupported_address(source, types) if types else None)
+    if problem is not None:
+        return condition(source, "Accepted", False, problem.reason, problem.message)
     if faulty:
         message = f"not all listeners can be opened, see listener {', '.join(faulty)}"
         return condition(source, "Accepted", any_usable, "ListenersNotValid", message)
     note = "spec.addresses is without effect: gateways listen where their own settings say"
-    return condition(source, "Accepted", True, "Accepted", note if source.spec.addresses else "")
+    told = note if source.spec.addresses and not types else ""
+    return condition(source, "Accepted", True, "Accepted", told)
+
+
+def _unsupported_address(gateway: Gateway, types: Sequence[str]) -> Problem | None:
+    """What is wrong with the types of ``spec.addresses``, of which ``types`` are served."""
+    for position, entry in enumerate(gateway.spec.addresses):
+        if entry.type not in types:
+            return Problem(
+                "UnsupportedAddress",
+                f"spec.addresses[{position}].type: {entry.type} is not supported here, use "
+                f"{' or '.join(types)}",
+            )
+    return None
+
+
+def _address_types(index: Index) -> tuple[str, ...]:
+    """Types of addresses that a Gateway can ask for; empty: its gateways are where they are."""
+    if index.settings.dedicated_gateways:
+        return ("IPAddress",)
+    return ()
 
 
 def _listener_status(

@@ -33,6 +33,8 @@ class CompileSettings:
     a gateway's share of a rate limit that all gateways count together, until its agent has divided
     it: the whole for a gateway that stands alone. ``gateway_service``: the Service in front of the
     cluster's shared gateways (``derive.entrances``), ``None`` where there is none.
+    ``dedicated_gateways``: each Gateway has gateways of its own, so that ports of different
+    Gateways cannot meet.
     """
 
     gateway_classes: frozenset[str] = frozenset({"istio", "federation"})
@@ -46,6 +48,7 @@ class CompileSettings:
     service_connect_timeout_ms: int = 5_000
     first_share_ppm: int = WHOLE_SHARE_PPM
     gateway_service: ServiceName | None = None
+    dedicated_gateways: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,14 @@ class CompileInputs:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The snapshot for the gateways and the status of every object that this controller serves."""
+    """The snapshot for the gateways and the status of every object that this controller serves.
+
+    ``ports`` are those of each Gateway that is served, whether or not they can be opened now.
+    """
 
     snapshot: Snapshot
     statuses: Mapping[ObjectKey, ObjectStatus]
+    ports: Mapping[ObjectKey, tuple[int, ...]] = field(default_factory=dict)
 
 
 def spiffe_id(trust_domain: str, cluster: ClusterId) -> str:

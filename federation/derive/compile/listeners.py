@@ -3,7 +3,7 @@
 Decides: protocols, kinds of routes, certificates, conflicts inside a Gateway and between Gateways.
 Leaves to others: routes that attach (``attachment``), statuses (``gateways``).
 Invariants: indistinct listeners of one Gateway are all refused, never one of them chosen; a port
-belongs to one Gateway, the oldest that asks for it, because all Gateways of a cluster are served by
+belongs to one Gateway, the oldest that asks for it, where all Gateways of a cluster are served by
 the same gateways at the same address; one listener's fault changes no other listener.
 """
 
@@ -109,6 +109,11 @@ def judge_listeners(
         judged = _with_conflicts(judged)
         states[gateway.key] = tuple(_with_port(index, state, holders) for state in judged)
     return states
+
+
+def wanted_ports(states: Iterable[ListenerState]) -> tuple[int, ...]:
+    """The ports of listeners that are accepted, sorted; also of those that lack a certificate."""
+    return tuple(sorted({state.spec.port for state in states if state.refused is None}))
 
 
 def _judge(index: Index, gateway: Gateway, spec: Listener, position: int) -> ListenerState:
@@ -264,6 +269,8 @@ def _names(states: Iterable[ListenerState]) -> str:
 
 def _with_port(index: Index, state: ListenerState, holders: dict[int, ObjectKey]) -> ListenerState:
     if state.refused is not None or state.conflict is not None:
+        return state
+    if index.settings.dedicated_gateways:
         return state
     port = state.spec.port
     if port == index.settings.eastwest_port:
