@@ -14,7 +14,7 @@ LAB_FLAGS ?=
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab lab-down test test-rust test-unit test-integration test-e2e test-kubernetes lint format check bench conformance abuse fuzz crds lock clean
+.PHONY: help build lab lab-down test test-rust test-unit test-integration test-e2e test-kubernetes lint format check bench conformance abuse fuzz crds kind-up kind-down kind-demo lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,15 @@ fuzz: build ## Every fuzz target for FUZZ_SECONDS (60); an input that breaks one
 
 crds: build ## Renew crds/ from the models
 	$(BIN)/fedctl crds --directory crds
+
+kind-up: build ## Two kind clusters with everything in them (wants Docker, kind and kubectl; without: make lab)
+	$(BIN)/fedctl kind up
+
+kind-demo: build ## In them: one name over both regions, then drain one with calls running, and say what happened
+	$(BIN)/fedctl kind demo
+
+kind-down: build ## Remove them
+	$(BIN)/fedctl kind down
 
 lock: ## Renew constraints.txt and Cargo.lock from what is installed now
 	@(echo "# Exact versions for \`make build\`: the runtime, the lab and the development tools. Renew with \`make lock\`."; \

@@ -54,6 +54,7 @@ COMMANDS: dict[str, Entry] = {
         "accept_shrink", "Confirm that exports which are missing are meant to be gone.", TRAFFIC
     ),
     "lab": Entry("lab.app", "A federation on this machine, with faults.", PROCESSES, group=True),
+    "kind": Entry("kind.app", "A federation in two kind clusters.", PROCESSES, group=True),
     "agent": Entry("agent", "Run the agent of a cluster.", PROCESSES),
     "resolver": Entry("resolver", "Run a resolver.", PROCESSES),
     "gateway": Entry("gateway", "Run a gateway.", PROCESSES),

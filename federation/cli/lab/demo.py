@@ -171,7 +171,8 @@ def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-async def _serve(endpoint: DemoEndpoint, *, cluster: str) -> None:
+async def serve(endpoint: DemoEndpoint, *, cluster: str) -> None:
+    """Serve one endpoint until SIGTERM; calls that are open then have five seconds."""
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
     server.add_generic_rpc_handlers(_handlers(Endpoint(endpoint, cluster=cluster)))
     checks = health.aio.HealthServicer()
@@ -204,7 +205,7 @@ def run(plan: DemoPlan, *, pids_path: Path) -> int:
     for endpoint in plan.endpoints:
         pid = os.fork()
         if pid == 0:
-            asyncio.run(_serve(endpoint, cluster=plan.cluster))
+            asyncio.run(serve(endpoint, cluster=plan.cluster))
             os._exit(0)
         pids[endpoint.address] = pid
         running.add(pid)

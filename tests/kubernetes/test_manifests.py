@@ -1,0 +1,88 @@
+"""The manifests that install the federation, judged by a real API server without being applied.
+
+Strict validation knows every field of every version; Pod Security is asked about each Pod.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.testkit.kubernetes import (
+    KubernetesServer,
+    install_released_crds_now,
+    running_kubernetes,
+)
+from tests.testkit.manifests import kustomized, objects, of_kind, pod_of, workloads
+
+SETS = ("base", "control", "kind/us-west-1", "kind/us-east-1")
+WARNED = "pod-security.kubernetes.io/warn"
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> Iterator[KubernetesServer]:
+    """An API server that has the kinds and the namespaces, and nothing else."""
+    from tests.kubernetes.conftest import MISSING
+
+    if missing := request.config.stash.get(MISSING, ""):
+        pytest.skip(missing)
+    with running_kubernetes() as found:
+        install_released_crds_now(found)
+        namespaces = of_kind(objects(kustomized("kind/us-west-1")), "Namespace")
+        for namespace in copy.deepcopy(namespaces):
+            # Of workloads Pod Security says only in a warning what it would refuse of their Pods.
+            namespace["metadata"].setdefault("labels", {})[WARNED] = "restricted"
+            found.kubectl("create", "-f", "-", stdin=json.dumps(namespace))
+        yield found
+
+
+def dry_run(server: KubernetesServer, text: str) -> subprocess.CompletedProcess[str]:
+    """What ``kubectl apply`` says of manifests; nothing is written."""
+    kubectl = (str(Path(sys.executable).with_name("kubectl")), "--kubeconfig")
+    return subprocess.run(
+        [
+            *(*kubectl, str(server.kubeconfig), "apply", "--server-side", "--dry-run=server"),
+            *("--validate=strict", "-f", "-"),
+        ],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("folder", SETS)
+def test_the_api_server_takes_them(server: KubernetesServer, folder: str) -> None:
+    text = kustomized(folder)
+    done = dry_run(server, text)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == len(objects(text))
+
+
+def test_a_field_that_is_not_one_is_refused(server: KubernetesServer) -> None:
+    text = kustomized("base").replace("readOnlyRootFilesystem", "readonlyRootFilesystem")
+    done = dry_run(server, text)
+    assert done.returncode == 1
+    assert "field not declared in schema" in done.stderr or "unknown field" in done.stderr
+
+
+@pytest.mark.parametrize("folder", SETS)
+def test_every_pod_is_restricted(server: KubernetesServer, folder: str) -> None:
+    for workload in workloads(objects(kustomized(folder))):
+        pod = pod_of(workload)
+        done = dry_run(server, json.dumps(pod))
+        assert done.returncode == 0, done.stderr
+        spoilt = copy.deepcopy(pod)
+        spoilt["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+        done = dry_run(server, json.dumps(spoilt))
+        assert 'violates PodSecurity "restricted' in done.stderr, done.stderr
