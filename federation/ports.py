@@ -13,7 +13,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from federation.model.infrastructure import MadeObject
+from federation.model.base import ServiceName
+from federation.model.infrastructure import MadeObject, ServedPort
 from federation.model.objects import ApiObject, ObjectKey, ObjectSnapshot
 from federation.model.snapshot import Snapshot
 from federation.model.status import ObjectStatus
@@ -251,6 +252,19 @@ class GatewayInfrastructure(Protocol):
 
         What belongs to none of ``wanted`` and ``kept`` is deleted; what somebody else made is left
         as it is and told. Raises ``TemporaryError`` when nothing can be read.
+        """
+        ...
+
+
+class ServicePorts(Protocol):
+    """The ports that we add to a Service which is somebody else's."""
+
+    async def write(
+        self, service: ServiceName, ports: Sequence[ServedPort], *, uid: str | None
+    ) -> None:
+        """Bring the ports of ``service`` that are ours to ``ports``; the others stay.
+
+        Raises ``PortError``, also when the Service is no longer the one of that ``uid``.
         """
         ...
 

@@ -29,6 +29,7 @@ from federation.agent.presence import Presence
 from federation.agent.publisher import Publisher
 from federation.agent.routing import Router, Routing, StatusWriter
 from federation.agent.settings import AgentSettings
+from federation.agent.shared_service import SharedService
 from federation.aio import Latest, supervised
 from federation.model.acks import AckView
 from federation.model.facts import Member
@@ -38,6 +39,7 @@ from federation.ports import (
     GatewayInfrastructure,
     HostNames,
     ObjectSource,
+    ServicePorts,
     SnapshotSink,
     StatusSink,
     Store,
@@ -66,12 +68,14 @@ class Agent:
         hosts: HostNames | None = None,
         derived: DerivedObjects | None = None,
         infrastructure: GatewayInfrastructure | None = None,
+        service_ports: ServicePorts | None = None,
         degraded: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         """``hosts`` resolves the names of the load balancer in front of the gateways (``None``:
         they lead nowhere); ``derived`` takes what the cluster is to have besides (``None``:
         nothing is written), ``infrastructure`` the gateways of Gateways, where the settings have a
-        template for them; ``degraded`` tells what servers of the same process do without, for the
+        template for them, ``service_ports`` the Gateways' ports of the Service in front of shared
+        ones; ``degraded`` tells what servers of the same process do without, for the
         heartbeat."""
         self._settings = settings
         self._degraded = degraded
@@ -103,10 +107,17 @@ class Agent:
             if settings.gateway_template is not None and infrastructure is not None
             else None
         )
+        self._shared_service = (
+            SharedService(
+                service, **cells, routing=self._router.routing, acks=acks, sink=service_ports
+            )
+            if service is not None and self._infrastructure is None
+            else None
+        )
         self._status_writer = StatusWriter(
             **cells,
             routing=self._router.routing,
-            places=self._infrastructure,
+            places=self._infrastructure or self._shared_service,
             acks=acks,
             sink=statuses,
             settle_s=settings.settle_s,
@@ -177,6 +188,8 @@ class Agent:
             ).run
         if self._infrastructure is not None:
             loops["infrastructure"] = self._infrastructure.run
+        if self._shared_service is not None:
+            loops["service ports"] = self._shared_service.run
         return loops
 
     async def _run_loops(self, loops: dict[str, Loop]) -> None:

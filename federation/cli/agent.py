@@ -292,6 +292,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
             degraded=quota.degraded,
             derived=ports.derived,
             infrastructure=ports.infrastructure,
+            service_ports=ports.service_ports,
         )
         readiness.why_not = lambda: (
             "" if subject.routing.value is not None else "it knows nothing to serve yet"

@@ -22,6 +22,7 @@ from federation.ports import (
     DerivedObjects,
     GatewayInfrastructure,
     ObjectSource,
+    ServicePorts,
     StatusSink,
     Store,
 )
@@ -72,7 +73,8 @@ class ObjectPorts:
     """The sides of a cluster's objects.
 
     ``instance`` is the cluster's own identity, ``derived`` takes what we derive for it,
-    ``infrastructure`` what Gateways' own gateways are made of; where the source has such a thing.
+    ``infrastructure`` what Gateways' own gateways are made of, ``service_ports`` the Gateways'
+    ports of the Service in front of shared ones; where the source has such a thing.
     """
 
     source: ObjectSource
@@ -80,6 +82,7 @@ class ObjectPorts:
     instance: str | None = None
     derived: DerivedObjects | None = None
     infrastructure: GatewayInfrastructure | None = None
+    service_ports: ServicePorts | None = None
 
 
 @asynccontextmanager
@@ -105,6 +108,7 @@ async def opened(
         KubeconfigError,
         KubernetesDerivedObjects,
         KubernetesGatewayInfrastructure,
+        KubernetesServicePorts,
         KubernetesSource,
         KubernetesStatusSink,
         cluster_uid,
@@ -128,7 +132,8 @@ async def opened(
                     imports = KubernetesDerivedObjects(connection, McsServiceImport)
                     source = KubernetesSource(connection, _read_nodes_for(gateway_service))
                     made = KubernetesGatewayInfrastructure(connection, clock, namespace=gateways_in)
-                    yield ObjectPorts(source, sink, uid, imports, made)
+                    added = KubernetesServicePorts(connection)
+                    yield ObjectPorts(source, sink, uid, imports, made, added)
             except KubeconfigError as error:
                 raise CommandError(str(error), ExitCode.USAGE) from error
 

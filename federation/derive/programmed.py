@@ -9,7 +9,6 @@ at the same generation stays so while a newer publication, made for other object
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +25,7 @@ from federation.model.status import (
     GatewayStatusAddress,
     ListenerStatus,
     ObjectStatus,
+    address_type,
 )
 
 PROGRAMMED = "Programmed"
@@ -197,17 +197,9 @@ def _addresses(acks: AckView) -> tuple[GatewayStatusAddress, ...]:
     """Where the connected gateways listen, as far as they are bound to single addresses."""
     found = sorted({node.address for node in acks.nodes if node.address is not None})
     return tuple(
-        GatewayStatusAddress(type=_address_type(address), value=address)
+        GatewayStatusAddress(type=address_type(address), value=address)
         for address in found[:ADDRESSES_MAX]
     )
-
-
-def _address_type(address: str) -> str:
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        return "Hostname"
-    return "IPAddress"
 
 
 def _listener(

@@ -101,6 +101,15 @@ class GatewayTemplate:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedPort:
+    """A port of a Service in front of gateways; ``target_port`` is the gateways' own."""
+
+    name: str
+    port: int
+    target_port: int | str
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a Gateway is reached, as far as something but the gateways themselves decides it.
 

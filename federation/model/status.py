@@ -10,6 +10,8 @@ stable.
 
 from __future__ import annotations
 
+import ipaddress
+
 from federation.model.base import Value
 from federation.model.conditions import Condition
 from federation.model.objects.route import ParentReference
@@ -61,6 +63,15 @@ class DrainProgress(Value):
     percent_moved: int = 0
     started_at_ms: int | None = None
     expires_at_ms: int | None = None
+
+
+def address_type(address: str) -> str:
+    """The ``type`` of an address in a Gateway's status."""
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return "Hostname"
+    return "IPAddress"
 
 
 class ObjectStatus(Value):

@@ -9,6 +9,7 @@ from federation.adapters.kubernetes.connection import (
 from federation.adapters.kubernetes.derived import KubernetesDerivedObjects
 from federation.adapters.kubernetes.identity import cluster_uid
 from federation.adapters.kubernetes.infrastructure import KubernetesGatewayInfrastructure
+from federation.adapters.kubernetes.service_ports import KubernetesServicePorts
 from federation.adapters.kubernetes.source import KubernetesSource, KubernetesSourceSettings
 from federation.adapters.kubernetes.statuses import KubernetesStatusSink
 
@@ -18,6 +19,7 @@ __all__ = [
     "KubeconfigError",
     "KubernetesDerivedObjects",
     "KubernetesGatewayInfrastructure",
+    "KubernetesServicePorts",
     "KubernetesSource",
     "KubernetesSourceSettings",
     "KubernetesStatusSink",

@@ -143,7 +143,7 @@ def _address_types(index: Index) -> tuple[str, ...]:
     """Types of addresses that a Gateway can ask for; empty: its gateways are where they are."""
     if index.settings.dedicated_gateways:
         return ("IPAddress",)
-    return ()
+    return ("IPAddress", "Hostname") if index.settings.gateway_service is not None else ()
 
 
 def _listener_status(
