@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from federation.model.base import ServiceName
+from federation.model.events import ObjectEvent
 from federation.model.infrastructure import MadeObject, ServedPort
 from federation.model.objects import ApiObject, ObjectKey, ObjectSnapshot
 from federation.model.snapshot import Snapshot
@@ -265,6 +266,17 @@ class ServicePorts(Protocol):
         """Bring the ports of ``service`` that are ours to ``ports``; the others stay.
 
         Raises ``PortError``, also when the Service is no longer the one of that ``uid``.
+        """
+        ...
+
+
+class EventSink(Protocol):
+    """Where people are told what happened to an object."""
+
+    async def write(self, event: ObjectEvent) -> None:
+        """Tell ``event``; one told before is counted, or left alone if it is ``known``.
+
+        Raises ``TemporaryError``. One that is refused is dropped.
         """
         ...
 

@@ -135,7 +135,10 @@ class Places(Protocol):
 
 
 class StatusWriter:
-    """Keeps the stored statuses at what compiling and the gateways say."""
+    """Keeps the stored statuses at what compiling and the gateways say.
+
+    Its cell ``statuses`` holds what was written last.
+    """
 
     def __init__(
         self,
@@ -156,6 +159,7 @@ class StatusWriter:
         self._settle_s = settle_s
         self._written: Mapping[ObjectKey, ObjectStatus] | None = None
         self._uids: Mapping[ObjectKey, str | None] = {}
+        self.statuses: Latest[Mapping[ObjectKey, ObjectStatus]] = Latest()
 
     def __repr__(self) -> str:
         return f"StatusWriter({'unwritten' if self._written is None else len(self._written)})"
@@ -222,6 +226,7 @@ class StatusWriter:
             except TemporaryError as failure:
                 return failure
             self._written, self._uids = statuses, uids
+        self.statuses.set(statuses)
         return None
 
 

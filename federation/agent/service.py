@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable
 
 from federation.agent.claim import NameTakenError
 from federation.agent.disk import StateDir
+from federation.agent.events import EventWriter
 from federation.agent.imports import ImportWriter
 from federation.agent.infrastructure import InfrastructureWriter
 from federation.agent.inputs import Inputs
@@ -36,6 +37,7 @@ from federation.model.facts import Member
 from federation.ports import (
     Clock,
     DerivedObjects,
+    EventSink,
     GatewayInfrastructure,
     HostNames,
     ObjectSource,
@@ -69,17 +71,19 @@ class Agent:
         derived: DerivedObjects | None = None,
         infrastructure: GatewayInfrastructure | None = None,
         service_ports: ServicePorts | None = None,
+        events: EventSink | None = None,
         degraded: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         """``hosts`` resolves the names of the load balancer in front of the gateways (``None``:
         they lead nowhere); ``derived`` takes what the cluster is to have besides (``None``:
         nothing is written), ``infrastructure`` the gateways of Gateways, where the settings have a
         template for them, ``service_ports`` the Gateways' ports of the Service in front of shared
-        ones; ``degraded`` tells what servers of the same process do without, for the
-        heartbeat."""
+        ones, ``events`` what people are told at objects; ``degraded`` tells what servers of the
+        same process do without, for the heartbeat."""
         self._settings = settings
         self._degraded = degraded
         self._derived = derived
+        self._events = events
         self._disk = StateDir(settings.state_dir)
         self._store = store
         self._keys = keys
@@ -190,6 +194,15 @@ class Agent:
             loops["infrastructure"] = self._infrastructure.run
         if self._shared_service is not None:
             loops["service ports"] = self._shared_service.run
+        if self._events is not None:
+            loops["events"] = EventWriter(
+                self._settings,
+                objects=self._inputs.objects,
+                federation=self._inputs.federation,
+                statuses=self._status_writer.statuses,
+                sink=self._events,
+                clock=self._clock,
+            ).run
         return loops
 
     async def _run_loops(self, loops: dict[str, Loop]) -> None:

@@ -293,6 +293,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
             derived=ports.derived,
             infrastructure=ports.infrastructure,
             service_ports=ports.service_ports,
+            events=ports.events,
         )
         readiness.why_not = lambda: (
             "" if subject.routing.value is not None else "it knows nothing to serve yet"

@@ -20,6 +20,7 @@ from federation.model.base import ClusterId, ServiceName
 from federation.ports import (
     Clock,
     DerivedObjects,
+    EventSink,
     GatewayInfrastructure,
     ObjectSource,
     ServicePorts,
@@ -74,7 +75,8 @@ class ObjectPorts:
 
     ``instance`` is the cluster's own identity, ``derived`` takes what we derive for it,
     ``infrastructure`` what Gateways' own gateways are made of, ``service_ports`` the Gateways'
-    ports of the Service in front of shared ones; where the source has such a thing.
+    ports of the Service in front of shared ones, ``events`` what people are told; where the source
+    has such a thing.
     """
 
     source: ObjectSource
@@ -83,6 +85,7 @@ class ObjectPorts:
     derived: DerivedObjects | None = None
     infrastructure: GatewayInfrastructure | None = None
     service_ports: ServicePorts | None = None
+    events: EventSink | None = None
 
 
 @asynccontextmanager
@@ -107,6 +110,7 @@ async def opened(
         ConnectionSettings,
         KubeconfigError,
         KubernetesDerivedObjects,
+        KubernetesEventSink,
         KubernetesGatewayInfrastructure,
         KubernetesServicePorts,
         KubernetesSource,
@@ -133,7 +137,8 @@ async def opened(
                     source = KubernetesSource(connection, _read_nodes_for(gateway_service))
                     made = KubernetesGatewayInfrastructure(connection, clock, namespace=gateways_in)
                     added = KubernetesServicePorts(connection)
-                    yield ObjectPorts(source, sink, uid, imports, made, added)
+                    events = KubernetesEventSink(connection, clock, instance=cluster)
+                    yield ObjectPorts(source, sink, uid, imports, made, added, events)
             except KubeconfigError as error:
                 raise CommandError(str(error), ExitCode.USAGE) from error
 

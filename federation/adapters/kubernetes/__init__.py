@@ -7,6 +7,7 @@ from federation.adapters.kubernetes.connection import (
     connected,
 )
 from federation.adapters.kubernetes.derived import KubernetesDerivedObjects
+from federation.adapters.kubernetes.events import KubernetesEventSink
 from federation.adapters.kubernetes.identity import cluster_uid
 from federation.adapters.kubernetes.infrastructure import KubernetesGatewayInfrastructure
 from federation.adapters.kubernetes.service_ports import KubernetesServicePorts
@@ -18,6 +19,7 @@ __all__ = [
     "ConnectionSettings",
     "KubeconfigError",
     "KubernetesDerivedObjects",
+    "KubernetesEventSink",
     "KubernetesGatewayInfrastructure",
     "KubernetesServicePorts",
     "KubernetesSource",
