@@ -25,7 +25,7 @@ from federation.agent.state import (
     routing_view,
 )
 from federation.aio import Latest, any_change
-from federation.derive.compile import Compiled, CompileInputs, compile_cluster
+from federation.derive.compile import Compiled, CompileInputs, Compiler
 from federation.derive.entrances import gateway_pods
 from federation.derive.programmed import with_programmed
 from federation.model.acks import AckView, NodeAcks
@@ -36,6 +36,9 @@ from federation.model.status import ObjectStatus
 from federation.ports import SnapshotSink, StatusSink, TemporaryError
 
 log = logging.getLogger(__name__)
+
+BESIDE_OBJECTS = 500
+"""From so many objects on, compiling all of them anew takes more than some 50 ms."""
 
 STATUS_RETRY_S = 0.5
 """Wait before statuses are offered again to a sink that was away."""
@@ -69,6 +72,7 @@ class Router:
         self._objects = objects
         self._federation = federation
         self._sink = sink
+        self._compiler = Compiler()
         self.routing: Latest[Routing] = Latest()
 
     def __repr__(self) -> str:
@@ -80,15 +84,15 @@ class Router:
         cells = (self._objects, self._federation)
         async with aclosing(any_change(*cells, settle_s=self._settings.settle_s)) as changes:
             async for _ in changes:
-                self.step()
+                await self._step()
 
-    def step(self) -> None:
+    async def _step(self) -> None:
         """Compile the newest inputs and publish, unless nothing that matters has changed."""
         inputs = self._inputs()
         served = self.routing.value
         if inputs is None or (served is not None and inputs == served.inputs):
             return
-        compiled = compile_cluster(inputs)
+        compiled = await self._compile(inputs)
         dialled = dialled_snapshot(compiled.snapshot, self._settings.endpoint_dial)
         if dialled is not compiled.snapshot:
             compiled = replace(compiled, snapshot=dialled)
@@ -97,8 +101,18 @@ class Router:
         if served is None or generation != served.generation:
             log.info(
                 "snapshot published",
-                extra={"generation": generation, "objects_revision": inputs.objects.revision},
+                extra={
+                    "generation": generation,
+                    "objects_revision": inputs.objects.revision,
+                    "compiled": dict(self._compiler.made),
+                },
             )
+
+    async def _compile(self, inputs: CompileInputs) -> Compiled:
+        """Much is compiled beside the loop, so that heartbeats and xDS go on meanwhile."""
+        if len(inputs.objects.objects) < BESIDE_OBJECTS:
+            return self._compiler.compile(inputs)
+        return await asyncio.to_thread(self._compiler.compile, inputs)
 
     def _inputs(self) -> CompileInputs | None:
         objects, federation = self._objects.value, self._federation.value

@@ -40,3 +40,13 @@ class ServiceName(Value):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    # Pydantic's own compare any fields; names are keys of all that is looked up.
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ServiceName):
+            return NotImplemented
+        return self.name == other.name and self.namespace == other.namespace
+
+    def __hash__(self) -> int:
+        return hash((self.namespace, self.name))

@@ -11,7 +11,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tests.bench import cpu_per_call, growth, latency, memory, peak, propagation, streaming
+from tests.bench import (
+    cpu_per_call,
+    growth,
+    kubernetes_scale,
+    latency,
+    memory,
+    peak,
+    propagation,
+    streaming,
+)
 from tests.bench.machine import keep, machine_line
 from tests.bench.proxies import missing_programs
 from tests.bench.setting import Security
@@ -44,7 +53,7 @@ def main(arguments: list[str]) -> int:
     print(f"{machine}, load before: {os.getloadavg()[0]:.1f}\n", flush=True)
     absent = missing_programs()
     for name in named or SECTIONS:
-        if absent and name != "propagation":
+        if absent and name not in WITHOUT_PEERS:
             print(f"{name} is left out: not installed: {', '.join(absent)} (see README.md)\n")
             continue
         text, figures = SECTIONS[name](size)
@@ -111,6 +120,11 @@ def _propagation(size: Size) -> tuple[str, Any]:
     return propagation.table(changes), [asdict(change) for change in changes]
 
 
+def _kubernetes_scale(size: Size) -> tuple[str, Any]:
+    found = kubernetes_scale.measure(changes=size.of(kubernetes_scale.CHANGES))
+    return kubernetes_scale.table(found), asdict(found)
+
+
 def _plain(samples: cpu_per_call.Samples) -> dict[str, list[dict[str, float]]]:
     return {name: [asdict(run) for run in runs] for name, runs in samples.items()}
 
@@ -123,7 +137,11 @@ SECTIONS: dict[str, Section] = {
     "memory": _memory,
     "growth": _growth,
     "propagation": _propagation,
+    "kubernetes_scale": _kubernetes_scale,
 }
+
+WITHOUT_PEERS = {"propagation", "kubernetes_scale"}
+"""Sections that need none of the other proxies."""
 
 
 if __name__ == "__main__":

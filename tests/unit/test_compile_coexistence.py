@@ -102,3 +102,12 @@ def test_routes_of_one_kind_share_hosts() -> None:
     result = compiled(parse(GATEWAY + texts))
     assert accepted(result, "HTTPRoute", "x")[0] == "True/Accepted"
     assert accepted(result, "HTTPRoute", "y")[0] == "True/Accepted"
+
+
+def test_routes_of_one_name_do_not_hide_each_other() -> None:
+    texts = route("GRPCRoute", "x", "a.example.com") + route("HTTPRoute", "x", "b.example.com")
+    (table,) = (
+        it for it in compiled(parse(GATEWAY + texts)).snapshot.route_tables if "/80" in it.name
+    )
+    answering = {host.hostname for host in table.virtual_hosts if host.routes}
+    assert answering == {"a.example.com", "b.example.com"}

@@ -37,6 +37,6 @@ def test_one_port_spoken_to_in_two_versions_is_two_upstreams() -> None:
     service = ServiceName(namespace="app", name="web")
     names = {
         upstream_ref(UpstreamKind.SERVICE, service, 80, protocol=protocol).name
-        for protocol in Protocol
+        for protocol in (HTTP1, HTTP2)
     }
     assert names == {"service/app/web/80", "service/app/web/80:http1"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from federation.derive.compile.compiler import compile_cluster
+from federation.derive.compile.compiler import Compiler, compile_cluster
 from federation.derive.compile.inputs import (
     CONTROLLER_NAME,
     Compiled,
@@ -16,6 +16,7 @@ __all__ = [
     "CompileInputs",
     "CompileSettings",
     "Compiled",
+    "Compiler",
     "compile_cluster",
     "spiffe_id",
 ]

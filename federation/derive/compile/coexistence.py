@@ -9,13 +9,14 @@ the order in which routes come does not matter; other listeners of the same pare
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from federation.derive.compile.attachment import Attached, ParentOutcome
 from federation.derive.compile.hostnames import covering
 from federation.derive.compile.problem import Problem
 from federation.derive.compile.routes import CompiledRoute
+from federation.model.objects import ObjectKey
 
 
 @dataclass(slots=True)
@@ -55,7 +56,59 @@ def _admitted(route: CompiledRoute, claims: _ClaimsByListener) -> CompiledRoute:
             mine = claims[_identity(entry)][route.source.KIND]
             for hostname in entry.hostnames:
                 mine.add(hostname, str(route.source.key))
-    return replace(route, outcomes=outcomes)
+    return _admitted_as(route, outcomes)
+
+
+class Admissions:
+    """``one_kind_each`` of successive routes.
+
+    While routes claim what they claimed before, what they were given stays: a route whose rules
+    change claims nothing new.
+    """
+
+    def __init__(self) -> None:
+        self._asked: Mapping[ObjectKey, CompiledRoute] = {}
+        self._given: dict[ObjectKey, CompiledRoute] = {}
+        self._in_order: tuple[CompiledRoute, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Admissions(routes={len(self._given)})"
+
+    def update(self, routes: Mapping[ObjectKey, CompiledRoute]) -> tuple[CompiledRoute, ...]:
+        """``routes``, oldest first, without the listeners that a route of the other kind has.
+
+        The same routes (the same object) give the same object, and so does each route by itself.
+        """
+        if routes is self._asked:
+            return self._in_order
+        asked, self._asked = self._asked, routes
+        given, self._given = self._given, {}
+        if not _claims_same(asked, routes):
+            for route in one_kind_each(routes.values()):
+                key = route.source.key
+                known = given.get(key)
+                self._given[key] = known if known is not None and known == route else route
+        else:
+            for key, known in given.items():
+                same = routes[key] is asked[key]
+                self._given[key] = known if same else _admitted_as(routes[key], known.outcomes)
+        self._in_order = tuple(self._given.values())
+        return self._in_order
+
+
+def _claims_same(
+    old: Mapping[ObjectKey, CompiledRoute], new: Mapping[ObjectKey, CompiledRoute]
+) -> bool:
+    """Whether routes ask for the same as before, in the same order of age."""
+    return old.keys() == new.keys() and all(
+        was is route or (was.source.age == route.source.age and was.outcomes == route.outcomes)
+        for key, route in new.items()
+        for was in (old[key],)
+    )
+
+
+def _admitted_as(route: CompiledRoute, outcomes: tuple[ParentOutcome, ...]) -> CompiledRoute:
+    return route if route.outcomes == outcomes else replace(route, outcomes=outcomes)
 
 
 def _outcome(

@@ -1,33 +1,31 @@
 """The compile step: objects and federation state in, snapshot and statuses out.
 
-Decides: the order of the steps and what a complete result is.
-Leaves to others: every single rule (the siblings of this file), Envoy's spelling (``wire.xds``),
-whether gateways took it (``derive.programmed``).
-Invariants: pure and total: the same inputs give the same result in the same order, and no object
-can make it fail; what is wrong with an object stands in that object's status and changes nothing
-for the others.
+Decides: the order of the steps, what a complete result is, and what is compiled anew after a
+change: the units (routes, upstreams, statuses) that read what has changed, and the lists that
+changed units stand in.
+Leaves to others: every single rule (the siblings of this file), what depends on what
+(``derive.incremental``), Envoy's spelling (``wire.xds``), whether gateways took it
+(``derive.programmed``).
+Invariants: pure and total: the same inputs give the same result in the same order, whatever was
+compiled before, and no object can make it fail; what is wrong with an object stands in that
+object's status and changes nothing for the others; what is remembered is of the last inputs alone.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from federation.derive.compile.coexistence import one_kind_each
-from federation.derive.compile.drains import drain_status
-from federation.derive.compile.eastwest import build_east_west, exported_upstreams
-from federation.derive.compile.exports import export_status
-from federation.derive.compile.failover import failover_problem
-from federation.derive.compile.gateways import (
-    PENDING,
-    PENDING_MESSAGE,
-    class_status,
-    gateway_status,
-    served_gateways,
+from federation.derive.compile.coexistence import Admissions
+from federation.derive.compile.eastwest import (
+    EastWest,
+    build_east_west,
+    exported_ports,
+    exported_upstreams,
 )
-from federation.derive.compile.imports import import_status
-from federation.derive.compile.index import Index, index
+from federation.derive.compile.gateways import served_gateways
+from federation.derive.compile.index import Index, Indexes
 from federation.derive.compile.inputs import Compiled, CompileInputs
 from federation.derive.compile.keepalive import (
     GatewayKeepalive,
@@ -39,92 +37,318 @@ from federation.derive.compile.listeners import (
     judge_listeners,
     wanted_ports,
 )
-from federation.derive.compile.multicluster import multicluster_status
-from federation.derive.compile.passthrough import policy_note
-from federation.derive.compile.policies import (
-    Policies,
-    assign_policies,
-    target_key,
-)
-from federation.derive.compile.problem import condition, verdict
+from federation.derive.compile.policies import Policies, assign_policies, target_key
+from federation.derive.compile.problem import Problem
 from federation.derive.compile.routes import CompiledRoute, compile_route, route_status
-from federation.derive.compile.tables import build_listeners
-from federation.derive.compile.traffic import fault_note
-from federation.derive.compile.upstreams import build_upstreams, invalid, unavailable
-from federation.model.conditions import Condition
+from federation.derive.compile.statuses import (
+    MulticlusterObject,
+    Statuses,
+    clusterset_status,
+    gateway_statuses,
+    policy_status,
+    routes_passed,
+)
+from federation.derive.compile.tables import Hosts, build_listeners
+from federation.derive.compile.upstreams import (
+    Built,
+    UpstreamRef,
+    build_upstream,
+    invalid,
+    unavailable,
+)
+from federation.derive.incremental import Change, Single, Units
+from federation.model.base import ServiceName
+from federation.model.facts import ServicePort
 from federation.model.objects import (
     AnyRoute,
     BackendTrafficPolicy,
     DrainRequest,
     FederatedServiceImport,
     Gateway,
-    GatewayClass,
     GRPCRoute,
     HTTPRoute,
     McsServiceExport,
     McsServiceImport,
     MultiClusterService,
     ObjectKey,
-    ParentReference,
 )
-from federation.model.snapshot import CaSecret, Snapshot, TlsSecret
-from federation.model.status import AncestorStatus, ObjectStatus
+from federation.model.snapshot import (
+    CaSecret,
+    EndpointSet,
+    Listener,
+    RouteTable,
+    Snapshot,
+    TlsSecret,
+    Upstream,
+)
+from federation.model.status import ObjectStatus
 
 
 def compile_cluster(inputs: CompileInputs) -> Compiled:
-    """Compile ``inputs``."""
-    look_up = index(inputs)
+    """Compile ``inputs``, with nothing remembered before and after."""
+    return Compiler().compile(inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Doors:
+    """The Gateways that are served, with what became of their listeners."""
+
+    gateways: tuple[Gateway, ...]
+    keepalives: Mapping[ObjectKey, GatewayKeepalive]
+    listeners: ListenersByGateway
+
+
+Routes = tuple[CompiledRoute, ...]
+_Source = tuple[AnyRoute, BackendTrafficPolicy | None]
+_Governing = tuple[BackendTrafficPolicy, Problem | None, bool]
+
+
+class Compiler:
+    """Compiles successive inputs; what a change does not touch is not compiled again.
+
+    One caller at a time. Memory: the inputs and results of the last compilation, with what each
+    unit asked for.
+    """
+
+    def __init__(self) -> None:
+        self._held: object = None
+        self._forget()
+
+    def __repr__(self) -> str:
+        return f"Compiler({', '.join(f'{name}={count}' for name, count in self.made.items())})"
+
+    @property
+    def made(self) -> Mapping[str, int]:
+        """How many units of each kind the last compilation made anew.
+
+        ``listeners`` 1: all of them; ``services``: upstreams with their endpoints.
+        """
+        return {
+            "listeners": self._doors.made,
+            "routes": self._routes.made,
+            "hosts": self._hosts.made,
+            "services": self._upstreams.made,
+            "statuses": sum(
+                units.made
+                for units in (self._route_statuses, self._policy_statuses, self._clusterset)
+            ),
+        }
+
+    def compile(self, inputs: CompileInputs) -> Compiled:
+        """Compile ``inputs``; equal to ``compile_cluster`` of them."""
+        held = (inputs.cluster, inputs.region, inputs.settings)
+        if held != self._held:
+            self._forget()
+            self._held = held
+        try:
+            return self._compile(inputs)
+        except BaseException:
+            self._forget()  # what was noted and what was made no longer belong together
+            raise
+
+    def _forget(self) -> None:
+        self._indexes = Indexes()
+        self._doors: Single[_Doors] = Single()
+        self._listeners: ListenersByGateway = {}
+        self._ports: Single[Mapping[ObjectKey, tuple[int, ...]]] = Single()
+        self._policies: Single[Policies] = Single()
+        self._sources: Single[Mapping[ObjectKey, _Source]] = Single()
+        self._routes: Units[ObjectKey, _Source, CompiledRoute] = Units()
+        self._admissions = Admissions()
+        self._answering: Single[Routes] = Single()
+        self._hosts = Hosts()
+        self._ingress: Single[tuple[tuple[Listener, ...], tuple[RouteTable, ...]]] = Single()
+        self._exported: Single[Mapping[ServiceName, tuple[ServicePort, ...]]] = Single()
+        self._local: Single[tuple[UpstreamRef, ...]] = Single()
+        self._east_west: Single[EastWest | None] = Single()
+        self._refs: Single[Mapping[UpstreamRef, tuple[UpstreamRef]]] = Single()
+        self._upstreams: Units[UpstreamRef, tuple[UpstreamRef], Built] = Units()
+        self._built: Single[tuple[tuple[Upstream, ...], tuple[EndpointSet, ...]]] = Single()
+        self._secrets: Single[tuple[TlsSecret | CaSecret, ...]] = Single()
+        self._gateway_statuses: Single[Statuses] = Single()
+        self._keepalive_statuses: Single[Statuses] = Single()
+        self._admitted: Single[Mapping[ObjectKey, tuple[CompiledRoute]]] = Single()
+        self._route_statuses: Units[ObjectKey, tuple[CompiledRoute], ObjectStatus] = Units()
+        self._passed: Single[frozenset[ObjectKey]] = Single()
+        self._governing: Single[Mapping[ObjectKey, _Governing]] = Single()
+        self._policy_statuses: Units[ObjectKey, _Governing, ObjectStatus] = Units()
+        self._members: Single[Mapping[ObjectKey, tuple[MulticlusterObject]]] = Single()
+        self._clusterset: Units[ObjectKey, tuple[MulticlusterObject], ObjectStatus] = Units()
+        self._statuses: Single[Statuses] = Single()
+
+    def _compile(self, inputs: CompileInputs) -> Compiled:
+        change, look_up = self._indexes.follow(inputs)
+        doors = self._doors.update(change, (), lambda: _judged(look_up, self._doors.value))
+        policies = self._policies.update(change, (), lambda: assign_policies(look_up))
+        routes = self._compile_routes(change, look_up, doors, policies)
+        return Compiled(
+            snapshot=self._snapshot(change, look_up, doors, routes),
+            statuses=self._compile_statuses(change, look_up, doors, policies, routes),
+            ports=self._ports.update(
+                change,
+                (doors.listeners,),
+                lambda: {key: wanted_ports(states) for key, states in doors.listeners.items()},
+            ),
+        )
+
+    def _compile_routes(
+        self, change: Change, look_up: Index, doors: _Doors, policies: Policies
+    ) -> Routes:
+        listeners = change.table("listeners", self._listeners, doors.listeners)
+        self._listeners = doors.listeners
+        of_kinds: tuple[tuple[AnyRoute, ...], ...] = (
+            look_up.objects.of(GRPCRoute),
+            look_up.objects.of(HTTPRoute),
+        )
+        held = policies.by_route
+        wanted = self._sources.update(
+            change,
+            (*of_kinds, held),
+            lambda: {it.key: (it, held.get(it.key)) for kind in of_kinds for it in kind},
+        )
+
+        return self._admissions.update(
+            self._routes.update(change, wanted, lambda of: compile_route(look_up, listeners, *of))
+        )
+
+    def _snapshot(self, change: Change, look_up: Index, doors: _Doors, routes: Routes) -> Snapshot:
+        answering = self._answering.update(
+            change, (routes,), lambda: tuple(route for route in routes if route.answers)
+        )
+        self._hosts.made = 0
+        ingress, tables = self._ingress.update(
+            change,
+            (doors.listeners, answering),
+            lambda: build_listeners(doors.listeners, answering, self._hosts),
+        )
+        local = self._compile_exported(change, look_up)
+        east_west = self._east_west.update(
+            change, (local,), lambda: build_east_west(look_up, local)
+        )
+        refs = self._refs.update(
+            change,
+            (answering, local, east_west),
+            lambda: _refs(answering, local if east_west else ()),
+        )
+        made = self._upstreams.update(change, refs, lambda of: build_upstream(look_up, *of))
+        upstreams, endpoints = self._built.update(
+            change, (made, answering), lambda: _with_refusing(made.values(), answering)
+        )
+        return Snapshot(
+            cluster=look_up.cluster,
+            listeners=_sorted([*ingress, *([east_west[0]] if east_west else [])]),
+            route_tables=_sorted([*tables, *([east_west[1]] if east_west else [])]),
+            upstreams=upstreams,
+            endpoint_sets=endpoints,
+            secrets=self._secrets.update(
+                change, (doors.listeners,), lambda: _secrets(doors.listeners)
+            ),
+        )
+
+    def _compile_exported(self, change: Change, look_up: Index) -> tuple[UpstreamRef, ...]:
+        """Exports change with each endpoint that comes or goes, and their ports hardly ever."""
+        ports = self._exported.update(change, (), lambda: exported_ports(look_up))
+        return self._local.update(change, (ports,), lambda: exported_upstreams(ports))
+
+    def _compile_statuses(
+        self,
+        change: Change,
+        look_up: Index,
+        doors: _Doors,
+        policies: Policies,
+        routes: Routes,
+    ) -> Statuses:
+        parts = (
+            self._gateway_statuses.update(
+                change,
+                (doors, routes),
+                lambda: gateway_statuses(
+                    look_up, doors.gateways, doors.listeners, doors.keepalives, routes
+                ),
+            ),
+            self._keepalive_statuses.update(
+                change, (doors,), lambda: keepalive_statuses(look_up, doors.keepalives)
+            ),
+            self._of_routes(change, look_up, routes),
+            self._of_policies(change, look_up, policies, routes),
+            self._of_clusterset(change, look_up),
+        )
+        return self._statuses.update(change, parts, lambda: _in_order(parts))
+
+    def _of_routes(self, change: Change, look_up: Index, routes: Routes) -> Statuses:
+        wanted = self._admitted.update(
+            change, (routes,), lambda: {route.source.key: (route,) for route in routes}
+        )
+
+        return self._route_statuses.update(change, wanted, lambda of: route_status(look_up, *of))
+
+    def _of_policies(
+        self, change: Change, look_up: Index, policies: Policies, routes: Routes
+    ) -> Statuses:
+        passed = self._passed.update(change, (routes,), lambda: routes_passed(routes))
+        sources = look_up.objects.of(BackendTrafficPolicy)
+        problems = policies.problems
+        wanted = self._governing.update(
+            change,
+            (sources, policies, passed),
+            lambda: {
+                it.key: (it, problems.get(it.key), target_key(it) in passed) for it in sources
+            },
+        )
+        return self._policy_statuses.update(
+            change,
+            wanted,
+            lambda of: policy_status(look_up, of[0], of[1], passed=of[2]),
+        )
+
+    def _of_clusterset(self, change: Change, look_up: Index) -> Statuses:
+        of_kinds: tuple[tuple[MulticlusterObject, ...], ...] = (
+            look_up.objects.of(McsServiceExport),
+            look_up.objects.of(McsServiceImport),
+            look_up.objects.of(FederatedServiceImport),
+            look_up.objects.of(MultiClusterService),
+            look_up.objects.of(DrainRequest),
+        )
+        wanted = self._members.update(
+            change, of_kinds, lambda: {it.key: (it,) for kind in of_kinds for it in kind}
+        )
+
+        return self._clusterset.update(change, wanted, lambda of: clusterset_status(look_up, *of))
+
+
+def _judged(look_up: Index, before: _Doors | None) -> _Doors:
+    """All listeners; those of a Gateway that are as ``before`` stay the same object."""
     gateways = served_gateways(look_up)
     keepalives = {gateway.key: keepalive_of(look_up, gateway) for gateway in gateways}
-    listeners = judge_listeners(look_up, gateways, keepalives)
-    policies = assign_policies(look_up)
-    sources: list[AnyRoute] = [
-        *look_up.objects.of(GRPCRoute),
-        *look_up.objects.of(HTTPRoute),
-    ]
-    routes = one_kind_each(
-        compile_route(look_up, listeners, source, policies.by_route.get(source.key))
-        for source in sources
-    )
-    statuses = {
-        **_gateway_statuses(look_up, gateways, listeners, keepalives, routes),
-        **keepalive_statuses(look_up, keepalives),
-        **{route.source.key: route_status(look_up, route) for route in routes},
-        **_policy_statuses(look_up, policies, routes),
-        **_multicluster_statuses(look_up),
+    found = judge_listeners(look_up, gateways, keepalives)
+    known = before.listeners if before is not None else {}
+    listeners = {
+        key: was if (was := known.get(key)) == states else states for key, states in found.items()
     }
-    return Compiled(
-        snapshot=_snapshot(look_up, listeners, routes),
-        statuses={key: statuses[key] for key in sorted(statuses)},
-        ports={key: wanted_ports(states) for key, states in listeners.items()},
-    )
+    return _Doors(gateways, keepalives, listeners)
 
 
-def _snapshot(
-    look_up: Index, listeners: ListenersByGateway, routes: Iterable[CompiledRoute]
-) -> Snapshot:
-    routes = [route for route in routes if route.answers]
-    ingress, tables = build_listeners(listeners, routes)
-    local = exported_upstreams(look_up)
-    east_west = build_east_west(look_up, local)
-    used = [ref for route in routes for rule in route.rules for ref in rule.upstreams]
-    upstreams, endpoints = build_upstreams(look_up, [*used, *(local if east_west else ())])
-    refusing = [unavailable()]
+def _refs(routes: Routes, local: Iterable[UpstreamRef]) -> Mapping[UpstreamRef, tuple[UpstreamRef]]:
+    """The upstreams that calls need, sorted by name."""
+    refs = {ref for route in routes for rule in route.rules for ref in rule.upstreams}
+    refs.update(local)
+    return {ref: (ref,) for ref in sorted(refs, key=lambda ref: ref.name)}
+
+
+def _with_refusing(
+    made: Iterable[Built], routes: Routes
+) -> tuple[tuple[Upstream, ...], tuple[EndpointSet, ...]]:
+    """All upstreams and their endpoints by name, with those where what is refused goes."""
+    built = [*made, unavailable()]
     if any(isinstance(route.source, HTTPRoute) for route in routes):
-        refusing.append(invalid())
-    return Snapshot(
-        cluster=look_up.cluster,
-        listeners=_sorted([*ingress, *([east_west[0]] if east_west else [])]),
-        route_tables=_sorted([*tables, *([east_west[1]] if east_west else [])]),
-        upstreams=_sorted([*upstreams, *(upstream for upstream, _ in refusing)]),
-        endpoint_sets=tuple(
-            sorted(
-                [*endpoints, *(nothing for _, nothing in refusing)],
-                key=lambda entry: entry.upstream,
-            )
-        ),
-        secrets=_secrets(listeners),
-    )
+        built.append(invalid())
+    built.sort(key=lambda pair: pair[0].name)
+    return tuple(upstream for upstream, _ in built), tuple(endpoints for _, endpoints in built)
+
+
+def _in_order(parts: Iterable[Statuses]) -> Statuses:
+    found = {key: status for part in parts for key, status in part.items()}
+    return {key: found[key] for key in sorted(found)}
 
 
 class _Named(Protocol):
@@ -151,112 +375,3 @@ def _secrets(listeners: ListenersByGateway) -> tuple[TlsSecret | CaSecret, ...]:
         )
     }
     return _sorted(found.values())
-
-
-Statuses = dict[ObjectKey, ObjectStatus]
-
-
-def _gateway_statuses(
-    look_up: Index,
-    gateways: Iterable[Gateway],
-    listeners: ListenersByGateway,
-    keepalives: Mapping[ObjectKey, GatewayKeepalive],
-    routes: Iterable[CompiledRoute],
-) -> Statuses:
-    statuses: Statuses = {}
-    for source in look_up.objects.of(GatewayClass):
-        status = class_status(look_up, source)
-        if status is not None:
-            statuses[source.key] = status
-    attached = _attached_routes(routes)
-    for gateway in gateways:
-        counts = {name: count for (key, name), count in attached.items() if key == gateway.key}
-        statuses[gateway.key] = gateway_status(
-            look_up, gateway, listeners[gateway.key], counts, keepalives[gateway.key].problem
-        )
-    return statuses
-
-
-def _attached_routes(routes: Iterable[CompiledRoute]) -> Counter[tuple[ObjectKey, str]]:
-    """Accepted routes by listener; a route that names a listener twice counts once."""
-    attached: Counter[tuple[ObjectKey, str]] = Counter()
-    for route in routes:
-        if route.rejection is None:
-            attached.update(
-                {
-                    (entry.listener.gateway.key, entry.listener.spec.name)
-                    for outcome in route.outcomes
-                    for entry in outcome.attached
-                }
-            )
-    return attached
-
-
-def _policy_statuses(
-    look_up: Index, policies: Policies, routes: Iterable[CompiledRoute]
-) -> Statuses:
-    passing = {
-        route.source.key
-        for route in routes
-        for outcome in route.outcomes
-        if any(entry.listener.passthrough for entry in outcome.attached)
-    }
-    return {
-        policy.key: _policy_status(
-            look_up,
-            policies,
-            policy,
-            note=policy_note(policy) if target_key(policy) in passing else "",
-        )
-        for policy in look_up.objects.of(BackendTrafficPolicy)
-    }
-
-
-def _policy_status(
-    look_up: Index, policies: Policies, policy: BackendTrafficPolicy, *, note: str
-) -> ObjectStatus:
-    """The status of a policy; its ancestor is the object that it targets."""
-    problem = policies.problems.get(policy.key)
-    told = "; ".join(text for text in (fault_note(policy), note) if text)
-    conditions = [verdict(policy, "Accepted", problem, message=told)]
-    if problem is None:
-        conditions.append(condition(policy, "Programmed", False, PENDING, PENDING_MESSAGE))
-        conditions += _failover_ready(look_up, policy)
-    target = target_key(policy)
-    ancestor = AncestorStatus(
-        ancestor_ref=ParentReference(
-            group=target.group, kind=target.kind, namespace=target.namespace, name=target.name
-        ),
-        controller_name=look_up.settings.controller_name,
-        conditions=tuple(conditions),
-    )
-    return ObjectStatus(observed_generation=policy.metadata.generation, ancestors=(ancestor,))
-
-
-def _failover_ready(look_up: Index, policy: BackendTrafficPolicy) -> tuple[Condition, ...]:
-    if policy.spec.failover is None:
-        return ()
-    return (
-        verdict(
-            policy,
-            "FailoverReady",
-            failover_problem(look_up, policy),
-            message="every target can take the traffic of its source",
-        ),
-    )
-
-
-def _multicluster_statuses(look_up: Index) -> Statuses:
-    objects = look_up.objects
-    return {
-        **{entry.key: export_status(look_up, entry) for entry in objects.of(McsServiceExport)},
-        **{entry.key: import_status(look_up, entry) for entry in objects.of(McsServiceImport)},
-        **{
-            entry.key: import_status(look_up, entry) for entry in objects.of(FederatedServiceImport)
-        },
-        **{
-            entry.key: multicluster_status(look_up, entry)
-            for entry in objects.of(MultiClusterService)
-        },
-        **{entry.key: drain_status(look_up, entry) for entry in objects.of(DrainRequest)},
-    }

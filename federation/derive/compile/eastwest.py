@@ -9,6 +9,8 @@ in a header that is removed before it goes on; a call without a known destinatio
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from federation.derive.compile.backends import spoken
 from federation.derive.compile.index import Index
 from federation.derive.compile.inputs import spiffe_id
@@ -20,6 +22,8 @@ from federation.derive.compile.upstreams import (
     destination,
     upstream_ref,
 )
+from federation.model.base import ServiceName
+from federation.model.facts import ServicePort
 from federation.model.snapshot import (
     DESTINATION_HEADER,
     FilterChain,
@@ -42,23 +46,35 @@ EAST_WEST = "federation/east-west"
 """Name of the east-west listener and of its route table."""
 
 
-def exported_upstreams(index: Index) -> tuple[UpstreamRef, ...]:
-    """One upstream for each port that this cluster exports and version it speaks, sorted."""
+EastWest = tuple[Listener, RouteTable]
+"""The entrance and its routes."""
+
+
+def exported_ports(index: Index) -> Mapping[ServiceName, tuple[ServicePort, ...]]:
+    """The ports of each service that this cluster exports."""
+    return {
+        service: facts[index.cluster].ports
+        for service, facts in index.view.exports.items()
+        if index.cluster in facts
+    }
+
+
+def exported_upstreams(
+    exported: Mapping[ServiceName, tuple[ServicePort, ...]],
+) -> tuple[UpstreamRef, ...]:
+    """One upstream for each exported port and version it speaks, sorted."""
     return tuple(
         sorted(
             upstream_ref(UpstreamKind.LOCAL, service, port.port, protocol=protocol)
-            for service, facts in index.view.exports.items()
-            if index.cluster in facts
-            for port in facts[index.cluster].ports
+            for service, ports in exported.items()
+            for port in ports
             if port.protocol == "TCP"
             for protocol in spoken(port.app_protocol)
         )
     )
 
 
-def build_east_west(
-    index: Index, upstreams: tuple[UpstreamRef, ...]
-) -> tuple[Listener, RouteTable] | None:
+def build_east_west(index: Index, upstreams: tuple[UpstreamRef, ...]) -> EastWest | None:
     """The entrance for other clusters, ``None`` for gateways that stand alone."""
     port = index.settings.eastwest_port
     if port is None:

@@ -1,21 +1,27 @@
-"""Look-ups over the inputs, made once for each compilation.
+"""Look-ups over the inputs, kept from one compilation to the next.
 
-Decides: how objects and federation state are found: Services, their slices, grants, exports.
+Decides: how objects and federation state are found: Services, their slices, grants, exports; what
+of it has changed since the last compilation.
 Leaves to others: what follows from them.
-Invariants: nothing is added to the inputs; what is ``synced`` or fresh is not judged here.
+Invariants: nothing is added to the inputs; what is ``synced`` or fresh is not judged here; whatever
+is asked of an ``Index`` is noted, so that its answers can be told to have changed; look-ups follow
+by difference, at the cost of one comparison by identity for each object.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar, cast
 
 from federation.derive.compile.inputs import CompileInputs, CompileSettings
 from federation.derive.imports import meant_service
+from federation.derive.incremental import Change, Reads, Single, Table, differences
 from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.facts import ExportFact
 from federation.model.objects import (
+    ApiObject,
     EndpointSlice,
     FederatedServiceImport,
     McsServiceImport,
@@ -32,7 +38,8 @@ AnyImport = FederatedServiceImport | McsServiceImport
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """The inputs of one compilation; ``weight_owners`` are the oldest by subject."""
+    """The inputs of one compilation; ``grants`` by namespace, ``weight_owners`` are the oldest by
+    subject."""
 
     cluster: ClusterId
     region: Region
@@ -40,7 +47,7 @@ class Index:
     view: FederationView
     settings: CompileSettings
     slices: Mapping[ServiceName, tuple[EndpointSlice, ...]]
-    grants: tuple[ReferenceGrant, ...]
+    grants: Mapping[str, tuple[ReferenceGrant, ...]]
     regions: Mapping[ClusterId, Region]
     weight_owners: Mapping[ServiceName, MultiClusterService]
 
@@ -50,7 +57,9 @@ class Index:
 
     def permitted(self, referrer: ObjectKey, referent: ObjectKey) -> bool:
         """Whether a reference may cross into the referent's namespace."""
-        return crosses(self.grants, referrer, referent)
+        return referrer.namespace == referent.namespace or crosses(
+            self.grants.get(referent.namespace, ()), referrer, referent
+        )
 
     def exports(self, service: ServiceName) -> Mapping[ClusterId, ExportFact]:
         """The exports of the service by cluster; empty when no cluster exports it."""
@@ -61,20 +70,164 @@ class Index:
         return meant_service(source, self.view.exports)
 
 
-def index(inputs: CompileInputs) -> Index:
-    """The look-ups over ``inputs``."""
-    regions = {member.cluster: member.region for member in inputs.view.members.values()}
-    return Index(
-        cluster=inputs.cluster,
-        region=inputs.region,
-        objects=inputs.objects,
-        view=inputs.view,
-        settings=inputs.settings,
-        slices=_slices(inputs.objects),
-        grants=inputs.objects.of(ReferenceGrant),
-        regions={**regions, inputs.cluster: inputs.region},
-        weight_owners=_weight_owners(inputs.objects, inputs.view),
-    )
+class _Kinds:
+    """The objects of each kind, oldest first, gathered when somebody asks."""
+
+    def __init__(self) -> None:
+        self._objects = ObjectSnapshot()
+        self._gathered: dict[type[ApiObject], tuple[ApiObject, ...]] = {}
+
+    def follow(self, objects: ObjectSnapshot, changed: Iterable[type[ApiObject]]) -> None:
+        self._objects = objects
+        for kind in changed:
+            self._gathered.pop(kind, None)
+
+    def of(self, kind: type[ApiObject]) -> tuple[ApiObject, ...]:
+        if kind not in self._gathered:
+            self._gathered[kind] = self._objects.of(kind)
+        return self._gathered[kind]
+
+
+ObjectT = TypeVar("ObjectT", bound=ApiObject)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Objects(ObjectSnapshot):
+    """A snapshot that notes what it is asked."""
+
+    kinds: _Kinds
+    reads: Reads
+
+    def of(self, kind: type[ObjectT]) -> tuple[ObjectT, ...]:
+        """All objects of a class, oldest first."""
+        self.reads.noted.add((_KIND, kind))
+        return cast("tuple[ObjectT, ...]", self.kinds.of(kind))
+
+
+_OBJECTS, _KIND = "objects", "kind"
+"""Names of the tables of objects by key, and of objects by kind."""
+
+_Slices = dict[ServiceName, tuple[EndpointSlice, ...]]
+_Grants = dict[str, tuple[ReferenceGrant, ...]]
+
+
+class Indexes:
+    """The indexes of successive inputs of one cluster with one set of settings."""
+
+    def __init__(self) -> None:
+        self._objects: Mapping[ObjectKey, ApiObject] = {}
+        self._kinds = _Kinds()
+        self._slices: _Slices = {}
+        self._grants: _Grants = {}
+        self._view = FederationView()
+        self._regions: Mapping[ClusterId, Region] = {}
+        self._owners: Mapping[ServiceName, MultiClusterService] = {}
+        self._weight_owners: Single[Mapping[ServiceName, MultiClusterService]] = Single()
+
+    def __repr__(self) -> str:
+        return f"Indexes(objects={len(self._objects)}, services={len(self._slices)})"
+
+    def follow(self, inputs: CompileInputs) -> tuple[Change, Index]:
+        """The look-ups over ``inputs``, and what has changed since the last ones."""
+        change = Change()
+        objects, slices, grants = self._follow_objects(inputs.objects, change)
+        view = self._follow_view(inputs.view, change)
+        regions = {member.cluster: member.region for member in inputs.view.members.values()}
+        regions = {**regions, inputs.cluster: inputs.region}
+        index = Index(
+            cluster=inputs.cluster,
+            region=inputs.region,
+            objects=objects,
+            view=view,
+            settings=inputs.settings,
+            slices=slices,
+            grants=grants,
+            regions=change.table("regions", self._regions, regions),
+            weight_owners={},
+        )
+        self._regions = regions
+        before = self._weight_owners.value or {}
+        owners = self._weight_owners.update(change, (), lambda: _weight_owners(index))
+        return change, replace(index, weight_owners=change.table("owners", before, owners))
+
+    def _follow_objects(
+        self, snapshot: ObjectSnapshot, change: Change
+    ) -> tuple[
+        _Objects,
+        Table[ServiceName, tuple[EndpointSlice, ...]],
+        Table[str, tuple[ReferenceGrant, ...]],
+    ]:
+        before, now = self._objects, snapshot.objects
+        found = differences(before, now)
+        if found.copied:
+            # Equal objects are one object, so that whoever meets one twice can tell.
+            now = {**now, **{key: before[key] for key in found.copied}}
+            snapshot = replace(snapshot, objects=now)
+        change.note(_OBJECTS, found)
+        touched = [it for key in found.changed for it in (before.get(key), now.get(key)) if it]
+        kinds = {type(entry) for entry in touched}
+        change.dirty |= {(_KIND, kind) for kind in kinds}
+        self._kinds.follow(snapshot, kinds)
+        slices = _follow_slices(self._slices, touched, now)
+        grants = self._grants
+        if ReferenceGrant in kinds:
+            grants = _grants(snapshot)
+        noting = _Objects(
+            objects=Table(_OBJECTS, now, change.reads), kinds=self._kinds, reads=change.reads
+        )
+        tables = (
+            change.table("slices", self._slices, slices),
+            change.table("grants", self._grants, grants),
+        )
+        self._objects, self._slices, self._grants = now, slices, grants
+        return noting, *tables
+
+    def _follow_view(self, view: FederationView, change: Change) -> FederationView:
+        # What is no mapping says when the view was made, and by whom: nothing follows from it here.
+        tables: dict[str, Any] = {
+            field.name: change.table(field.name, getattr(self._view, field.name), rows)
+            for field in fields(view)
+            if isinstance(rows := getattr(view, field.name), Mapping)
+        }
+        self._view = view
+        return FederationView(**tables)
+
+
+def _follow_slices(
+    before: _Slices, touched: Iterable[ApiObject], now: Mapping[ObjectKey, ApiObject]
+) -> _Slices:
+    """The slices of each Service, of which ``touched`` were or are some."""
+    old = [entry for entry in touched if isinstance(entry, EndpointSlice)]
+    if not old:
+        return before
+    gone = {entry.key for entry in old}
+    found: defaultdict[ServiceName, dict[ObjectKey, EndpointSlice]] = defaultdict(dict)
+    for name in {name for entry in old if (name := _service_of(entry)) is not None}:
+        found[name] = {it.key: it for it in before.get(name, ()) if it.key not in gone}
+    for key in gone:
+        entry = now.get(key)
+        if isinstance(entry, EndpointSlice) and (name := _service_of(entry)) is not None:
+            found[name][key] = entry
+    slices = dict(before)
+    for name, entries in found.items():
+        if entries:
+            slices[name] = tuple(entries[key] for key in sorted(entries))
+        else:
+            slices.pop(name, None)
+    return slices
+
+
+def _service_of(entry: EndpointSlice) -> ServiceName | None:
+    if not entry.service_name:
+        return None
+    return ServiceName(namespace=entry.metadata.namespace, name=entry.service_name)
+
+
+def _grants(objects: ObjectSnapshot) -> _Grants:
+    found: defaultdict[str, list[ReferenceGrant]] = defaultdict(list)
+    for grant in objects.of(ReferenceGrant):
+        found[grant.metadata.namespace].append(grant)
+    return {namespace: tuple(grants) for namespace, grants in found.items()}
 
 
 def import_name(source: MultiClusterService) -> ServiceName:
@@ -115,24 +268,10 @@ def weights_subject(
     return (meant_service(found, view.exports) if found is not None else None) or name
 
 
-def _weight_owners(
-    objects: ObjectSnapshot, view: FederationView
-) -> dict[ServiceName, MultiClusterService]:
+def _weight_owners(index: Index) -> dict[ServiceName, MultiClusterService]:
     """The oldest that may speak: one without a grant sets no weights, so it rules nobody."""
-    grants = objects.of(ReferenceGrant)
     return {
-        weights_subject(objects, view, entry): entry
-        for entry in reversed(objects.of(MultiClusterService))
-        if crosses(grants, entry.key, import_key(objects, entry))
-    }
-
-
-def _slices(objects: ObjectSnapshot) -> dict[ServiceName, tuple[EndpointSlice, ...]]:
-    found: defaultdict[ServiceName, list[EndpointSlice]] = defaultdict(list)
-    for entry in objects.of(EndpointSlice):
-        if entry.service_name:
-            name = ServiceName(namespace=entry.metadata.namespace, name=entry.service_name)
-            found[name].append(entry)
-    return {
-        name: tuple(sorted(entries, key=lambda entry: entry.key)) for name, entries in found.items()
+        weights_subject(index.objects, index.view, entry): entry
+        for entry in reversed(index.objects.of(MultiClusterService))
+        if index.permitted(entry.key, import_key(index.objects, entry))
     }

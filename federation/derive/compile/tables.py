@@ -18,6 +18,7 @@ from federation.derive.compile.http_filters import PORTS
 from federation.derive.compile.listeners import ListenersByGateway, ListenerState
 from federation.derive.compile.routes import CompiledRoute
 from federation.model.http import Redirect
+from federation.model.objects import ObjectKey
 from federation.model.snapshot import (
     FilterChain,
     Listener,
@@ -37,15 +38,44 @@ class _Claim:
     hostnames: tuple[str, ...]
 
 
+class Hosts:
+    """The virtual hosts made last; those whose routes have not changed are not made again."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], tuple[object, VirtualHost]] = {}
+        self._next: dict[tuple[str, str], tuple[object, VirtualHost]] = {}
+        self.made = 0
+
+    def __repr__(self) -> str:
+        return f"Hosts({len(self._last)}, made={self.made})"
+
+    def begin(self) -> None:
+        """A compilation begins; hosts of the last one that it does not ask for are forgotten."""
+        self._last, self._next, self.made = self._next, {}, 0
+
+    def host(
+        self, port: str, hostname: str, listener: ListenerState, claims: Sequence[_Claim]
+    ) -> VirtualHost:
+        """The host ``hostname`` of ``port``, where ``listener`` answers with ``claims``."""
+        key, made_of = (port, hostname), (listener, *claims)
+        known = self._last.get(key)
+        if known is None or known[0] != made_of:
+            self.made += 1
+            known = made_of, _virtual_host(hostname, listener, claims)
+        self._next[key] = known
+        return known[1]
+
+
 def build_listeners(
-    listeners: ListenersByGateway, routes: Iterable[CompiledRoute]
+    listeners: ListenersByGateway, routes: Iterable[CompiledRoute], hosts: Hosts
 ) -> tuple[tuple[Listener, ...], tuple[RouteTable, ...]]:
     """The open ports of all Gateways and their route tables, sorted by name."""
+    hosts.begin()
     routes = tuple(routes)
     claims = _claims(routes)
     passed = _passed_on(routes)
     built = [
-        _port(states, claims, passed)
+        _port(states, claims, passed, hosts)
         for _, states in sorted(_by_port(listeners, passed).items(), key=lambda item: item[0])
     ]
     return tuple(listener for listener, _ in built), tuple(table for _, table in built)
@@ -56,24 +86,25 @@ _ClaimsByListener = Mapping[tuple[str, str], Sequence[_Claim]]
 
 def _claims(routes: Iterable[CompiledRoute]) -> _ClaimsByListener:
     """Routes by the listener they are attached to; one that several parentRefs name counts once."""
-    found: defaultdict[tuple[str, str], dict[str, _Claim]] = defaultdict(dict)
+    found: defaultdict[tuple[str, str], dict[ObjectKey, _Claim]] = defaultdict(dict)
     for route in routes:
+        key = route.source.key
         for outcome in route.outcomes:
             for entry in outcome.attached:
                 if entry.listener.passthrough:
                     continue
-                claims = found[_identity(entry.listener)]
-                claims[route.source.key.qualified_name] = _Claim(route, entry.hostnames)
+                found[_identity(entry.listener)][key] = _Claim(route, entry.hostnames)
     return {identity: tuple(claims.values()) for identity, claims in found.items()}
 
 
 def _passed_on(routes: Iterable[CompiledRoute]) -> _ClaimsByListener:
     """Routes by the listener that passes TLS through to them, the oldest first."""
     found: defaultdict[tuple[str, str], dict[str, _Claim]] = defaultdict(dict)
-    for route in sorted(routes, key=lambda route: route.source.age):
+    passing = [route for route in routes if route.passed_on.position is not None]
+    for route in sorted(passing, key=lambda route: route.source.age):
         for outcome in route.outcomes:
             for entry in outcome.attached:
-                if entry.listener.passthrough and route.passed_on.position is not None:
+                if entry.listener.passthrough:
                     claims = found[_identity(entry.listener)]
                     claims[route.source.key.qualified_name] = _Claim(route, entry.hostnames)
     return {identity: tuple(claims.values()) for identity, claims in found.items()}
@@ -97,7 +128,10 @@ def _by_port(
 
 
 def _port(
-    states: Sequence[ListenerState], claims: _ClaimsByListener, passed: _ClaimsByListener
+    states: Sequence[ListenerState],
+    claims: _ClaimsByListener,
+    passed: _ClaimsByListener,
+    made: Hosts,
 ) -> tuple[Listener, RouteTable]:
     first = states[0]
     terminating = [state for state in states if not state.passthrough]
@@ -113,7 +147,8 @@ def _port(
         sections=tuple(state.spec.name for state in states),
         life=first.life,
     )
-    return listener, RouteTable(name=name, virtual_hosts=_virtual_hosts(terminating, claims))
+    hosts = _virtual_hosts(name, terminating, claims, made)
+    return listener, RouteTable(name=name, virtual_hosts=hosts)
 
 
 def _chain(state: ListenerState) -> FilterChain:
@@ -154,7 +189,7 @@ def _plain(state: ListenerState) -> FilterChain:
 
 
 def _virtual_hosts(
-    states: Sequence[ListenerState], claims: _ClaimsByListener
+    port: str, states: Sequence[ListenerState], claims: _ClaimsByListener, made: Hosts
 ) -> tuple[VirtualHost, ...]:
     owned: dict[str, ListenerState] = {state.spec.hostname or ANY: state for state in states}
     hosts: dict[str, ListenerState] = dict(owned)
@@ -168,7 +203,8 @@ def _virtual_hosts(
         for identity in {_identity(state) for state in states}
     }
     return tuple(
-        _virtual_host(
+        made.host(
+            port,
             hostname,
             hosts[hostname],
             _covering_claims(hostname, by_pattern[_identity(hosts[hostname])]),

@@ -10,7 +10,7 @@ draining of a cluster shows in imports alone, its own Services go on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
@@ -145,27 +145,24 @@ def _exposes(index: Index, service: ServiceName, port: int, cluster: ClusterId) 
     return fact is not None and any(entry.port == port for entry in fact.ports)
 
 
-def build_upstreams(
-    index: Index, refs: Iterable[UpstreamRef]
-) -> tuple[tuple[Upstream, ...], tuple[EndpointSet, ...]]:
-    """The upstreams of ``refs`` and their endpoints, sorted by name."""
-    built = sorted((_build(index, ref) for ref in set(refs)), key=lambda pair: pair[0].name)
-    return tuple(upstream for upstream, _ in built), tuple(endpoints for _, endpoints in built)
+Built = tuple[Upstream, EndpointSet]
+"""An upstream and its endpoints."""
 
 
-def unavailable() -> tuple[Upstream, EndpointSet]:
+def unavailable() -> Built:
     """The upstream without endpoints."""
     empty = EndpointSet(upstream=UNAVAILABLE, localities=())
     return Upstream(name=UNAVAILABLE, connect_timeout_ms=1_000), empty
 
 
-def invalid() -> tuple[Upstream, EndpointSet]:
+def invalid() -> Built:
     """The upstream without endpoints for HTTPRoutes."""
     empty = EndpointSet(upstream=INVALID, localities=())
     return Upstream(name=INVALID, connect_timeout_ms=1_000, empty_status=500), empty
 
 
-def _build(index: Index, ref: UpstreamRef) -> tuple[Upstream, EndpointSet]:
+def build_upstream(index: Index, ref: UpstreamRef) -> Built:
+    """The upstream of ``ref`` and its endpoints."""
     match ref.kind:
         case UpstreamKind.SERVICE | UpstreamKind.LOCAL:
             levels: Sequence[_Level] = (((index.cluster, 1),),)

@@ -13,7 +13,7 @@ import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -86,9 +86,11 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 """A TCP port."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ObjectKey:
-    """Identity of an object inside one cluster, whatever version it was written in."""
+class ObjectKey(NamedTuple):
+    """Identity of an object inside one cluster, whatever version it was written in.
+
+    A tuple, since keys are hashed and sorted by the ten thousand.
+    """
 
     group: str
     kind: str
