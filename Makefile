@@ -82,7 +82,8 @@ check: lint test ## What CI runs
 bench: build ## Side-by-side figures against nghttpx, Envoy and HAProxy, and propagation through the lab (~15 min)
 	$(BIN)/python -m tests.bench
 
-conformance: build ## h2spec, gRPC interop and everyday clients through the gateway; renews docs/conformance.md (wants Go)
+conformance: build ## The Gateway API's suite, h2spec, gRPC interop, everyday clients; renews docs/conformance.md (wants Go)
+	$(BIN)/python -m tests.conformance.gateway_api
 	$(BIN)/python -m tests.conformance
 
 abuse: build ## Attacks on a gateway while another client measures its calls (renews docs/abuse.md), and what it holds

@@ -4,8 +4,8 @@ Decides: the shape of statuses of all kinds as one value, so that sinks need not
 Leaves to others: which conditions hold (``derive``), where they are written (a ``StatusSink``).
 Invariants: each kind uses its own part: ``conditions`` (Gateway, GatewayClass, ServiceExport,
 ServiceImport, MultiClusterService), ``parents`` (routes), ``ancestors`` (policies), ``listeners``
-and ``addresses`` (Gateway), ``clusters`` (imports), ``drain`` (Drain); the order of entries is
-stable.
+and ``addresses`` (Gateway), ``clusters`` (imports), ``supported_features`` (GatewayClass),
+``drain`` (Drain); the order of entries is stable.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class ObjectStatus(Value):
     addresses: tuple[GatewayStatusAddress, ...] = ()
     clusters: tuple[str, ...] = ()
     drain: DrainProgress | None = None
+    supported_features: tuple[str, ...] = ()
 
     def condition(self, condition_type: str) -> Condition | None:
         """The condition of that type among ``conditions``."""

@@ -33,6 +33,8 @@ def status_document(status: ObjectStatus) -> dict[str, Any]:
     if status.drain is not None:
         del written["drain"]
         written |= _drain_fields(status.drain)
+    if "supportedFeatures" in written:
+        written["supportedFeatures"] = [{"name": name} for name in written["supportedFeatures"]]
     # It repeats what each condition carries; Kubernetes' kinds have it nowhere else.
     written.pop("observedGeneration", None)
     return written
@@ -52,11 +54,14 @@ def _drain_fields(progress: DrainProgress) -> dict[str, Any]:
 def with_others(
     document: Mapping[str, Any], stored: Mapping[str, Any], *, controller: str
 ) -> dict[str, Any]:
-    """``document`` with the entries that other controllers have in ``stored``."""
+    """``document`` with the entries that other controllers have in ``stored``.
+
+    A list that is stored stays, with nothing in it if it had ours alone: statuses must have it.
+    """
     merged = dict(document)
     for name in SHARED_LISTS:
         others = [entry for entry in stored.get(name) or [] if not _is_of(entry, controller)]
-        if others or name in merged:
+        if name in stored or name in merged:
             merged[name] = [*others, *merged.get(name, [])]
     return merged
 
@@ -67,6 +72,8 @@ def stored_status(document: Mapping[str, Any], *, controller: str) -> ObjectStat
     for name in SHARED_LISTS:
         own[name] = [entry for entry in document.get(name) or [] if _is_of(entry, controller)]
     own["clusters"] = [entry.get("cluster") for entry in document.get("clusters") or []]
+    features = document.get("supportedFeatures") or []
+    own["supportedFeatures"] = [entry.get("name") for entry in features]
     try:
         return ObjectStatus.model_validate(own, extra="ignore")
     except ValidationError:

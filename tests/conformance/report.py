@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 
 from tests.conformance import programs
+from tests.conformance.gateway_api import page
 from tests.conformance.results import Result
 
 HEAD = """# Conformance on the wire
@@ -55,7 +56,14 @@ GO_MODULES = {
 def text(results: Sequence[Result], left_out: Sequence[str]) -> str:
     """The whole page."""
     return "\n".join(
-        [HEAD, *_circumstances(), *_table(results), *_faults(results, left_out), NOTES]
+        [
+            HEAD,
+            *_circumstances(),
+            *_table(results),
+            *_faults(results, left_out),
+            page.section(),
+            NOTES,
+        ]
     )
 
 

@@ -93,6 +93,20 @@ async def test_entries_of_other_controllers_stay(connection: Connection) -> None
     assert [entry["controllerName"] for entry in parents] == ["example.com/other"]
 
 
+async def test_entries_go_where_nobody_elses_stand_beside_them(connection: Connection) -> None:
+    """A route that names no Gateway of ours any more: its status must keep the list itself."""
+    name = next(_names)
+    await connection.post(ROUTES, route(name))
+    sink = KubernetesStatusSink(connection, SystemClock(), controller=CONTROLLER)
+    await sink.write({key(name): accepted()})
+    await sink.write({key(name): ObjectStatus(observed_generation=2)})
+    stored = await connection.get(f"{ROUTES}/{name}")
+    assert stored["status"] == {"parents": []}
+    await sink.write({})
+    again = await connection.get(f"{ROUTES}/{name}")
+    assert again["metadata"]["resourceVersion"] == stored["metadata"]["resourceVersion"]
+
+
 async def test_an_equal_status_is_not_written(connection: Connection) -> None:
     name = next(_names)
     await connection.post(ROUTES, route(name))

@@ -8,7 +8,6 @@ Pod addresses with EndpointSlices written for them. Wants ``tests.testkit.namesp
 from __future__ import annotations
 
 import contextlib
-import copy
 import itertools
 import json
 import sys
@@ -234,12 +233,18 @@ def gateway_class(name: str = "istio") -> dict[str, Any]:
 
 @contextlib.contextmanager
 def running_gateway_cluster(
-    directory: Path, *, dedicated_in: str | None = "", options: Sequence[str] = ()
+    directory: Path,
+    *,
+    dedicated_in: str | None = "",
+    options: Sequence[str] = (),
+    images: Mapping[str, Mapping[str, Any]] | None = None,
+    channel: str = "standard",
 ) -> Iterator[GatewayCluster]:
     """The cluster with its class and its agent.
 
     ``dedicated_in`` is the namespace of dedicated gateways, ``None`` for each Gateway's own; empty:
-    gateways are shared, and the test's to run.
+    gateways are shared, and the test's to run. ``images`` are commands besides the federation's,
+    ``channel`` is that of the Gateway API's CRDs.
     """
     xds = f"{AGENT_HOST}:{free_port()}"
     with contextlib.ExitStack() as stack:
@@ -247,8 +252,8 @@ def running_gateway_cluster(
         server = stack.enter_context(
             running_kubernetes(controllers=True, service_network="10.96.0.0/17")
         )
-        install_released_crds_now(server)
-        stack.enter_context(running_pods(server, copy.deepcopy(IMAGES), directory / "pods"))
+        install_released_crds_now(server, channel=channel)
+        stack.enter_context(running_pods(server, {**IMAGES, **(images or {})}, directory / "pods"))
         federation = Federation(etcd.endpoint, directory)
         found = GatewayCluster(server, federation, xds, directory, options, stack)
         resolver = (*FEDCTL, *federation.options, "resolver", "--name", "resolver-1")

@@ -193,11 +193,11 @@ async def install_crds(connection: Connection, definitions: Sequence[dict[str, A
     await crds.install_crds(connection, definitions, manager="test")
 
 
-def install_released_crds_now(server: KubernetesServer) -> None:
+def install_released_crds_now(server: KubernetesServer, *, channel: str = "standard") -> None:
     """Install the released CRDs, for tests that are not asynchronous."""
 
     async def install() -> None:
         async with connected(ConnectionSettings(server.kubeconfig)) as connection:
-            await install_crds(connection, crds.released_definitions())
+            await install_crds(connection, crds.released_definitions(channel=channel))
 
     asyncio.run(install())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from federation.derive.compile import Compiled
+from federation.derive.compile.features import supported_features
 from federation.model.objects import Gateway, GRPCRoute, ObjectKey
 from federation.model.status import ParentStatus
 from tests.testkit.routing import certificate, compiled, parse, routes_of, service, spelled
@@ -309,6 +310,7 @@ spec: {controllerName: federation.dev/gateway-controller}
     assert parent_of(result).conditions[0].reason == "Accepted"
     status = result.statuses[ObjectKey(GATEWAY.group, "GatewayClass", "", "other")]
     assert spelled(status.conditions) == {"Accepted": "True/Accepted"}
+    assert status.supported_features == supported_features(dedicated=False)
 
 
 def test_the_kinds_of_this_test_are_the_models() -> None:

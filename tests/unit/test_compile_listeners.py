@@ -99,10 +99,16 @@ def test_the_east_west_port_is_taken() -> None:
     }
 
 
-@pytest.mark.parametrize("protocol", ["TCP", "UDP", "TLS"])
+@pytest.mark.parametrize("protocol", ["TCP", "UDP", "TLS", "example.com/bar"])
 def test_other_protocols_are_refused(protocol: str) -> None:
-    result = compiled(gateway(f"name: a, port: 80, protocol: {protocol}"))
+    result = compiled(
+        gateway(f"name: a, port: 80, protocol: {protocol}", "name: b, port: 81, protocol: HTTP")
+    )
     assert listeners_of(result)["a"]["Accepted"] == "False/UnsupportedProtocol"
+    assert listeners_of(result)["b"]["Accepted"] == "True/Accepted"
+    refused, taken = result.statuses[ObjectKey(GROUP, "Gateway", "infra", "gw")].listeners
+    assert refused.supported_kinds == ()
+    assert taken.supported_kinds
 
 
 def test_tls_on_http_is_without_effect_and_says_so() -> None:

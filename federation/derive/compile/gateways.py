@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from federation.derive.compile.features import supported_features
 from federation.derive.compile.hostnames import ANY, covers
 from federation.derive.compile.index import Index
 from federation.derive.compile.listeners import ListenerState
@@ -48,7 +49,11 @@ def class_status(index: Index, source: GatewayClass) -> ObjectStatus | None:
     if source.spec.parameters_ref is not None:
         problem = Problem("InvalidParameters", "spec.parametersRef: parameters are not supported")
     accepted = verdict(source, "Accepted", problem, message=f"served by {index.cluster}")
-    return ObjectStatus(observed_generation=source.metadata.generation, conditions=(accepted,))
+    return ObjectStatus(
+        observed_generation=source.metadata.generation,
+        conditions=(accepted,),
+        supported_features=supported_features(dedicated=index.settings.dedicated_gateways),
+    )
 
 
 def gateway_status(

@@ -169,12 +169,12 @@ def _demand(state: ListenerState) -> tuple[bytes, bool] | None:
 
 def _unsupported(state: ListenerState) -> Problem | None:
     protocol = state.spec.protocol
-    if protocol is ListenerProtocol.TLS and not state.passthrough:
+    if protocol == ListenerProtocol.TLS and not state.passthrough:
         return Problem(
             "UnsupportedProtocol",
             f"{state.where}: protocol TLS is served with tls.mode Passthrough only, use HTTPS",
         )
-    if protocol is not ListenerProtocol.HTTP and not state.encrypted:
+    if protocol != ListenerProtocol.HTTP and not state.encrypted:
         return Problem(
             "UnsupportedProtocol",
             f"{state.where}.protocol: {protocol} is not served, use HTTPS or HTTP",
@@ -183,12 +183,14 @@ def _unsupported(state: ListenerState) -> Problem | None:
 
 
 def _notes(state: ListenerState) -> tuple[str, ...]:
-    if state.spec.protocol is ListenerProtocol.HTTP and state.spec.tls is not None:
+    if state.spec.protocol == ListenerProtocol.HTTP and state.spec.tls is not None:
         return (f"{state.where}.tls is without effect: protocol HTTP is served as h2c",)
     return ()
 
 
 def _with_kinds(state: ListenerState) -> ListenerState:
+    if state.refused is not None:  # kinds go by protocol: one that is not served takes none
+        return replace(state, route_kinds=())
     kinds = state.spec.allowed_routes.kinds
     # Through TLS that passes, gRPC is a promise of the route and HTTP a matter of matches.
     served = (GRPCRoute.KIND,) if state.passthrough else ROUTE_KINDS

@@ -39,7 +39,8 @@ Hostname = Annotated[str, AfterValidator(_check_hostname)]
 
 
 class ListenerProtocol(StrEnum):
-    """Protocols of listeners in the Gateway API; which are served is the compiler's business."""
+    """Protocols of listeners that the Gateway API names; others stay in the object, for its status
+    to name. Which are served is the compiler's business."""
 
     HTTP = "HTTP"
     HTTPS = "HTTPS"
@@ -242,7 +243,7 @@ class Listener(Part):
     name: Name
     hostname: Hostname | None = None
     port: Port
-    protocol: ListenerProtocol
+    protocol: Annotated[str, Field(min_length=1, max_length=255)]
     tls: ListenerTls | None = None
     allowed_routes: AllowedRoutes = AllowedRoutes()
 

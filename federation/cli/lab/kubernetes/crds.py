@@ -26,9 +26,9 @@ DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 ESTABLISHED_TIMEOUT_S = 60.0
 
 
-def released_crds(say: Say = to_stderr) -> list[Path]:
-    """The CustomResourceDefinitions of the Gateway API (standard channel) and the MCS API, of the
-    releases that ``released/go.mod`` names. Raises ``NoProgramsError``."""
+def released_crds(say: Say = to_stderr, *, channel: str = "standard") -> list[Path]:
+    """The CustomResourceDefinitions of the Gateway API (of that ``channel``) and the MCS API, of
+    the releases that ``released/go.mod`` names. Raises ``NoProgramsError``."""
     go = go_program(say)
     modules = ("sigs.k8s.io/gateway-api", "sigs.k8s.io/mcs-api")
     fetched = subprocess.run(
@@ -50,16 +50,18 @@ def released_crds(say: Say = to_stderr) -> list[Path]:
         text=True,
     )
     gateway_api, mcs_api = (Path(line) for line in listed.stdout.split())
-    return sorted((gateway_api / "config/crd/standard").glob("*.yaml")) + sorted(
+    return sorted((gateway_api / "config/crd" / channel).glob("*.yaml")) + sorted(
         (mcs_api / "config/crd").glob("*.yaml")
     )
 
 
-def released_definitions(say: Say = to_stderr) -> list[dict[str, Any]]:
+def released_definitions(
+    say: Say = to_stderr, *, channel: str = "standard"
+) -> list[dict[str, Any]]:
     """``released_crds`` as objects."""
     return [
         document
-        for path in released_crds(say)
+        for path in released_crds(say, channel=channel)
         for document in yaml.safe_load_all(path.read_text())
         if (document or {}).get("kind") == "CustomResourceDefinition"
     ]

@@ -83,12 +83,14 @@ def go_program(say: Say = to_stderr) -> str:
 class GoPrograms:
     """The programs of the Go module in ``module``, called ``name`` in the cache.
 
-    ``packages`` are what is built, by Go's own patterns; ``environment`` is added for the build.
+    ``packages`` are what is built, by Go's own patterns; ``tests`` are packages whose tests become
+    a program each, ``NAME.test``; ``environment`` is added for the build.
     """
 
     module: Path
     name: str
     packages: tuple[str, ...] = ("./...",)
+    tests: tuple[str, ...] = ()
     build_timeout_s: int = 900
     environment: tuple[tuple[str, str], ...] = ()
     flags: tuple[str, ...] = ()
@@ -115,7 +117,9 @@ class GoPrograms:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent) as place:
             made = Path(place) / "bin"
-            self._compile(go, made, say)
+            self._compile([go, "build", "-v"], made, self.packages, say)
+            for package in self.tests:
+                self._compile([go, "test", "-c"], made, (package,), say)
             if not directory.is_dir():  # another may have been quicker
                 made.rename(directory)
         self._remove_old()
@@ -123,7 +127,8 @@ class GoPrograms:
 
     def _fetch(self, go: str) -> None:
         """Fetch what is not in the module cache yet."""
-        command = [go, "list", "-mod=readonly", "-deps", "-f", "{{.Dir}}", *self.packages]
+        command = [go, "list", "-mod=readonly", "-deps", "-f", "{{.Dir}}"]
+        command += [*(["-test"] if self.tests else []), *self.packages, *self.tests]
         fetched = subprocess.run(
             command,
             check=False,
@@ -135,12 +140,12 @@ class GoPrograms:
         if fetched.returncode != 0:
             raise NoProgramsError(f"Go modules cannot be fetched: {fetched.stderr.strip()[-500:]}")
 
-    def _compile(self, go: str, made: Path, say: Say) -> None:
-        command = [go, "build", "-v", "-mod=readonly", "-buildvcs=false", "-trimpath"]
+    def _compile(self, verb: list[str], made: Path, packages: tuple[str, ...], say: Say) -> None:
+        command = [*verb, "-mod=readonly", "-buildvcs=false", "-trimpath"]
         started = said = time.monotonic()
         compiled, errors = 0, list[str]()
         with subprocess.Popen(
-            [*command, *self.flags, "-o", f"{made}/", *self.packages],
+            [*command, *self.flags, "-o", f"{made}/", *packages],
             cwd=self.module,
             stderr=subprocess.PIPE,
             text=True,
