@@ -19,10 +19,11 @@ PEER = {
 
 INTRODUCTION = """## Gateway API
 
-The conformance suite of Gateway API {version} (CRDs of the {channel} channel), unchanged and without
-a test left out, against a real API server whose Pods are processes, each Gateway with gateways of its
-own (`--gateway-mode dedicated`). The suite reads what is claimed from `status.supportedFeatures` of
-the GatewayClass. Its own report is [gateway-api.yaml](conformance/gateway-api.yaml), of {date}.
+The conformance suite of Gateway API {version} (CRDs of the {channel} channel), unchanged and
+without a test left out, against a real API server whose Pods are processes, each Gateway with
+gateways of its own (`--gateway-mode dedicated`). The suite reads what is claimed from
+`status.supportedFeatures` of the GatewayClass. Its own report is
+[gateway-api.yaml](conformance/gateway-api.yaml), of {date}.
 `python -m tests.conformance.gateway_api` runs it alone.
 """
 BEYOND_CORE = """
