@@ -21,6 +21,7 @@ from federation.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from federation.adapters.etcd import EtcdAccess
+    from federation.wire.etcd_access import Permission
 
 app = typer.Typer(
     name="access",
@@ -57,6 +58,12 @@ def enable(ctx: typer.Context) -> None:
 
 
 async def _grant(context: Context, name: str) -> None:
+    for permission in await granted(context, name):
+        typer.echo(f"{name} may {permission}")
+
+
+async def granted(context: Context, name: str) -> tuple[Permission, ...]:
+    """Give ``name`` its rights; what they are. Raises ``PortError``."""
     from federation.model.base import ClusterId
     from federation.wire.etcd_access import of_cluster, of_operator, of_resolver
     from federation.wire.etcd_keys import Keys
@@ -66,13 +73,17 @@ async def _grant(context: Context, name: str) -> None:
     wanted = permissions or of_cluster(keys, ClusterId(name))
     async with _access(context) as access:
         await access.grant(name, wanted)
-    for permission in wanted:
-        typer.echo(f"{name} may {permission}")
+    return wanted
+
+
+async def revoked(context: Context, name: str) -> None:
+    """Take all rights of ``name`` back. Raises ``PortError``."""
+    async with _access(context) as access:
+        await access.remove(name)
 
 
 async def _revoke(context: Context, name: str) -> None:
-    async with _access(context) as access:
-        await access.remove(name)
+    await revoked(context, name)
     typer.echo(f"{name} may do nothing")
 
 

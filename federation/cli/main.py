@@ -59,6 +59,9 @@ COMMANDS: dict[str, Entry] = {
     "resolver": Entry("resolver", "Run a resolver.", PROCESSES),
     "gateway": Entry("gateway", "Run a gateway.", PROCESSES),
     "standalone": Entry("standalone", "Run one gateway from a folder of manifests.", PROCESSES),
+    "cluster": Entry(
+        "cluster", "Let clusters join with their credentials, and part.", PROCESSES, group=True
+    ),
     "access": Entry("access", "Say who may write which keys of etcd.", PROCESSES, group=True),
     "crds": Entry("crds", "Print the definitions of the federation's kinds.", OBJECTS),
 }

@@ -133,6 +133,17 @@ class Keys:
         """The status of one object."""
         return f"{self.statuses(cluster)}{_object_path(key)}"
 
+    def of_cluster(self, cluster: ClusterId) -> tuple[str, ...]:
+        """All that is a cluster's own: keys, and prefixes, which end with a slash."""
+        return (
+            self.member(cluster),
+            self.heartbeat(cluster),
+            self.gateways(cluster),
+            self.facts(cluster),
+            self.objects(cluster),
+            self.statuses(cluster),
+        )
+
     def object_key(self, cluster: ClusterId, stored: str) -> ObjectKey | None:
         """The object that a key below ``objects`` or ``statuses`` of ``cluster`` is about."""
         for prefix in (self.objects(cluster), self.statuses(cluster)):

@@ -1,10 +1,10 @@
 """Who is who in an installation: the certificates and the objects that carry them.
 
-Decides: names in certificates, and which Secret of which cluster holds which.
-Leaves to others: signing (``lab.authority``), writing objects (``install``).
+Decides: names in certificates of etcd, its people and the demo, and which Secrets hold them.
+Leaves to others: those of members (``cli.credentials``), signing (``lab.authority``), writing
+objects (``install``).
 Invariants: three authorities (etcd's, the clusterset's, the clients'), so that none can stand for
-another; a client of etcd has its user's name as common name and no host name, which etcd would look
-up. Keys of authorities are kept nowhere: in kind, new clusters get new ones.
+another. Keys of authorities are kept nowhere: in kind, new clusters get new ones.
 """
 
 from __future__ import annotations
@@ -15,9 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from federation.cli.lab.authority import TRUST_DOMAIN, Authority, KeyPair, write_private
+from federation.cli.context import DEFAULT_PREFIX
+from federation.cli.credentials import (
+    NAMESPACE,
+    Membership,
+    Signers,
+    identity_secret,
+    member_objects,
+    service_names,
+)
+from federation.cli.lab.authority import Authority, KeyPair, write_private
 
-NAMESPACE = "federation-system"
 ETCD = "federation-etcd"
 ETCD_PEERS = f"{ETCD}-peers"
 ETCD_MEMBERS = 3
@@ -33,41 +41,36 @@ class Authorities:
     clusterset: Authority = field(default_factory=lambda: Authority("federation clusterset"))
     clients: Authority = field(default_factory=lambda: Authority("federation demo"))
 
+    @property
+    def signers(self) -> Signers:
+        """Those of members."""
+        return Signers(etcd=self.etcd, clusterset=self.clusterset)
+
     def etcd_user(self, name: str) -> KeyPair:
         """What makes its holder the user ``name`` of etcd."""
-        return self.etcd.issue(name, uris=(f"spiffe://{TRUST_DOMAIN}/etcd/{name}",))
+        return self.signers.etcd_user(name)
 
 
 def of_member(
     authorities: Authorities, region: str, *, etcd: Sequence[str]
 ) -> list[dict[str, Any]]:
     """The objects that make a cluster the member ``region``, which reaches ``etcd`` there."""
-    agent = authorities.clusterset.issue(
-        "federation-agent", dns=("localhost", *_service("federation-agent"))
+    member = Membership(
+        cluster=region,
+        region=region,
+        etcd=etcd,
+        etcd_ca=authorities.etcd.certificate_pem,
+        prefix=DEFAULT_PREFIX,
     )
-    gateway = authorities.clusterset.issue_gateway("federation-gateway", cluster=region)
-    environment = {
-        "FEDERATION_CLUSTER": region,
-        "FEDERATION_REGION": region,
-        "FEDERATION_ETCD": ",".join(etcd),
-    }
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "federation-cluster", "namespace": NAMESPACE},
-            "data": environment,
-        },
-        _secret(ETCD, authorities.etcd_user(region), authorities.etcd),
-        _secret("federation-agent", agent, authorities.clusterset),
-        _secret("federation-gateway", gateway, authorities.clusterset),
-    ]
+    return member_objects(member, authorities.signers)
 
 
 def of_control(authorities: Authorities, *, addresses: Sequence[str]) -> list[dict[str, Any]]:
     """The objects of etcd and the resolvers; etcd is reached at ``addresses`` from outside."""
     server = authorities.etcd.issue(
-        ETCD, dns=("localhost", *_service(ETCD)), addresses=("127.0.0.1", *addresses)
+        ETCD,
+        dns=("localhost", *service_names(ETCD, NAMESPACE)),
+        addresses=("127.0.0.1", *addresses),
     )
     members = [f"{ETCD}-{number}.{ETCD_PEERS}" for number in range(ETCD_MEMBERS)]
     names = tuple(f"{member}.{NAMESPACE}.svc" for member in members)
@@ -99,24 +102,8 @@ def write_identity(folder: Path, pair: KeyPair, authority: Authority) -> None:
     write_private(folder / "tls.key", pair.key_pem)
 
 
-def _service(name: str) -> tuple[str, ...]:
-    """A Service's names, from short to whole."""
-    return name, f"{name}.{NAMESPACE}", f"{name}.{NAMESPACE}.svc"
-
-
 def _secret(name: str, pair: KeyPair, authority: Authority) -> dict[str, Any]:
-    data = {
-        "ca.crt": _encoded(authority.certificate_pem),
-        "tls.crt": _encoded(pair.certificate_pem),
-        "tls.key": _encoded(pair.key_pem),
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "type": "Opaque",
-        "data": data,
-    }
+    return identity_secret(name, pair, authority.certificate_pem, NAMESPACE)
 
 
 def _encoded(content: bytes) -> str:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
+from federation.cli.credentials import NAMESPACE
 from federation.cli.kind.credentials import (
-    NAMESPACE,
     Authorities,
     of_control,
     of_demo,

@@ -1,9 +1,9 @@
-"""The lab's certificate authority and everything it signs.
+"""A certificate authority and everything it signs: the lab's, and those of ``fedctl cluster``.
 
-Decides: names, lifetimes and key types of the lab's certificates.
-Leaves to others: who loads them. For real clusters certificates come from the operator's own PKI.
-Invariants: private keys are written readable by their owner alone; the authority's key stays in the
-lab's directory, which `fedctl lab down` removes.
+Decides: names and key types of certificates, and how long the lab's hold.
+Leaves to others: who loads them, where an authority is kept (the lab: nowhere but in its directory;
+``fedctl cluster``: in the folder that it is given). Operators may use a PKI of their own instead.
+Invariants: private keys are written readable by their owner alone; no repr shows a key.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 TRUST_DOMAIN = "clusterset.local"
 LIFETIME = dt.timedelta(days=30)
 CLOCK_SLACK = dt.timedelta(minutes=5)
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 def gateway_identity(cluster: str) -> str:
@@ -40,23 +42,60 @@ class KeyPair:
         return "KeyPair(redacted)"
 
 
+class AuthorityError(Exception):
+    """What was given is no authority: which file, and why."""
+
+
 class Authority:
     """A certificate authority in memory."""
 
-    def __init__(self, name: str) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    def __init__(self, name: str, *, lifetime: dt.timedelta = LIFETIME) -> None:
+        self._key: PrivateKey = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._certificate = (
-            _builder(self._name, self._name, self._key.public_key())
+            _builder(subject, subject, self._key.public_key(), lifetime)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(signs=True), critical=True)
             .sign(self._key, hashes.SHA256())
         )
 
+    @classmethod
+    def load(cls, certificate: Path, private_key: Path) -> Authority:
+        """The authority kept in two PEM files. Raises ``AuthorityError``."""
+        try:
+            held = x509.load_pem_x509_certificate(certificate.read_bytes())
+        except (OSError, ValueError) as error:
+            raise AuthorityError(f"reading a certificate from {certificate}: {error}") from error
+        try:
+            key = serialization.load_pem_private_key(private_key.read_bytes(), password=None)
+        except (OSError, ValueError, TypeError) as error:
+            raise AuthorityError(f"reading a private key from {private_key}: {error}") from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+            raise AuthorityError(f"{private_key}: the key is neither an EC nor an RSA key")
+        if key.public_key() != held.public_key():
+            raise AuthorityError(f"{private_key} is not the key of {certificate}")
+        if not _signs(held):
+            raise AuthorityError(f"{certificate} is no authority's certificate (CA:TRUE)")
+        found = cls.__new__(cls)
+        found._certificate, found._key = held, key  # noqa: SLF001 - our own class
+        return found
+
+    def __repr__(self) -> str:
+        return f"Authority({self._certificate.subject.rfc4514_string()})"
+
     @property
     def certificate_pem(self) -> bytes:
         """The authority's own certificate."""
         return self._certificate.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def key_pem(self) -> bytes:
+        """Its private key, to be kept where nobody else reads it."""
+        return self._key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
 
     def issue(
         self,
@@ -65,6 +104,7 @@ class Authority:
         dns: tuple[str, ...] = (),
         uris: tuple[str, ...] = (),
         addresses: tuple[str, ...] = (),
+        lifetime: dt.timedelta = LIFETIME,
     ) -> KeyPair:
         """A certificate for both ends of TLS with the given subject alternative names."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -74,7 +114,7 @@ class Authority:
         names.extend(x509.UniformResourceIdentifier(uri) for uri in uris)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
-            _builder(subject, self._name, key.public_key())
+            _builder(subject, self._certificate.subject, key.public_key(), lifetime)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -94,15 +134,23 @@ class Authority:
             ),
         )
 
-    def issue_gateway(self, name: str, *, cluster: str) -> KeyPair:
+    def issue_gateway(
+        self, name: str, *, cluster: str, lifetime: dt.timedelta = LIFETIME
+    ) -> KeyPair:
         """The identity of a gateway: its SPIFFE id, and the one DNS name that peers ask for."""
         return self.issue(
-            name, dns=(f"east-west.{TRUST_DOMAIN}",), uris=(gateway_identity(cluster),)
+            name,
+            dns=(f"east-west.{TRUST_DOMAIN}",),
+            uris=(gateway_identity(cluster),),
+            lifetime=lifetime,
         )
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+    lifetime: dt.timedelta,
 ) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
@@ -112,9 +160,17 @@ def _builder(
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SLACK)
-        .not_valid_after(now + LIFETIME)
+        .not_valid_after(now + lifetime)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
+
+
+def _signs(certificate: x509.Certificate) -> bool:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    except x509.ExtensionNotFound:
+        return False
+    return found.value.ca
 
 
 def _key_usage(*, signs: bool) -> x509.KeyUsage:
