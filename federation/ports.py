@@ -226,11 +226,12 @@ class StatusSink(Protocol):
 class DerivedObjects(Protocol):
     """Objects that follow from the federation's state and are kept in the cluster by us alone."""
 
-    async def write(self, objects: Mapping[ObjectKey, ApiObject]) -> None:
+    async def write(self, objects: Mapping[ObjectKey, ApiObject]) -> bool:
         """Bring the objects that are ours to ``objects``; what is not among them is deleted.
 
-        One of the same name that is somebody else's is left as it is. Raises ``TemporaryError``
-        after all were tried.
+        One of the same name that is somebody else's is left as it is. False when some were refused:
+        they will be again as long as they are the same. Raises ``TemporaryError`` after all were
+        tried.
         """
         ...
 

@@ -1,10 +1,11 @@
-"""Keeps the MCS API's ServiceImports of the cluster at what the federation exports.
+"""Keeps in the cluster what follows from the clusterset's exports: the MCS API's ServiceImports,
+and the Services and EndpointSlices behind them.
 
-Decides: when they are written: after any change of what they follow from, and when one is not
-there, since somebody deleted it or the kind was not served before.
-Leaves to others: what they say (``derive.mcs_imports``), writing (a ``DerivedObjects`` port).
+Decides: when they are written: after a change of what they follow from, and when one of them is not
+as it should be, since somebody changed or deleted it or the kind was not served before.
+Leaves to others: what they say (``derive.mcs_objects``), writing (``DerivedObjects`` ports).
 Invariants: nothing is written from what is not live: an import is never removed because its exports
-are not known now.
+are not known now; what came to nothing is not tried again before something has changed.
 """
 
 from __future__ import annotations
@@ -13,10 +14,22 @@ import logging
 from collections.abc import Mapping
 from contextlib import aclosing
 
+from federation.agent.settings import AgentSettings
 from federation.agent.state import ClusterObjects, FederationState
 from federation.aio import Backoff, Latest, any_change, retrying
-from federation.derive.mcs_imports import derived_imports
-from federation.model.objects import ApiObject, ObjectKey
+from federation.derive.mcs_imports import is_ours
+from federation.derive.mcs_objects import agrees, derive_state, shape
+from federation.model.base import ServiceName
+from federation.model.objects import (
+    ApiObject,
+    EndpointSlice,
+    Gateway,
+    McsServiceImport,
+    Namespace,
+    ObjectKey,
+    ObjectSnapshot,
+    Service,
+)
 from federation.ports import DerivedObjects, TemporaryError
 
 log = logging.getLogger(__name__)
@@ -24,24 +37,31 @@ log = logging.getLogger(__name__)
 SETTLE_S = 0.05
 """Changes that come together are one look; nobody waits for an import."""
 
+DERIVED_KINDS: tuple[type[ApiObject], ...] = (Service, EndpointSlice, McsServiceImport)
+"""Kinds of derived objects in the order of writing: an import comes when it leads somewhere."""
+
 
 class ImportWriter:
     """The loop, and what it wrote last."""
 
     def __init__(
         self,
+        settings: AgentSettings,
         *,
         objects: Latest[ClusterObjects],
         federation: Latest[FederationState],
-        sink: DerivedObjects,
+        sinks: Mapping[type[ApiObject], DerivedObjects],
     ) -> None:
+        """``sinks`` are those of ``DERIVED_KINDS``."""
+        self._settings = settings
         self._objects = objects
         self._federation = federation
-        self._sink = sink
-        self._written: Mapping[ObjectKey, ApiObject] | None = None
+        self._sinks = sinks
+        self._settled: object = None
+        self._foreign: dict[type[ApiObject], set[ObjectKey]] = {}
 
     def __repr__(self) -> str:
-        return f"ImportWriter({'unwritten' if self._written is None else len(self._written)})"
+        return f"ImportWriter({'unwritten' if self._settled is None else 'settled'})"
 
     async def run(self) -> None:
         """Write after every change, for ever."""
@@ -59,11 +79,68 @@ class ImportWriter:
         objects, federation = self._objects.value, self._federation.value
         if objects is None or federation is None or not (objects.live and federation.live):
             return
-        wanted = derived_imports(objects.shown, federation.view)
-        if wanted != self._written or not wanted.keys() <= objects.shown.objects.keys():
-            await self._sink.write(wanted)
-            self._written = wanted
+        settings = self._settings.compile
+        basis = _basis(objects.shown, federation, settings.gateway_service)
+        if basis == self._settled:
+            return
+        wanted = derive_state(
+            self._settings.cluster,
+            objects.shown,
+            federation.view,
+            gateway_service=settings.gateway_service,
+            ports=settings.import_ports,
+        )
+        by_kind: tuple[Mapping[ObjectKey, ApiObject], ...] = (
+            wanted.services,
+            wanted.slices,
+            wanted.imports,
+        )
+        settled = True
+        for kind, wanted_ones in zip(DERIVED_KINDS, by_kind, strict=True):
+            foreign = {key for key in wanted_ones if _is_foreign(objects.shown, key)}
+            told = foreign <= self._foreign.get(kind, set())
+            if not (told and agrees(objects.shown, kind, wanted_ones)):
+                # What was written is settled once it is seen: it may be gone again by then.
+                refused = not await self._sinks[kind].write(wanted_ones)
+                self._foreign[kind] = foreign
+                settled &= refused
+        self._settled = basis if settled else None
 
     def _note(self, failure: Exception, attempt: int, _wait_s: float) -> None:
         if attempt == 1:
             log.warning("imports are not written", extra={"reason": str(failure)})
+
+
+def _basis(
+    objects: ObjectSnapshot, federation: FederationState, front: ServiceName | None
+) -> object:
+    """All that derived objects follow from, to compare with what they were last made from.
+
+    How many endpoints are ready is no part of it: a rolling update writes nothing.
+    """
+    view = federation.view
+    exports = {
+        service: tuple(shape(facts[cluster]) for cluster in sorted(facts))
+        for service, facts in view.exports.items()
+    }
+    found = [entry for entry in objects.objects.values() if _matters(entry, front)]
+    return exports, view.endpoints, found
+
+
+def _is_foreign(objects: ObjectSnapshot, key: ObjectKey) -> bool:
+    """Whether somebody else has an object of this name; the sink says so once."""
+    found = objects.objects.get(key)
+    return found is not None and not is_ours(found)
+
+
+def _matters(entry: ApiObject, front: ServiceName | None) -> bool:
+    if isinstance(entry, Namespace | Gateway | McsServiceImport):
+        return True
+    if not isinstance(entry, Service | EndpointSlice):
+        return False
+    name = entry.service_name if isinstance(entry, EndpointSlice) else entry.metadata.name
+    in_front = front is not None and (entry.metadata.namespace, name) == (
+        front.namespace,
+        front.name,
+    )
+    return in_front or is_ours(entry)

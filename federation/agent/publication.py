@@ -5,7 +5,7 @@ Leaves to others: what the facts are (``derive.exports``), whether a loss is bel
 (``derive.shrink``), committing (``publisher``).
 Invariants: the seal of each commit fits the exports as they are after it, also when a publication
 takes several; facts that are as stored are not written; under quarantine nothing that is missing is
-removed, weights included.
+removed, weights and endpoints included.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from federation.derive.exports import ClusterFacts
 from federation.derive.shrink import Publish, Quarantined, judge
 from federation.model.base import ClusterId, ServiceName
 from federation.model.drain import Drain
-from federation.model.facts import FactsManifest, Quarantine
+from federation.model.facts import FactsManifest, Quarantine, ServiceType
 from federation.model.view import FederationView
 from federation.ports import MAX_WRITES, Delete, Entry, Put, Write
 from federation.wire.etcd import checksum, to_bytes
 from federation.wire.etcd_keys import Keys
 
 Verdict = Publish | Quarantined
+
+_HEADLESS = ServiceType.HEADLESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Stored:
     entries: Mapping[str, Entry]
     exports: Collection[ServiceName]
     policies: Collection[tuple[ServiceName, str]]
+    endpoints: Collection[tuple[ServiceName, str]]
     manifest: FactsManifest | None
     accepted: Collection[ServiceName] = ()
 
@@ -53,6 +56,11 @@ class Stored:
             exports=[_name(path) for path in paths if path[0] == "exports" and len(path) == 3],
             policies=[
                 (_name(path), path[3]) for path in paths if path[0] == "policies" and len(path) == 4
+            ],
+            endpoints=[
+                (_name(path), path[3])
+                for path in paths
+                if path[0] == "endpoints" and len(path) == 4
             ],
             manifest=view.manifests.get(cluster),
             accepted=accepted.missing if accepted is not None else (),
@@ -86,11 +94,13 @@ def plan(
     facts: ClusterFacts,
     *,
     deleted: Collection[ServiceName],
+    emptied: Collection[ServiceName] = (),
     now: str,
     drains: Mapping[str, Drain] | None = None,
 ) -> Publication:
-    """Compare ``facts`` with what is stored. ``deleted``: services seen to be taken back.
+    """Compare ``facts`` with what is stored.
 
+    ``deleted``: services seen to be taken back; ``emptied``: those whose last slice was seen to go.
     ``drains`` are what the cluster's objects ask for, by name. One that is no longer asked for is
     taken back; while a shrink is quarantined its absence is not believed either.
     """
@@ -101,10 +111,18 @@ def plan(
         desired={name for name, _ in facts.policies},
         deleted=deleted,
     )
-    quarantine = _quarantine(exports, policies, stored.manifest, now)
+    # Slices of a service come and go; that none is left of many services at once is no churn.
+    balanced = {name for name, fact in facts.exports.items() if fact.type is not _HEADLESS}
+    headless = judge(
+        stored={name for name, _ in stored.endpoints} - balanced,
+        desired={name for name, _ in facts.endpoints},
+        deleted={*deleted, *emptied},
+    )
+    quarantine = _quarantine((exports, policies, headless), stored.manifest, now)
     kept = set(quarantine.missing) if quarantine is not None else set()
     keep = {keys.export(cluster, name) for name in kept}
     keep |= {keys.policy(cluster, name, of) for name, of in stored.policies if name in kept}
+    keep |= {keys.endpoints(cluster, name, of) for name, of in stored.endpoints if name in kept}
     if quarantine is not None:
         below = keys.requested_drain(cluster, "")
         keep |= {key for key in stored.entries if key.startswith(below)}
@@ -112,6 +130,10 @@ def plan(
     wanted |= {
         keys.policy(cluster, name, of): to_bytes(fact)
         for (name, of), fact in facts.policies.items()
+    }
+    wanted |= {
+        keys.endpoints(cluster, name, of): to_bytes(fact)
+        for (name, of), fact in facts.endpoints.items()
     }
     wanted |= {
         keys.requested_drain(cluster, name): to_bytes(drain)
@@ -122,10 +144,10 @@ def plan(
 
 
 def _quarantine(
-    exports: Verdict, policies: Verdict, manifest: FactsManifest | None, now: str
+    verdicts: Iterable[Verdict], manifest: FactsManifest | None, now: str
 ) -> Quarantine | None:
     """The quarantine that the verdicts make; since when is kept while it is about the same."""
-    doubts = [verdict for verdict in (exports, policies) if isinstance(verdict, Quarantined)]
+    doubts = [verdict for verdict in verdicts if isinstance(verdict, Quarantined)]
     if not doubts:
         return None
     missing = tuple(sorted({name for doubt in doubts for name in doubt.missing}, key=str))

@@ -67,6 +67,7 @@ class Publisher:
         self._acks = acks
         self._claim: Claim | None = None
         self._seen: set[ServiceName] = set()
+        self._seen_slices: set[ServiceName] = set()
         self._written = 0
         self._settled: object = None
         self._quarantine: Quarantine | None = None
@@ -131,12 +132,15 @@ class Publisher:
         )
         shown = {*facts.exports, *(name for name, _ in facts.policies)}
         self._seen |= shown
+        with_slices = {name for name, _ in facts.endpoints}
+        self._seen_slices |= with_slices
         return plan(
             self._keys,
             cluster,
             Stored.of(self._keys, cluster, federation.view, federation.listing.entries),
             facts,
             deleted=self._seen - shown,
+            emptied=self._seen_slices - with_slices,
             now=timestamp(self._clock.now()),
             # What routing still believes to be there is: a source that lost most objects has not
             # undone a drain.

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from federation.agent.claim import NameTakenError
 from federation.agent.disk import StateDir
@@ -34,6 +34,7 @@ from federation.agent.shared_service import SharedService
 from federation.aio import Latest, supervised
 from federation.model.acks import AckView
 from federation.model.facts import Member
+from federation.model.objects import ApiObject
 from federation.ports import (
     Clock,
     DerivedObjects,
@@ -68,7 +69,7 @@ class Agent:
         acks: Latest[AckView],
         clock: Clock,
         hosts: HostNames | None = None,
-        derived: DerivedObjects | None = None,
+        derived: Mapping[type[ApiObject], DerivedObjects] | None = None,
         infrastructure: GatewayInfrastructure | None = None,
         service_ports: ServicePorts | None = None,
         events: EventSink | None = None,
@@ -186,9 +187,10 @@ class Agent:
             loops["names"] = self._names.run
         if self._derived is not None:
             loops["imports"] = ImportWriter(
+                self._settings,
                 objects=self._inputs.objects,
                 federation=self._inputs.federation,
-                sink=self._derived,
+                sinks=self._derived,
             ).run
         if self._infrastructure is not None:
             loops["infrastructure"] = self._infrastructure.run

@@ -34,6 +34,7 @@ app = typer.Typer()
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _ADDRESS = re.compile(r"(.+):(\d{1,5})")
+_PORTS = re.compile(r"(\d{1,5})-(\d{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class AgentOptions:
     endpoint_dial: dict[str, str]
     gateway_classes: frozenset[str]
     gateway_service: tuple[str, str] | None = None
+    import_ports: tuple[int, int] = (20_000, 29_999)
     xds_tls: XdsTls | None = None
     ratelimit_redis: str | None = None
     gateway_template: GatewayTemplate | None = None
@@ -151,6 +153,13 @@ def agent(
             show_default=False,
         ),
     ] = None,
+    import_ports: Annotated[
+        str,
+        typer.Option(
+            help="FIRST-LAST: ports of the gateways that MCS imports are reached at, one for each "
+            "port of an import; they want --gateway-service."
+        ),
+    ] = "20000-29999",
     ratelimit_redis: Annotated[
         str | None,
         typer.Option(
@@ -176,6 +185,7 @@ def agent(
         gateway_service=(
             checked_object("--gateway-service", gateway_service) if gateway_service else None
         ),
+        import_ports=_checked_ports("--import-ports", import_ports),
         xds_tls=_xds_tls(xds_cert, xds_key, xds_client_ca, xds_client_id),
         ratelimit_redis=ratelimit_redis,
         gateway_template=checked_template(gateway_mode, gateway_template, source=source),
@@ -232,6 +242,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     from federation.cli.agent_names import answer_names
     from federation.cli.health import Readiness, health_served
     from federation.derive.compile import CompileSettings, spiffe_id
+    from federation.derive.mcs_ports import PortRange
     from federation.discovery import DiscoveryServer, DiscoverySettings
     from federation.model.base import ClusterId, Region
     from federation.model.snapshot import Snapshot
@@ -245,6 +256,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         first_share_ppm=FIRST_SHARE_PPM,
         gateway_service=_service_name(options.gateway_service),
         dedicated_gateways=options.gateway_template is not None,
+        import_ports=PortRange(*options.import_ports),
     )
     board = open_board(options.ratelimit_redis)
     quota = QuotaService(QuotaSettings(), cluster=cluster, board=board)
@@ -358,6 +370,16 @@ def _service_name(name: tuple[str, str] | None) -> ServiceName | None:
     from federation.model.base import ServiceName
 
     return ServiceName(namespace=name[0], name=name[1]) if name is not None else None
+
+
+def _checked_ports(option: str, text: str) -> tuple[int, int]:
+    found = _PORTS.fullmatch(text)
+    first, last = (int(found[1]), int(found[2])) if found is not None else (0, 0)
+    if not 0 < first <= last <= 65_535:
+        raise typer.BadParameter(
+            f'"{text}" is not FIRST-LAST with ports of 1 to 65535', param_hint=option
+        )
+    return first, last
 
 
 def checked_address(option: str, text: str) -> str:

@@ -7,7 +7,7 @@ Invariants: a wrong option ends the command before anything is started; what was
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,7 +31,7 @@ from federation.wire.etcd_keys import Keys
 
 if TYPE_CHECKING:
     from federation.adapters.kubernetes import KubernetesSourceSettings
-    from federation.model.objects import ObjectSnapshot
+    from federation.model.objects import ApiObject, ObjectSnapshot
 
 
 class SourceKind(StrEnum):
@@ -82,7 +82,7 @@ class ObjectPorts:
     source: ObjectSource
     statuses: StatusSink
     instance: str | None = None
-    derived: DerivedObjects | None = None
+    derived: Mapping[type[ApiObject], DerivedObjects] | None = None
     infrastructure: GatewayInfrastructure | None = None
     service_ports: ServicePorts | None = None
     events: EventSink | None = None
@@ -119,7 +119,7 @@ async def opened(
         connected,
     )
     from federation.adapters.universal import UniversalSource, UniversalStatusSink
-    from federation.model.objects import McsServiceImport
+    from federation.agent.imports import DERIVED_KINDS
 
     in_store = UniversalStatusSink(store, keys, cluster, clock)
     match options.kind:
@@ -133,12 +133,14 @@ async def opened(
                 async with connected(settings) as connection:
                     sink = KubernetesStatusSink(connection, clock, controller=controller)
                     uid = await cluster_uid(connection)
-                    imports = KubernetesDerivedObjects(connection, McsServiceImport)
+                    derived = {
+                        kind: KubernetesDerivedObjects(connection, kind) for kind in DERIVED_KINDS
+                    }
                     source = KubernetesSource(connection, _read_nodes_for(gateway_service))
                     made = KubernetesGatewayInfrastructure(connection, clock, namespace=gateways_in)
                     added = KubernetesServicePorts(connection)
                     events = KubernetesEventSink(connection, clock, instance=cluster)
-                    yield ObjectPorts(source, sink, uid, imports, made, added, events)
+                    yield ObjectPorts(source, sink, uid, derived, made, added, events)
             except KubeconfigError as error:
                 raise CommandError(str(error), ExitCode.USAGE) from error
 

@@ -5,8 +5,8 @@ applied here that lists this cluster or its region), and their summaries.
 Leaves to others: what is asked of imports (``derive.exports_policies``), whether a shrink is
 believed (``derive.shrink``), conflicts between clusters and all conditions (``derive.compile``).
 Invariants: no cluster exports on behalf of another; a Service that nobody exports is not in the
-facts; endpoints are counted, never named; an object that makes no sense is skipped (its conditions
-say why) and stops no other.
+facts; endpoints are counted, and named for headless Services alone; an object that makes no sense
+is skipped (its conditions say why) and stops no other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from dataclasses import dataclass, field
 from federation.derive.exports_meaning import Meanings
 from federation.derive.exports_policies import derive_policies
 from federation.model.base import ClusterId, Region, ServiceName
-from federation.model.facts import ExportFact, ServicePolicyFact, ServicePort, ServiceType
+from federation.model.facts import (
+    EndpointsFact,
+    ExportFact,
+    ServicePolicyFact,
+    ServicePort,
+    ServiceType,
+    SliceEndpoint,
+    SlicePort,
+)
 from federation.model.objects import (
     CoreServiceType,
     EndpointPort,
@@ -39,10 +47,12 @@ class ClusterFacts:
     """All that a cluster publishes about its services.
 
     ``policies`` is keyed by service and import name; a service has one policy at most.
+    ``endpoints`` is keyed by service and name of the EndpointSlice, of headless exports.
     """
 
     exports: Mapping[ServiceName, ExportFact] = field(default_factory=dict)
     policies: Mapping[tuple[ServiceName, str], ServicePolicyFact] = field(default_factory=dict)
+    endpoints: Mapping[tuple[ServiceName, str], EndpointsFact] = field(default_factory=dict)
 
 
 def derive_facts(
@@ -81,7 +91,52 @@ def derive_facts(
             exported_at=_exported_at(by_export, name),
         )
     policies = derive_policies(cluster=cluster, objects=objects, meanings=meanings)
-    return ClusterFacts(exports, policies)
+    headless = {name for name, fact in exports.items() if fact.type is ServiceType.HEADLESS}
+    return ClusterFacts(exports, policies, _endpoints(cluster, objects, headless))
+
+
+def _endpoints(
+    cluster: ClusterId, objects: ObjectSnapshot, headless: Collection[ServiceName]
+) -> dict[tuple[ServiceName, str], EndpointsFact]:
+    """The slices of headless exports, as far as other clusters have use for them."""
+    found = {}
+    for entry in objects.of(EndpointSlice):
+        if entry.service_name is None:
+            continue
+        service = ServiceName(namespace=entry.metadata.namespace, name=entry.service_name)
+        if service in headless:
+            fact = _slice(cluster, service, entry)
+            found[service, fact.name] = fact
+    return found
+
+
+def _slice(cluster: ClusterId, service: ServiceName, entry: EndpointSlice) -> EndpointsFact:
+    return EndpointsFact(
+        cluster=cluster,
+        service=service,
+        name=entry.metadata.name,
+        address_type=entry.address_type,
+        ports=tuple(
+            SlicePort(
+                name=port.name,
+                port=port.port,
+                protocol=port.protocol,
+                app_protocol=port.app_protocol,
+            )
+            for port in entry.ports
+        ),
+        endpoints=tuple(
+            SliceEndpoint(
+                addresses=endpoint.addresses,
+                hostname=endpoint.hostname,
+                ready=endpoint.ready,
+                serving=endpoint.conditions.serving is not False,
+                terminating=endpoint.conditions.terminating is True,
+                zone=endpoint.zone,
+            )
+            for endpoint in entry.endpoints
+        ),
+    )
 
 
 def _by_service_export(objects: ObjectSnapshot) -> dict[ServiceName, McsServiceExport]:

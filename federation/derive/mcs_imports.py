@@ -2,8 +2,8 @@
 
 Decides: which imports there are (one for each exported service whose namespace exists here,
 exporters included) and what stands in them.
-Leaves to others: merging exports (``derive.merge``), writing objects (a ``DerivedObjects`` port),
-their statuses (``compile.imports``).
+Leaves to others: merging exports (``derive.merge``), what stands behind imports (``mcs_objects``),
+writing objects (a ``DerivedObjects`` port), their statuses (``compile.imports``).
 Invariants: pure; an import lives as long as one export does; labels and annotations are those that
 exports name, never copied from a Service.
 """
@@ -15,7 +15,13 @@ from collections.abc import Mapping
 from federation.derive.merge import MergedService, merge
 from federation.model.base import ServiceName
 from federation.model.facts import ServiceType
-from federation.model.objects import McsServiceImport, Namespace, ObjectKey, ObjectSnapshot
+from federation.model.objects import (
+    ApiObject,
+    McsServiceImport,
+    Namespace,
+    ObjectKey,
+    ObjectSnapshot,
+)
 from federation.model.objects.metadata import ObjectMeta
 from federation.model.objects.multicluster import ImportPort, McsServiceImportSpec
 from federation.model.view import FederationView
@@ -24,6 +30,14 @@ MANAGED_BY = "multicluster.kubernetes.io/managed-by"
 """Label of the objects that the federation derives; its value is ``MANAGER``."""
 
 MANAGER = "federation.dev"
+
+DERIVED_SERVICE = "multicluster.kubernetes.io/derived-service"
+"""Annotation of an import: the name of its derived Service, in the same namespace."""
+
+
+def is_ours(source: ApiObject) -> bool:
+    """Whether the federation derived ``source``, so that it may change and delete it."""
+    return (source.metadata.labels or {}).get(MANAGED_BY) == MANAGER
 
 
 def derived_imports(

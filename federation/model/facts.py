@@ -103,6 +103,41 @@ class ExportFact(Value):
     create_revision: int = 0
 
 
+class SlicePort(Value):
+    """A port of all endpoints of a slice; ``port`` ``None`` means every port."""
+
+    name: str = ""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    protocol: str = "TCP"
+    app_protocol: str | None = None
+
+
+class SliceEndpoint(Value):
+    """An endpoint of a headless export, as its cluster's EndpointSlice has it."""
+
+    addresses: tuple[str, ...]
+    hostname: str | None = None
+    ready: bool = True
+    serving: bool = True
+    terminating: bool = False
+    zone: str | None = None
+
+
+class EndpointsFact(Value):
+    """One EndpointSlice of a headless export: clients are to see its endpoints themselves.
+
+    ``name`` is the slice's in its own cluster. Not under the seal: endpoints come and go, and a
+    slice that is missing for a moment hides its own endpoints alone.
+    """
+
+    cluster: ClusterId
+    service: ServiceName
+    name: str
+    address_type: str
+    ports: tuple[SlicePort, ...] = ()
+    endpoints: tuple[SliceEndpoint, ...] = ()
+
+
 class ClusterWeight(Value):
     """A line of ``clusterBackends``: ``target`` names a cluster or a region."""
 

@@ -15,6 +15,7 @@ from federation.model.drain import Drain, DrainState
 from federation.model.facts import (
     AcceptedShrink,
     ClusterGateways,
+    EndpointsFact,
     ExportFact,
     FactsManifest,
     Heartbeat,
@@ -30,7 +31,8 @@ class FederationView:
 
     ``revision`` is the store's revision of this view. ``heartbeats`` holds live leases only: a
     member without one is ``Stale``. ``stale_since`` maps a stale member to the Unix time (seconds,
-    the reader's clock, for display only) at which this reader saw its heartbeat end.
+    the reader's clock, for display only) at which this reader saw its heartbeat end. ``endpoints``
+    are those of headless exports, sorted by cluster and slice.
     """
 
     revision: int = 0
@@ -39,6 +41,7 @@ class FederationView:
     stale_since: Mapping[ClusterId, float] = field(default_factory=dict)
     gateways: Mapping[ClusterId, ClusterGateways] = field(default_factory=dict)
     exports: Mapping[ServiceName, Mapping[ClusterId, ExportFact]] = field(default_factory=dict)
+    endpoints: Mapping[ServiceName, tuple[EndpointsFact, ...]] = field(default_factory=dict)
     policies: Mapping[ServiceName, Mapping[ClusterId, ServicePolicyFact]] = field(
         default_factory=dict
     )

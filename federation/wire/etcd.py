@@ -21,6 +21,7 @@ from federation.model.drain import Drain, DrainState, drain_object_name
 from federation.model.facts import (
     AcceptedShrink,
     ClusterGateways,
+    EndpointsFact,
     ExportFact,
     FactsManifest,
     Heartbeat,
@@ -104,6 +105,7 @@ _FACT_KINDS: Mapping[tuple[str, int], type[Value]] = {
     ("drains", 2): Drain,
     ("exports", 3): ExportFact,
     ("policies", 4): ServicePolicyFact,
+    ("endpoints", 4): EndpointsFact,
 }
 _RESOLVED_KINDS: Mapping[tuple[str, int], type[Value]] = {
     ("manifest", 1): ResolvedManifest,
@@ -139,15 +141,23 @@ def _identity(value: Value) -> tuple[str, ...]:
             return ("facts", value.cluster, "manifest")
         case AcceptedShrink():
             return ("facts", value.cluster, "accepted-shrink")
-        case ExportFact():
-            return ("facts", value.cluster, "exports", *_parts(value.service))
-        case ServicePolicyFact():
-            service = _parts(value.service)
-            return ("facts", value.cluster, "policies", *service, value.import_name)
+        case ExportFact() | EndpointsFact() | ServicePolicyFact():
+            kind, *more = _of_service(value)
+            return ("facts", value.cluster, kind, *_parts(value.service), *more)
         case ResolvedService():
             return ("resolved", "services", *_parts(value.service))
         case _:
             return ("resolved", "manifest")
+
+
+def _of_service(value: ExportFact | EndpointsFact | ServicePolicyFact) -> tuple[str, ...]:
+    match value:
+        case ExportFact():
+            return ("exports",)
+        case EndpointsFact():
+            return ("endpoints", value.name)
+        case ServicePolicyFact():
+            return ("policies", value.import_name)
 
 
 def _parts(service: ServiceName) -> tuple[str, str]:
@@ -163,6 +173,7 @@ class _Gathered:
     heartbeats: dict[ClusterId, Heartbeat] = field(default_factory=dict)
     gateways: dict[ClusterId, ClusterGateways] = field(default_factory=dict)
     exports: dict[ServiceName, dict[ClusterId, ExportFact]] = field(default_factory=dict)
+    endpoints: dict[ServiceName, list[EndpointsFact]] = field(default_factory=dict)
     policies: dict[ServiceName, dict[ClusterId, ServicePolicyFact]] = field(default_factory=dict)
     manifests: dict[ClusterId, FactsManifest] = field(default_factory=dict)
     accepted_shrinks: dict[ClusterId, AcceptedShrink] = field(default_factory=dict)
@@ -182,8 +193,8 @@ class _Gathered:
                 self.gateways[value.cluster] = value
             case ExportFact():
                 self.exports.setdefault(value.service, {})[value.cluster] = value
-            case ServicePolicyFact():
-                self._add_policy(value)
+            case EndpointsFact() | ServicePolicyFact():
+                self._add_beside_export(value)
             case FactsManifest():
                 self.manifests[value.cluster] = value
             case AcceptedShrink():
@@ -199,8 +210,11 @@ class _Gathered:
             case _:
                 raise AssertionError(f"no place for {type(value).__name__}")
 
-    def _add_policy(self, value: ServicePolicyFact) -> None:
+    def _add_beside_export(self, value: EndpointsFact | ServicePolicyFact) -> None:
         """Of two imports of one service in one cluster the older speaks for it."""
+        if isinstance(value, EndpointsFact):
+            self.endpoints.setdefault(value.service, []).append(value)
+            return
         of_service = self.policies.setdefault(value.service, {})
         other = of_service.get(value.cluster)
         if other is None or value.create_revision < other.create_revision:
@@ -215,6 +229,10 @@ class _Gathered:
             stale_since=stale_since,
             gateways=self.gateways,
             exports=self.exports,
+            endpoints={
+                service: tuple(sorted(found, key=lambda fact: (fact.cluster, fact.name)))
+                for service, found in self.endpoints.items()
+            },
             policies=self.policies,
             manifests=self.manifests,
             accepted_shrinks=self.accepted_shrinks,

@@ -7,6 +7,7 @@ their own cluster reads them::
     state/members/C  state/heartbeats/C  state/gateways/C       of cluster C's agent
     state/facts/C/manifest  state/facts/C/exports/NS/SERVICE
     state/facts/C/policies/NS/SERVICE/IMPORT  state/facts/C/accepted-shrink
+    state/facts/C/endpoints/NS/SERVICE/SLICE                    of headless exports alone
     state/facts/C/drains/NAME                                   what C's Drain objects ask for
     state/drains/NAME  state/drain-states/NAME|C:NAME           of operators; of the resolver
     state/resolved/manifest  state/resolved/services/NS/NAME    of the resolver
@@ -81,6 +82,10 @@ class Keys:
     def export(self, cluster: ClusterId, service: ServiceName) -> str:
         """One exported service."""
         return f"{self.exports(cluster)}{service}"
+
+    def endpoints(self, cluster: ClusterId, service: ServiceName, slice_name: str) -> str:
+        """One EndpointSlice of a headless export."""
+        return f"{self.facts(cluster)}endpoints/{service}/{slice_name}"
 
     def policy(self, cluster: ClusterId, service: ServiceName, import_name: str) -> str:
         """What a cluster asks of one import."""

@@ -15,7 +15,7 @@ from federation.aio import Latest, cancel_and_wait
 from federation.model.acks import AckView
 from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.facts import ExportFact, ServicePort
-from federation.model.objects import ApiObject, ObjectKey, ObjectSnapshot
+from federation.model.objects import ApiObject, McsServiceImport, ObjectKey, ObjectSnapshot
 from federation.model.snapshot import Snapshot
 from federation.model.status import ObjectStatus
 from federation.ports import Entry, Listing
@@ -55,10 +55,11 @@ class Cluster:
         self.imports: dict[ObjectKey, ApiObject] = {}
         self.writes = 0
 
-    async def write(self, objects: Mapping[ObjectKey, ApiObject]) -> None:
+    async def write(self, objects: Mapping[ObjectKey, ApiObject]) -> bool:
         self.writes += 1
         self.imports = dict(objects)
         self.show()
+        return True
 
     def show(self) -> None:
         whole = {**self.given.objects, **self.imports}
@@ -101,7 +102,7 @@ async def running(*loops: Awaitable[None]) -> AsyncIterator[None]:
             await cancel_and_wait(task)
 
 
-async def test_an_import_that_somebody_deleted_is_written_again() -> None:
+async def test_an_import_that_somebody_deleted_is_written_again(tmp_path: Path) -> None:
     objects: Latest[ClusterObjects] = Latest()
     exported = ExportFact(
         cluster=EAST,
@@ -114,7 +115,12 @@ async def test_an_import_that_somebody_deleted_is_written_again() -> None:
     )
     cluster = Cluster(objects, snapshot(NAMESPACE))
     cluster.show()
-    writer = ImportWriter(objects=objects, federation=Latest(federation(exported)), sink=cluster)
+    writer = ImportWriter(
+        AgentSettings(cluster=WEST, region=Region("west"), state_dir=tmp_path),
+        objects=objects,
+        federation=Latest(federation(exported)),
+        sinks={McsServiceImport: cluster},
+    )
     async with running(writer.run()):
         await until(lambda: cluster.writes == 1, "the import is written")
         wanted = dict(cluster.imports)

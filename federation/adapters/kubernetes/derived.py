@@ -23,6 +23,7 @@ from federation.adapters.kubernetes.statuses import MANAGER
 from federation.adapters.kubernetes.writes import all_written
 from federation.derive.mcs_imports import MANAGED_BY
 from federation.derive.mcs_imports import MANAGER as OWNER
+from federation.derive.mcs_objects import is_as_wanted
 from federation.model.objects import ApiObject, ObjectKey
 from federation.wire.manifests import decode_value
 
@@ -43,24 +44,28 @@ class KubernetesDerivedObjects:
     def __repr__(self) -> str:
         return f"KubernetesDerivedObjects({self._kind.KIND}, {self._connection.server})"
 
-    async def write(self, objects: Mapping[ObjectKey, ApiObject]) -> None:
-        """Bring the objects that are ours to ``objects``."""
+    async def write(self, objects: Mapping[ObjectKey, ApiObject]) -> bool:
+        """Bring the objects that are ours to ``objects``; false when some were refused."""
         resource = await find_resource(self._connection, self._kind)
         if resource is None:
             if objects and self._served:
                 log.info("derived objects are not served", extra={"kind": self._kind.KIND})
                 self._served = False
-            return
+            return True
         self._served = True
         stored = await self._stored(resource)
-        changed = {key for key, wanted in objects.items() if not _same(stored.get(key), wanted)}
+        changed = {
+            key
+            for key, wanted in objects.items()
+            if (found := stored.get(key)) is None or not is_as_wanted(found, wanted)
+        }
         writes = [
             partial(self._apply, resource, objects[key], known=key in stored)
             if key in objects
             else partial(self._connection.delete, resource.object_path(key))
             for key in sorted(changed | (set(stored) - set(objects)))
         ]
-        await all_written(writes, noun="a derived object", plural="objects")
+        return await all_written(writes, noun="a derived object", plural="objects")
 
     async def _stored(self, resource: Resource) -> dict[ObjectKey, ApiObject | None]:
         """What is ours there; ``None`` for what cannot be read and is to be written anew."""
@@ -79,6 +84,7 @@ class KubernetesDerivedObjects:
         if not known and await self._is_foreign(path, wanted.key):
             return
         document = {**wanted.to_document(), "apiVersion": resource.api_version}
+        document.pop("status", None)
         document["metadata"] = {
             name: value
             for name, value in document["metadata"].items()
@@ -101,12 +107,3 @@ class KubernetesDerivedObjects:
                 extra={"object": str(key), "label": MANAGED_BY},
             )
         return foreign
-
-
-def _same(stored: ApiObject | None, wanted: ApiObject) -> bool:
-    if stored is None:
-        return False
-    was, now = stored.to_document(), wanted.to_document()
-    return all(
-        was["metadata"].get(name) == now["metadata"].get(name) for name in ("labels", "annotations")
-    ) and was.get("spec") == now.get("spec")

@@ -25,8 +25,11 @@ Write = Callable[[], Awaitable[None]]
 """Begins a write; what was never begun leaves nothing behind."""
 
 
-async def all_written(writes: Sequence[Write], *, noun: str, plural: str) -> None:
-    """Do all ``writes``. Raises ``TemporaryError`` when some may succeed later."""
+async def all_written(writes: Sequence[Write], *, noun: str, plural: str) -> bool:
+    """Do all ``writes``; false when some were refused, which are of no use again as they are.
+
+    Raises ``TemporaryError`` when some may succeed later.
+    """
     room = asyncio.Semaphore(WRITES_MAX)
     failures: list[PortError] = []
 
@@ -48,3 +51,4 @@ async def all_written(writes: Sequence[Write], *, noun: str, plural: str) -> Non
         raise TemporaryError(
             f"{len(temporary)} of {len(writes)} {plural} were not written: {temporary[0]}"
         ) from temporary[0]
+    return not failures

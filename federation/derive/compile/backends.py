@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from federation.derive.compile.index import AnyImport, Index
 from federation.derive.compile.problem import Problem
 from federation.derive.imports import candidates
+from federation.derive.mcs_ports import HTTP1_APP_PROTOCOLS, HTTP2_APP_PROTOCOLS
 from federation.model.base import ServiceName
 from federation.model.objects import (
     AnyRoute,
@@ -29,12 +30,11 @@ from federation.model.objects import (
 )
 from federation.model.snapshot import Protocol
 
-GRPC_PROTOCOLS = frozenset({"kubernetes.io/h2c", "grpc", "h2c", "http2"})
+GRPC_PROTOCOLS = HTTP2_APP_PROTOCOLS
 """Values of ``appProtocol`` that mean HTTP/2 without TLS, as none at all does on a GRPCRoute."""
 
-HTTP1_PROTOCOLS = frozenset({"kubernetes.io/ws", "http"})
-"""Values of ``appProtocol`` that mean HTTP/1.1 without TLS, WebSockets included, as none at all
-does on an HTTPRoute (GEP-1911)."""
+HTTP1_PROTOCOLS = HTTP1_APP_PROTOCOLS
+"""Values that mean HTTP/1.1 without TLS, as none at all does on an HTTPRoute."""
 
 _KINDS = frozenset(
     (kind.GROUP, kind.KIND) for kind in (Service, FederatedServiceImport, McsServiceImport)

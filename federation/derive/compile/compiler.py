@@ -22,9 +22,16 @@ from federation.derive.compile.eastwest import (
     EastWest,
     build_east_west,
     exported_ports,
+    exported_tcp,
     exported_upstreams,
 )
 from federation.derive.compile.gateways import served_gateways
+from federation.derive.compile.import_listeners import (
+    ImportListener,
+    OpenPort,
+    build_import_listener,
+    open_ports,
+)
 from federation.derive.compile.index import Index, Indexes
 from federation.derive.compile.inputs import Compiled, CompileInputs
 from federation.derive.compile.keepalive import (
@@ -160,7 +167,10 @@ class Compiler:
         self._ingress: Single[tuple[tuple[Listener, ...], tuple[RouteTable, ...]]] = Single()
         self._exported: Single[Mapping[ServiceName, tuple[ServicePort, ...]]] = Single()
         self._local: Single[tuple[UpstreamRef, ...]] = Single()
+        self._tcp: Single[tuple[tuple[ServiceName, int], ...]] = Single()
         self._east_west: Single[EastWest | None] = Single()
+        self._open_ports: Single[Mapping[str, tuple[OpenPort]]] = Single()
+        self._imports: Units[str, tuple[OpenPort], ImportListener] = Units()
         self._refs: Single[Mapping[UpstreamRef, tuple[UpstreamRef]]] = Single()
         self._upstreams: Units[UpstreamRef, tuple[UpstreamRef], Built] = Units()
         self._built: Single[tuple[tuple[Upstream, ...], tuple[EndpointSet, ...]]] = Single()
@@ -222,13 +232,21 @@ class Compiler:
             lambda: build_listeners(doors.listeners, answering, self._hosts),
         )
         local = self._compile_exported(change, look_up)
+        tcp = self._tcp.update(change, (), lambda: exported_tcp(look_up))
         east_west = self._east_west.update(
-            change, (local,), lambda: build_east_west(look_up, local)
+            change, (local, tcp), lambda: build_east_west(look_up, local, tcp)
         )
+        imports = self._compile_imports(change, look_up, ingress)
         refs = self._refs.update(
             change,
-            (answering, local, east_west),
-            lambda: _refs(answering, local if east_west else ()),
+            (answering, local, east_west, imports),
+            lambda: _refs(
+                answering,
+                [
+                    *(local if east_west else ()),
+                    *(ref for entry in imports.values() for ref in entry.upstreams),
+                ],
+            ),
         )
         made = self._upstreams.update(change, refs, lambda of: build_upstream(look_up, *of))
         upstreams, endpoints = self._built.update(
@@ -236,14 +254,33 @@ class Compiler:
         )
         return Snapshot(
             cluster=look_up.cluster,
-            listeners=_sorted([*ingress, *([east_west[0]] if east_west else [])]),
-            route_tables=_sorted([*tables, *([east_west[1]] if east_west else [])]),
+            listeners=_sorted(
+                [
+                    *ingress,
+                    *(entry.listener for entry in imports.values()),
+                    *([east_west[0]] if east_west else []),
+                ]
+            ),
+            route_tables=_sorted(
+                [
+                    *tables,
+                    *(entry.table for entry in imports.values() if entry.table is not None),
+                    *([east_west[1]] if east_west else []),
+                ]
+            ),
             upstreams=upstreams,
             endpoint_sets=endpoints,
             secrets=self._secrets.update(
                 change, (doors.listeners,), lambda: _secrets(doors.listeners)
             ),
         )
+
+    def _compile_imports(
+        self, change: Change, look_up: Index, ingress: tuple[Listener, ...]
+    ) -> Mapping[str, ImportListener]:
+        held = {entry.port for entry in ingress} | {look_up.settings.eastwest_port or 0}
+        wanted = self._open_ports.update(change, (ingress,), lambda: open_ports(look_up, held))
+        return self._imports.update(change, wanted, lambda of: build_import_listener(look_up, *of))
 
     def _compile_exported(self, change: Change, look_up: Index) -> tuple[UpstreamRef, ...]:
         """Exports change with each endpoint that comes or goes, and their ports hardly ever."""

@@ -4,12 +4,13 @@ Decides: who is let in and where a call goes: to endpoints of this cluster only,
 crosses clusters once.
 Leaves to others: what is exported (the view), TLS itself (the gateway).
 Invariants: only gateways of member clusters pass, by their identity; a call names its destination
-in a header that is removed before it goes on; a call without a known destination finds no route.
+in a header that is removed before it goes on; a call without a known destination finds no route. A
+connection that carries no calls names its destination by the server name of its TLS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from federation.derive.compile.backends import spoken
 from federation.derive.compile.index import Index
@@ -20,10 +21,12 @@ from federation.derive.compile.upstreams import (
     UpstreamKind,
     UpstreamRef,
     destination,
+    tcp_server_name,
     upstream_ref,
 )
+from federation.derive.mcs_ports import carried_as
 from federation.model.base import ServiceName
-from federation.model.facts import ServicePort
+from federation.model.facts import ExportFact, ServicePort
 from federation.model.snapshot import (
     DESTINATION_HEADER,
     FilterChain,
@@ -74,8 +77,13 @@ def exported_upstreams(
     )
 
 
-def build_east_west(index: Index, upstreams: tuple[UpstreamRef, ...]) -> EastWest | None:
-    """The entrance for other clusters, ``None`` for gateways that stand alone."""
+def build_east_west(
+    index: Index, upstreams: tuple[UpstreamRef, ...], tcp: Iterable[tuple[ServiceName, int]]
+) -> EastWest | None:
+    """The entrance for other clusters, ``None`` for gateways that stand alone.
+
+    Calls come to ``upstreams``, connections to the ports ``tcp``.
+    """
     port = index.settings.eastwest_port
     if port is None:
         return None
@@ -85,7 +93,10 @@ def build_east_west(index: Index, upstreams: tuple[UpstreamRef, ...]) -> EastWes
         name=EAST_WEST,
         kind=ListenerKind.EAST_WEST,
         port=port,
-        chains=(FilterChain(name="east-west", tls=PeerTls(allowed_spiffe=members)),),
+        chains=(
+            FilterChain(name="east-west", tls=PeerTls(allowed_spiffe=members)),
+            *_tcp_chains(index, tcp, PeerTls(allowed_spiffe=members)),
+        ),
         route_table=EAST_WEST,
     )
     http1 = {_asked(ref) for ref in upstreams if ref.protocol is Protocol.HTTP1}
@@ -93,6 +104,49 @@ def build_east_west(index: Index, upstreams: tuple[UpstreamRef, ...]) -> EastWes
     routes = tuple(_route(ref, grpc_only=_asked(ref) in http1) for ref in ordered)
     host = VirtualHost(hostname="*", routes=routes)
     return listener, RouteTable(name=EAST_WEST, virtual_hosts=(host,))
+
+
+def exported_tcp(index: Index) -> tuple[tuple[ServiceName, int], ...]:
+    """The exported ports whose connections clusters pass on as they are, sorted.
+
+    Where imports have addresses: nothing else sends connections instead of calls.
+    """
+    if index.settings.gateway_service is None:
+        return ()
+    found = [
+        (service, port.port)
+        for service, facts in index.view.exports.items()
+        if index.cluster in facts
+        for port in facts[index.cluster].ports
+        if _carried(facts.values(), port) is Protocol.TCP
+    ]
+    return tuple(sorted(found, key=str))
+
+
+def _carried(facts: Iterable[ExportFact], port: ServicePort) -> Protocol | None:
+    """What the import's port of this number is carried as: the oldest export with it says so."""
+    said = [
+        (fact.create_revision, fact.cluster, other)
+        for fact in facts
+        for other in fact.ports
+        if (other.port, other.protocol) == (port.port, port.protocol)
+    ]
+    *_, first = min(said, key=lambda entry: entry[:2])
+    return carried_as(name=first.name, protocol=first.protocol, app_protocol=first.app_protocol)
+
+
+def _tcp_chains(
+    index: Index, ports: Iterable[tuple[ServiceName, int]], tls: PeerTls
+) -> Iterator[FilterChain]:
+    """An entrance for each of ``ports``."""
+    for service, port in ports:
+        local = upstream_ref(UpstreamKind.LOCAL, service, port)
+        yield FilterChain(
+            name=f"tcp/{destination(service, port)}",
+            hostnames=(tcp_server_name(index, service, port),),
+            tls=tls,
+            passthrough=(Weighted(upstream=local.name, weight=1),),
+        )
 
 
 def _asked(ref: UpstreamRef) -> str:

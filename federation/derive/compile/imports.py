@@ -1,7 +1,7 @@
 """Statuses of imports: which Service they mean and which clusters stand behind them.
 
 Decides: ``ResolvedRefs`` of the federation's ServiceImport, ``Ready`` and ``Stale`` of that and the
-MCS API's.
+MCS API's, and ``PortsServed`` of the latter where a port is not.
 Leaves to others: the meaning itself (``derive.imports``), routes to imports (``backends``).
 Invariants: ``Ready`` follows exports and endpoints as published, not this cluster's own guess; the
 clusters listed are those that export, sorted.
@@ -12,11 +12,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from federation.derive.compile.backends import not_exported
+from federation.derive.compile.import_listeners import unserved_ports
 from federation.derive.compile.index import AnyImport, Index
 from federation.derive.compile.problem import Problem, condition, verdict
+from federation.derive.mcs_imports import DERIVED_SERVICE, is_ours
 from federation.model.base import ClusterId
 from federation.model.conditions import Condition
-from federation.model.objects import ApiObject, FederatedServiceImport
+from federation.model.facts import ServiceType
+from federation.model.objects import (
+    ApiObject,
+    FederatedServiceImport,
+    McsServiceImport,
+    Service,
+)
 from federation.model.status import ObjectStatus
 
 
@@ -24,7 +32,8 @@ def import_status(index: Index, source: AnyImport) -> ObjectStatus:
     """The status of an import of either kind."""
     service = index.meaning(source)
     clusters = tuple(sorted(index.exports(service))) if service is not None else ()
-    conditions = [_ready(index, source), *stale(index, source, clusters)]
+    conditions = [_ready(index, source), *_ports_served(index, source)]
+    conditions += stale(index, source, clusters)
     if isinstance(source, FederatedServiceImport):
         conditions.insert(0, _resolved_refs(index, source))
     return ObjectStatus(
@@ -47,11 +56,50 @@ def _ready(index: Index, source: AnyImport) -> Condition:
     service = index.meaning(source)
     if service is None:
         return condition(source, "Ready", False, "Pending", not_exported(source))
+    if isinstance(source, McsServiceImport):
+        problem = address_problem(index, source)
+        if problem is not None:
+            return verdict(source, "Ready", problem)
     facts = index.exports(service)
     ready = sum(fact.ready for fact in facts.values())
     total = sum(fact.total for fact in facts.values())
     message = f"{ready} of {total} endpoints ready in {', '.join(sorted(facts))}"
     return condition(source, "Ready", True, "Ready", message)
+
+
+def address_problem(index: Index, source: McsServiceImport) -> Problem | None:
+    """Why an import of ours cannot be reached as its type has it; ``None``: it can."""
+    if not is_ours(source):
+        return None
+    if source.spec.type is ServiceType.HEADLESS:
+        return _family_problem(index, source)
+    if index.settings.gateway_service is None or source.spec.ips:
+        return None
+    name = (source.metadata.annotations or {}).get(DERIVED_SERVICE, "")
+    return Problem(
+        "Pending",
+        f"Service {source.metadata.namespace}/{name}, whose addresses are to be the import's, has "
+        "none yet; the agent's log says so if the API server refuses it",
+    )
+
+
+def _family_problem(index: Index, source: McsServiceImport) -> Problem | None:
+    """Addresses of endpoints are as their clusters have them: here they may be of no use."""
+    own = index.objects.get(Service, "default", "kubernetes")
+    supported = own.spec.ip_families if own is not None else ()
+    asked = source.spec.ip_families
+    if not supported or not asked or set(asked) & set(supported):
+        return None
+    return Problem(
+        "IPFamilyNotSupported",
+        f"its endpoints have {', '.join(asked)} addresses, and this cluster has "
+        f"{', '.join(supported)}; export it from a cluster with such endpoints too",
+    )
+
+
+def _ports_served(index: Index, source: AnyImport) -> tuple[Condition, ...]:
+    problem = unserved_ports(index, source) if isinstance(source, McsServiceImport) else None
+    return (verdict(source, "PortsServed", problem),) if problem is not None else ()
 
 
 def stale(index: Index, source: ApiObject, clusters: Iterable[ClusterId]) -> tuple[Condition, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from federation.derive.mcs_ports import PortRange
 from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.objects import ObjectKey, ObjectSnapshot
 from federation.model.snapshot import WHOLE_SHARE_PPM, Keepalive, Snapshot
@@ -32,7 +33,8 @@ class CompileSettings:
     another cluster can take the call, 5 s inside the cluster as Envoy has it. ``first_share_ppm``:
     a gateway's share of a rate limit that all gateways count together, until its agent has divided
     it: the whole for a gateway that stands alone. ``gateway_service``: the Service in front of the
-    cluster's shared gateways (``derive.entrances``), ``None`` where there is none.
+    cluster's shared gateways (``derive.entrances``), ``None`` where there is none; then imports of
+    the MCS API have no address either. ``import_ports`` are the gateways' ports for those.
     ``dedicated_gateways``: each Gateway has gateways of its own, so that ports of different
     Gateways cannot meet.
     """
@@ -48,6 +50,7 @@ class CompileSettings:
     service_connect_timeout_ms: int = 5_000
     first_share_ppm: int = WHOLE_SHARE_PPM
     gateway_service: ServiceName | None = None
+    import_ports: PortRange = field(default_factory=PortRange)
     dedicated_gateways: bool = False
 
 

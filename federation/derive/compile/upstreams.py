@@ -33,6 +33,7 @@ from federation.model.resolved import (
     ClusterShare,
     DrainPhase,
     ResolvedService,
+    Tier,
 )
 from federation.model.snapshot import (
     Endpoint,
@@ -115,17 +116,56 @@ def upstream_ref(
 def shares_of(index: Index, service: ServiceName, port: int) -> tuple[ClusterShare, ...]:
     """Where calls to ``port`` of a clusterset service go from here, clusters without it left out.
 
-    Before the resolver has spoken for this region, the own cluster serves what it exports itself.
+    The share of a cluster without the port goes where its failover order sends it; with no such
+    order the others' shares stand for it. Before the resolver has spoken for this region, the own
+    cluster serves what it exports itself.
     """
     resolved = index.view.resolved.get(service)
     source = resolved.source(index.region) if resolved is not None else None
     shares = source.shares if source is not None else _own_share(index)
-    return tuple(
-        sorted(
-            (share for share in shares if _exposes(index, service, port, share.cluster)),
-            key=lambda share: share.cluster,
+    found = {s.cluster: s for s in shares if _exposes(index, service, port, s.cluster)}
+    for share in shares:
+        if share.cluster not in found and share.weight_bp:
+            _hand_on(index, service, port, share, found)
+    return tuple(found[cluster] for cluster in sorted(found))
+
+
+def _hand_on(
+    index: Index,
+    service: ServiceName,
+    port: int,
+    share: ClusterShare,
+    found: dict[ClusterId, ClusterShare],
+) -> None:
+    """Give ``share``, of a cluster without ``port``, to the first tier behind it that has it."""
+    tiers = [
+        [member for member in tier.members if _exposes(index, service, port, member.cluster)]
+        for tier in share.failover
+    ]
+    members = next((tier for tier in tiers if tier), [])
+    whole = sum(member.weight for member in members)
+    for member in members:
+        held = found.get(member.cluster)
+        weight = (held.weight_bp if held is not None else 0) + max(
+            1, share.weight_bp * member.weight // whole
         )
+        base = held or ClusterShare(
+            cluster=member.cluster,
+            region=_region(index, member.cluster),
+            weight_asked_bp=0,
+            weight_bp=0,
+            failover=_without(share.failover, member.cluster),
+            reasons=(),
+        )
+        found[member.cluster] = base.model_copy(update={"weight_bp": min(weight, FULL_SHARE_BP)})
+
+
+def _without(tiers: tuple[Tier, ...], cluster: ClusterId) -> tuple[Tier, ...]:
+    left = (
+        tier.model_copy(update={"members": tuple(m for m in tier.members if m.cluster != cluster)})
+        for tier in tiers
     )
+    return tuple(tier for tier in left if tier.members)
 
 
 def _own_share(index: Index) -> tuple[ClusterShare, ...]:
@@ -280,7 +320,7 @@ def _upstream(index: Index, ref: UpstreamRef) -> Upstream:
         outlier=outlier_of(policy),
         limits=limits_of(policy),
         health_check=_probe(policy, ref),
-        peer_tls=_peer_tls(index) if imported else None,
+        peer_tls=_peer_tls(index, ref) if imported else None,
         peer_keepalive=settings.peer_keepalive if imported else None,
         peers_first=imported and ref.target != index.cluster,
     )
@@ -303,7 +343,12 @@ def _policy(index: Index, ref: UpstreamRef) -> BackendTrafficPolicy | None:
     return index.objects.get(BackendTrafficPolicy, namespace, name) if name else None
 
 
-def _peer_tls(index: Index) -> PeerTls:
+def tcp_server_name(index: Index, service: ServiceName, port: int) -> str:
+    """What a peer's gateway is told to reach where no header can say it: TLS's server name."""
+    return f"p{port}.{service.name}.{service.namespace}.tcp.{index.settings.trust_domain}"
+
+
+def _peer_tls(index: Index, ref: UpstreamRef) -> PeerTls:
     """The identities of all other members, whether they are endpoints now or not.
 
     It depends on membership alone, so that endpoints that come and go never need another upstream:
@@ -314,5 +359,7 @@ def _peer_tls(index: Index) -> PeerTls:
     peers = sorted(index.regions.keys() - {index.cluster}) or [index.cluster]
     return PeerTls(
         allowed_spiffe=tuple(spiffe_id(domain, cluster) for cluster in peers),
-        sni=f"east-west.{domain}",
+        sni=tcp_server_name(index, ref.service_name, ref.port)
+        if ref.protocol is Protocol.TCP
+        else f"east-west.{domain}",
     )
