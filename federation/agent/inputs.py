@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Mapping
 from contextlib import aclosing
 
@@ -18,8 +19,13 @@ from federation.agent.settings import AgentSettings
 from federation.agent.shield import Shield
 from federation.agent.state import ClusterObjects, FederationState
 from federation.aio import Latest, any_change
+from federation.derive.kept_certificates import (
+    KeptCertificates,
+    good_secrets,
+    keep_certificates,
+)
 from federation.model.objects import ObjectSnapshot
-from federation.ports import Clock, Listing, ObjectSource, Store
+from federation.ports import Clock, Entry, Listing, ObjectSource, Store
 from federation.wire.etcd import ViewReader
 from federation.wire.etcd_keys import Keys
 
@@ -47,7 +53,10 @@ class Inputs:
         self._reader = ViewReader(keys, now=clock.now)
         self._complaints: dict[str, str] = {}
         self._saved: tuple[ObjectSnapshot, Listing] | None = None
+        self._saving = threading.Lock()
+        self._on_disk: tuple[ObjectSnapshot, list[Entry]] | None = None
         self._shield = Shield({})
+        self._certificates = KeptCertificates()
         self._held = 0
         self.objects: Latest[ClusterObjects] = Latest()
         self.federation: Latest[FederationState] = Latest()
@@ -62,7 +71,9 @@ class Inputs:
         except StateDirError as error:
             log.warning("last good state is unusable", extra={"reason": str(error)})
         if self._saved is not None:
-            self._shield = Shield(self._saved[0].objects)
+            objects = self._saved[0].objects
+            self._shield = Shield(objects)
+            self._certificates = KeptCertificates(good=good_secrets(objects))
 
     async def watch_federation(self) -> None:
         """Keep ``federation`` current, for ever."""
@@ -95,25 +106,33 @@ class Inputs:
 
     async def save(self) -> None:
         """Save live state when it has changed, at most as often as the settings say."""
-        saved: object = None
         async with aclosing(any_change(self.objects, self.federation)) as changes:
             async for _ in changes:
-                objects, federation = self.objects.value, self.federation.value
-                if objects is None or federation is None:
-                    continue
-                if not (objects.live and federation.live):
-                    continue
-                lasting = [entry for entry in federation.listing.entries if not entry.leased]
-                if saved != (objects.routed, lasting):
-                    await self._save(objects.routed, federation.listing)
-                    saved = (objects.routed, lasting)
+                if (unsaved := self._unsaved()) is not None:
+                    await asyncio.to_thread(self._save, *unsaved)
                     await asyncio.sleep(self._settings.save_every_s)
 
-    async def _save(self, objects: ObjectSnapshot, listing: Listing) -> None:
-        try:
-            await asyncio.to_thread(self._disk.save, objects, listing)
-        except OSError as error:
-            log.warning("last good state was not saved", extra={"reason": str(error)})
+    def save_last(self) -> None:
+        """Save what has changed since the last time; to be called once the loops have ended."""
+        if (unsaved := self._unsaved()) is not None:
+            self._save(*unsaved)
+
+    def _unsaved(self) -> tuple[ObjectSnapshot, Listing] | None:
+        objects, federation = self.objects.value, self.federation.value
+        if objects is None or federation is None or not (objects.live and federation.live):
+            return None
+        listing = federation.listing
+        if self._on_disk == (objects.routed, _lasting(listing)):
+            return None
+        return objects.routed, listing
+
+    def _save(self, objects: ObjectSnapshot, listing: Listing) -> None:
+        with self._saving:  # a save that was cancelled goes on in its thread
+            try:
+                self._disk.save(objects, listing)
+            except OSError as error:
+                log.warning("last good state was not saved", extra={"reason": str(error)})
+            self._on_disk = (objects, _lasting(listing))
 
     def _take_listing(self, listing: Listing, *, live: bool) -> None:
         reading = self._reader.read(listing.revision, listing.entries)
@@ -132,10 +151,15 @@ class Inputs:
         rejected = {str(key): why.message for key, why in snapshot.rejected.items()}
         self._complain("object", rejected)
         shielded = self._shield.cover(snapshot)
+        self._certificates = keep_certificates(self._certificates, shielded.snapshot)
+        faults = self._certificates.faults
+        kept = "; its last good certificate stays in use"
+        self._complain("Secret", {k.qualified_name: f"{it}{kept}" for k, it in faults.items()})
         if len(shielded.held) != self._held:
             self._held = len(shielded.held)
             self._tell_held(len(snapshot.objects))
-        self.objects.set(ClusterObjects(snapshot, shielded.snapshot, live=True))
+        routed = self._certificates.snapshot
+        self.objects.set(ClusterObjects(snapshot, routed, live=True, kept_certificates=faults))
 
     def _tell_held(self, shown: int) -> None:
         if self._held:
@@ -161,3 +185,8 @@ class Inputs:
             log.info("%s is in order again", what, extra={"subject": key})
             del self._complaints[key]
         self._complaints |= fresh
+
+
+def _lasting(listing: Listing) -> list[Entry]:
+    """What of the federation's state is worth a write."""
+    return [entry for entry in listing.entries if not entry.leased]

@@ -126,6 +126,7 @@ class Router:
             objects=objects.routed,
             view=view,
             settings=self._settings.compile,
+            kept_certificates=objects.kept_certificates,
         )
 
 

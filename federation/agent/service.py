@@ -147,6 +147,7 @@ class Agent:
             self._inputs.recall()
             await self._run_loops(self._loops(instance))
         finally:
+            self._inputs.save_last()
             self._disk.close()
 
     def _loops(self, instance: str) -> dict[str, Loop]:

@@ -9,11 +9,11 @@ Invariants: immutable; ``live`` says whether the store said so in this process.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from federation.model.base import ClusterId
 from federation.model.facts import ClusterGateways, Heartbeat, PeerGateway
-from federation.model.objects import ObjectSnapshot
+from federation.model.objects import ObjectKey, ObjectSnapshot
 from federation.model.snapshot import Endpoint, EndpointSet, LocalityEndpoints, Snapshot
 from federation.model.view import FederationView
 from federation.ports import Listing
@@ -39,12 +39,15 @@ class ClusterObjects:
     """The cluster's own objects.
 
     ``shown`` is what the source says now; facts and statuses are about it. ``routed`` is what
-    gateways are configured by: the same, except while missing objects are not believed to be gone.
+    gateways are configured by: the same, except while missing objects are not believed to be gone,
+    and for Secrets that are no certificates any more: ``kept_certificates`` says what is wrong with
+    them.
     """
 
     shown: ObjectSnapshot
     routed: ObjectSnapshot
     live: bool
+    kept_certificates: Mapping[ObjectKey, str] = field(default_factory=dict)
 
 
 def routing_view(

@@ -156,9 +156,9 @@ class GatewayCluster:
         ]
 
 
-def answer(address: str, *, options: Sequence[tuple[str, Any]] = (), **kwargs: Any) -> str:
+def answer(address: str, **kwargs: Any) -> str:
     """Who answers a call to ``address``; the status code's name if nobody does."""
-    with channel(address, options=options, **kwargs) as opened:
+    with channel(address, **kwargs) as opened:
         try:
             _, call = opened.unary_unary("/test.Echo/Unary").with_call(b"", timeout=5)
         except grpc.RpcError as error:
@@ -206,8 +206,12 @@ def gateway(
     }
 
 
-def route(namespace: str, name: str, parent: str, **backend: Any) -> dict[str, Any]:
-    """A GRPCRoute of everything at the Gateway ``NAMESPACE/NAME`` to one backend."""
+def route(namespace: str, name: str, parent: str, *, to: str = "") -> dict[str, Any]:
+    """A GRPCRoute of everything at the Gateway ``NAMESPACE/NAME`` to the Service of its name.
+
+    ``to`` is the Service's namespace, where it is another one.
+    """
+    backend = {"namespace": to} if to else {}
     where, _, who = parent.partition("/")
     return {
         "apiVersion": f"{GROUP}/v1",

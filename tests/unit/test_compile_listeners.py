@@ -242,3 +242,16 @@ def test_overlapping_hostnames_on_tls_are_told() -> None:
         ("other", ("b.com",)),
         ("wild", ("*.a.com",)),
     ]
+
+
+def test_a_class_of_another_controller_is_not_ours_whatever_its_name() -> None:
+    theirs = f"apiVersion: {GROUP}/v1\nkind: GatewayClass\nmetadata: {{name: istio}}\n"
+    plain = gateway("name: a, port: 80, protocol: HTTP")
+    foreign = parse(f"{theirs}spec: {{controllerName: istio.io/gateway-controller}}\n")
+    ours = parse(f"{theirs}spec: {{controllerName: federation.dev/gateway-controller}}\n")
+    key = ObjectKey(GROUP, "Gateway", "infra", "gw")
+    assert key in compiled(plain).statuses
+    assert key in compiled([*plain, *ours]).statuses
+    result = compiled([*plain, *foreign])
+    assert not result.statuses
+    assert not [entry for entry in result.snapshot.listeners if entry.gateway]

@@ -2,12 +2,14 @@
 
 Decides: whether a certificateRef leads to a usable certificate, and what is wrong otherwise.
 Leaves to others: trust in it (clients), expiry (observability).
-Invariants: a certificate that a gateway could not load never reaches one; the existence of a Secret
+Invariants: a certificate that a gateway could not load never reaches one, and takes none from it
+that it could (``derive.kept_certificates``); the existence of a Secret
 in another namespace shows only to those whom a ReferenceGrant permits; no message quotes content.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 from cryptography import x509
@@ -27,38 +29,53 @@ _CACHE_SIZE = 1024
 """Checked certificates that are remembered; beyond it they are checked at each compilation."""
 
 
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a reference came to: a certificate, what is wrong, or both: then it is an old one."""
+
+    secret: TlsSecret | None = None
+    problem: Problem | None = None
+
+
 def resolve_certificate(
     index: Index, gateway: Gateway, ref: SecretObjectReference, *, where: str
-) -> TlsSecret | Problem:
+) -> Certificate:
     """The certificate that ``ref`` of ``gateway`` names, or why it cannot be used."""
     if (ref.group, ref.kind) != ("", "Secret"):
         return _invalid(f"{where}: kind {ref.kind} is not supported, use a Secret")
     namespace = ref.namespace or gateway.metadata.namespace
     key = ObjectKey("", "Secret", namespace, ref.name)
     if not index.permitted(gateway.key, key):
-        return Problem(
-            "RefNotPermitted",
-            f"{where}: no ReferenceGrant in namespace {namespace} lets this Gateway use {key}",
-        )
+        message = f"{where}: no ReferenceGrant in namespace {namespace} lets this Gateway use {key}"
+        return Certificate(problem=Problem("RefNotPermitted", message))
     if key.qualified_name in (IDENTITY_SECRET, TRUST_SECRET):
         return _invalid(f"{where}: {key} bears the name of the gateways' own identity")
     secret = index.objects.get(Secret, namespace, ref.name)
     if secret is None:
         return _invalid(f"certificate not found: {key} does not exist ({where})")
-    fault = certificate_fault(
-        bytes(secret.data.get("tls.crt", b"")), bytes(secret.data.get("tls.key", b""))
-    )
-    if fault:
+    if fault := secret_fault(secret):
         return _invalid(f"{where}: {key} {fault}")
-    return TlsSecret(
+    found = TlsSecret(
         name=key.qualified_name,
         certificate_pem=bytes(secret.data["tls.crt"]),
         private_key_pem=bytes(secret.data["tls.key"]),
     )
+    newest = index.kept_certificates.get(key)
+    if newest is None:
+        return Certificate(found)
+    told = f"{where}: {key} {newest}; its last good certificate stays in use"
+    return Certificate(found, _invalid(told).problem)
 
 
-def _invalid(message: str) -> Problem:
-    return Problem("InvalidCertificateRef", message)
+def _invalid(message: str) -> Certificate:
+    return Certificate(problem=Problem("InvalidCertificateRef", message))
+
+
+def secret_fault(secret: Secret) -> str:
+    """What keeps a gateway from using ``secret`` as a certificate; empty if nothing does."""
+    return certificate_fault(
+        bytes(secret.data.get("tls.crt", b"")), bytes(secret.data.get("tls.key", b""))
+    )
 
 
 @lru_cache(maxsize=_CACHE_SIZE)

@@ -29,13 +29,16 @@ PENDING_MESSAGE = "waiting for gateways to take the configuration"
 
 
 def served_gateways(index: Index) -> tuple[Gateway, ...]:
-    """The Gateways of classes that this controller serves, oldest first."""
-    own = {
-        entry.metadata.name
-        for entry in index.objects.of(GatewayClass)
-        if entry.spec.controller_name == index.settings.controller_name
+    """The Gateways of classes that this controller serves, oldest first.
+
+    A class of the settings is served unless there is an object that gives it to another controller.
+    """
+    controllers = {
+        entry.metadata.name: entry.spec.controller_name for entry in index.objects.of(GatewayClass)
     }
-    served = own | index.settings.gateway_classes
+    own = index.settings.controller_name
+    named = {name for name, controller in controllers.items() if controller == own}
+    served = named | (index.settings.gateway_classes - controllers.keys())
     return tuple(
         entry for entry in index.objects.of(Gateway) if entry.spec.gateway_class_name in served
     )

@@ -50,6 +50,7 @@ class Index:
     grants: Mapping[str, tuple[ReferenceGrant, ...]]
     regions: Mapping[ClusterId, Region]
     weight_owners: Mapping[ServiceName, MultiClusterService]
+    kept_certificates: Mapping[ObjectKey, str]
 
     def service(self, name: ServiceName) -> Service | None:
         """The Service of that name in this cluster."""
@@ -121,6 +122,7 @@ class Indexes:
         self._grants: _Grants = {}
         self._view = FederationView()
         self._regions: Mapping[ClusterId, Region] = {}
+        self._kept: Mapping[ObjectKey, str] = {}
         self._owners: Mapping[ServiceName, MultiClusterService] = {}
         self._weight_owners: Single[Mapping[ServiceName, MultiClusterService]] = Single()
 
@@ -144,8 +146,9 @@ class Indexes:
             grants=grants,
             regions=change.table("regions", self._regions, regions),
             weight_owners={},
+            kept_certificates=change.table("kept", self._kept, inputs.kept_certificates),
         )
-        self._regions = regions
+        self._regions, self._kept = regions, inputs.kept_certificates
         before = self._weight_owners.value or {}
         owners = self._weight_owners.update(change, (), lambda: _weight_owners(index))
         return change, replace(index, weight_owners=change.table("owners", before, owners))

@@ -25,9 +25,10 @@ CONTROLLER_NAME = "federation.dev/gateway-controller"
 class CompileSettings:
     """What a deployment decides about compiling.
 
-    ``gateway_classes``: names of GatewayClasses served even without an object that names our
-    controller. ``trust_domain``: SPIFFE trust domain of the clusterset. ``eastwest_port``: port on
-    which other clusters' gateways are let in, ``None`` for a gateway that stands alone.
+    ``gateway_classes``: names of GatewayClasses served even without an object that says so, unless
+    one gives the class to another controller. ``trust_domain``: SPIFFE trust domain of the
+    clusterset. ``eastwest_port``: port on which other clusters' gateways are let in, ``None`` for a
+    gateway that stands alone.
     ``peer_keepalive``: liveness checks towards peers; their sum bounds how long a black hole goes
     unnoticed. The connect time-outs hold where no policy sets one: short across clusters, where
     another cluster can take the call, 5 s inside the cluster as Envoy has it. ``first_share_ppm``:
@@ -56,13 +57,18 @@ class CompileSettings:
 
 @dataclass(frozen=True, slots=True)
 class CompileInputs:
-    """One cluster's objects and the federation's state, as the cluster's agent sees them."""
+    """One cluster's objects and the federation's state, as the cluster's agent sees them.
+
+    ``kept_certificates`` are Secrets that are in ``objects`` as they last were good, with what is
+    wrong with them now (``derive.kept_certificates``).
+    """
 
     cluster: ClusterId
     region: Region
     objects: ObjectSnapshot
     view: FederationView = field(default_factory=FederationView)
     settings: CompileSettings = CompileSettings()
+    kept_certificates: Mapping[ObjectKey, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,8 +224,8 @@ def _with_certificates(index: Index, state: ListenerState) -> ListenerState:
         )
         for position, ref in enumerate(refs)
     ]
-    problems = [outcome for outcome in outcomes if isinstance(outcome, Problem)]
-    secrets = {outcome.name: outcome for outcome in outcomes if isinstance(outcome, TlsSecret)}
+    problems = [outcome.problem for outcome in outcomes if outcome.problem is not None]
+    secrets = {it.secret.name: it.secret for it in outcomes if it.secret is not None}
     return replace(
         state,
         certificates=tuple(secrets.values()),
