@@ -1,11 +1,13 @@
 """The agent's directory: who it is, and the last good state it knew.
 
 Decides: the form of the files. ``instance`` is the agent's identity for the life of the directory;
-``lock`` keeps a second process out; ``last-good.json`` holds objects and federation state.
+``lock`` keeps a second process out; ``last-good.json`` holds objects and federation state as JSON
+lines: a head, the objects, the store's entries.
 Leaves to others: when to save and when to use what was saved (``inputs``).
 Invariants: a file is replaced as a whole or not at all; files are readable by their owner only,
 since objects include Secrets; an unreadable last good state is reported and is as if there were
-none; heartbeats are not saved, because nothing on disk is alive.
+none; heartbeats are not saved, because nothing on disk is alive; what has not changed since the
+last save is copied from its file, not spelled again.
 """
 
 from __future__ import annotations
@@ -14,17 +16,18 @@ import fcntl
 import json
 import os
 import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from federation.model.objects import ApiObject, ObjectSnapshot
+from federation.model.objects import ApiObject, ObjectKey, ObjectSnapshot
 from federation.ports import Entry, Listing
 from federation.wire.manifests import decode_value
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+FORMAT = 2
 
-FORMAT = 1
+_Place = tuple[ApiObject, int, int]
+"""An object that was saved, and where its line begins and ends in the file."""
 
 
 class StateDirError(Exception):
@@ -37,6 +40,7 @@ class StateDir:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock: int | None = None
+        self._saved: dict[ObjectKey, _Place] = {}
 
     def __repr__(self) -> str:
         return f"StateDir({self._path}, {'locked' if self._lock is not None else 'closed'})"
@@ -78,48 +82,47 @@ class StateDir:
 
     def save(self, objects: ObjectSnapshot, listing: Listing) -> None:
         """Keep the last good state."""
-        document = {
+        path = self._path / "last-good.json"
+        before = path.read_bytes() if self._saved and path.exists() else b""
+        entries = [entry for entry in listing.entries if not entry.leased]
+        head = {
             "format": FORMAT,
             "objectsRevision": objects.revision,
-            "objects": [
-                {"order": value.creation_order, "object": value.to_document()}
-                for value in objects.objects.values()
-            ],
+            "objects": len(objects.objects),
             "revision": listing.revision,
-            "entries": [
-                {
-                    "key": entry.key,
-                    "value": entry.value.decode(errors="replace"),
-                    "created": entry.create_revision,
-                    "modified": entry.mod_revision,
-                }
-                for entry in listing.entries
-                if not entry.leased
-            ],
+            "entries": len(entries),
         }
-        text = json.dumps(document, separators=(",", ":"))
-        self._replace(self._path / "last-good.json", text.encode())
+        lines, saved = [_line(head)], {}
+        end = len(lines[0])
+        for key, value in objects.objects.items():
+            line = _copied(self._saved.get(key), value, before) or _line(_object(value))
+            saved[key] = (value, end, end + len(line))
+            end += len(line)
+            lines.append(line)
+        lines += [_line(_entry(entry)) for entry in entries]
+        self._saved = {}  # of no file, if it cannot be written
+        self._replace(path, b"".join(lines))
+        self._saved = saved
 
     def load(self) -> tuple[ObjectSnapshot, Listing] | None:
         """The last good state; ``None`` if there is none. Raises StateDirError if unreadable."""
         path = self._path / "last-good.json"
         try:
-            document = json.loads(path.read_bytes())
-            if document["format"] != FORMAT:
-                raise StateDirError(f"{path}: format {document['format']} is not known; ignored")
-            entries = tuple(
-                Entry(entry["key"], entry["value"].encode(), entry["created"], entry["modified"])
-                for entry in document["entries"]
-            )
-            found = list(_objects(document["objects"], str(path)))
+            with path.open("rb") as lines:
+                head = json.loads(next(lines))
+                if head["format"] != FORMAT:
+                    raise StateDirError(f"{path}: format {head['format']} is not known; ignored")
+                found = list(_objects(islice(lines, head["objects"]), str(path)))
+                entries = tuple(map(_read_entry, lines))
+                _check_whole(entries, head["entries"])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
             raise StateDirError(f"{path}: cannot be read: {error}; ignored") from error
         snapshot = ObjectSnapshot(
-            {value.key: value for value in found}, {}, document["objectsRevision"], synced=True
+            {value.key: value for value in found}, {}, head["objectsRevision"], synced=True
         )
-        return snapshot, Listing(document["revision"], entries)
+        return snapshot, Listing(head["revision"], entries)
 
     def _replace(self, path: Path, data: bytes) -> None:
         temporary = path.with_suffix(".new")
@@ -131,8 +134,44 @@ class StateDir:
         temporary.replace(path)
 
 
-def _objects(stored: Iterable[dict[str, object]], origin: str) -> Iterable[ApiObject]:
-    for entry in stored:
+def _line(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _copied(place: _Place | None, value: ApiObject, before: bytes) -> bytes:
+    """The line of ``value`` in the last file; empty if it is not there."""
+    if place is None or place[0] is not value:
+        return b""
+    line = before[place[1] : place[2]]
+    return line if line.endswith(b"\n") else b""
+
+
+def _object(value: ApiObject) -> dict[str, object]:
+    return {"order": value.creation_order, "object": value.to_document()}
+
+
+def _entry(entry: Entry) -> dict[str, object]:
+    return {
+        "key": entry.key,
+        "value": entry.value.decode(errors="replace"),
+        "created": entry.create_revision,
+        "modified": entry.mod_revision,
+    }
+
+
+def _read_entry(line: bytes) -> Entry:
+    entry = json.loads(line)
+    return Entry(entry["key"], entry["value"].encode(), entry["created"], entry["modified"])
+
+
+def _check_whole(entries: Sequence[Entry], count: int) -> None:
+    if len(entries) != count:
+        raise ValueError(f"{len(entries)} of {count} entries are there")
+
+
+def _objects(lines: Iterable[bytes], origin: str) -> Iterator[ApiObject]:
+    for line in lines:
+        entry = json.loads(line)
         raw, order = entry["object"], entry["order"]
         if not isinstance(raw, dict) or not isinstance(order, int):
             raise TypeError("an object is not one")

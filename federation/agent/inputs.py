@@ -31,6 +31,9 @@ from federation.wire.etcd_keys import Keys
 
 log = logging.getLogger(__name__)
 
+SAVING_SHARE = 0.1
+"""Part of the time that saving may take where objects change all the time."""
+
 
 class Inputs:
     """The cells and the loops that fill them. One owner: the agent."""
@@ -106,11 +109,14 @@ class Inputs:
 
     async def save(self) -> None:
         """Save live state when it has changed, at most as often as the settings say."""
+        clock = asyncio.get_running_loop().time
         async with aclosing(any_change(self.objects, self.federation)) as changes:
             async for _ in changes:
                 if (unsaved := self._unsaved()) is not None:
+                    began = clock()
                     await asyncio.to_thread(self._save, *unsaved)
-                    await asyncio.sleep(self._settings.save_every_s)
+                    took_s = clock() - began
+                    await asyncio.sleep(max(self._settings.save_every_s, took_s / SAVING_SHARE))
 
     def save_last(self) -> None:
         """Save what has changed since the last time; to be called once the loops have ended."""

@@ -41,6 +41,9 @@ Concern = Callable[[Resource], bool]
 """Whether a resource belongs to an object."""
 
 
+_NO_STATUS = ObjectStatus()
+
+
 def with_programmed(
     statuses: Mapping[ObjectKey, ObjectStatus],
     acks: AckView,
@@ -57,7 +60,7 @@ def with_programmed(
     answers = _Answers(acks, snapshot, places or {})
     before = previous or {}
     return {
-        key: _with_answers(key, status, answers, before.get(key, ObjectStatus()))
+        key: _with_answers(key, status, answers, before.get(key, _NO_STATUS))
         for key, status in statuses.items()
     }
 
@@ -101,7 +104,17 @@ class _Answers:
         )
 
     def concern_of(self, listeners: Sequence[Listener]) -> Concern:
-        """The resources that ``listeners`` are made of."""
+        """The resources that ``listeners`` are made of; found when somebody has refused one."""
+        found: set[Resource] = set()
+
+        def concern(resource: Resource) -> bool:
+            if not found:
+                found.update(self._resources_of(listeners))
+            return resource in found
+
+        return concern
+
+    def _resources_of(self, listeners: Sequence[Listener]) -> set[Resource]:
         resources: set[Resource] = set()
         for listener in listeners:
             resources |= {("listeners", listener.name), ("routes", listener.route_table)}
@@ -113,7 +126,7 @@ class _Answers:
                 upstreams.update(routed_upstreams(table))
         for name in upstreams:
             resources |= {("clusters", name), ("endpoints", name)}
-        return resources.__contains__
+        return resources
 
     def among(self, serves: Callable[[str], bool]) -> _Answers:
         """The answers of those nodes alone of which ``serves`` is true."""

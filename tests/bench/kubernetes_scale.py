@@ -24,6 +24,7 @@ import psutil
 import yaml
 
 from federation.adapters.kubernetes import Connection, ConnectionSettings, connected
+from federation.cli.lab.kubernetes.crds import released_definitions
 from tests.bench.propagation import percentile
 from tests.native.support import Backend, channel
 from tests.testkit import namespace
@@ -37,7 +38,7 @@ from tests.testkit.big_cluster import (
 )
 from tests.testkit.etcd import running_etcd
 from tests.testkit.federation import FEDCTL, Federation, Process, process
-from tests.testkit.kubernetes import install_crds, install_released_crds, running_kubernetes
+from tests.testkit.kubernetes import install_crds, running_kubernetes
 from tests.testkit.ports import free_port
 
 CHANGES = 200
@@ -130,8 +131,7 @@ async def _measure(big: BigCluster, changes: int) -> Figures:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         rig = Rig(stack, directory, big)
         async with connected(ConnectionSettings(rig.kubernetes.kubeconfig)) as connection:
-            await install_released_crds(connection)
-            await install_crds(connection, own_crds())
+            await install_crds(connection, [*released_definitions(), *own_crds()])
             began = time.perf_counter()
             objects = await fill(connection, (*big.objects(), *big.probe(PODS[0])))
             filled_s = time.perf_counter() - began

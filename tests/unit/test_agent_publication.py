@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.agent.disk import StateDir, StateDirError
@@ -95,6 +95,7 @@ ready_counts = st.dictionaries(
 
 
 @given(st.lists(ready_counts, max_size=6))
+@settings(deadline=None)
 def test_publishing_what_is_seen_always_converges_and_then_is_silent(
     steps: list[dict[str, int]],
 ) -> None:
@@ -231,6 +232,32 @@ def test_the_state_on_disk_comes_back_whole_and_private(tmp_path: Path) -> None:
     assert mode == 0o600
 
 
+def test_what_is_saved_again_is_whole_whatever_has_changed(tmp_path: Path) -> None:
+    disk, others = StateDir(tmp_path), StateDir(tmp_path)
+    disk.open()
+    one, two, three = numbered(1), numbered(2), numbered(3)
+    states = [
+        {**one.objects, **two.objects},
+        {**two.objects, **three.objects},
+        {key: it.with_creation_order(7) for key, it in two.objects.items()} | three.objects,
+        {**three.objects, **one.objects},
+    ]
+    for objects in states:
+        disk.save(ObjectSnapshot(objects, synced=True), Listing(1, ()))
+        loaded = others.load()
+        assert loaded is not None
+        assert loaded[0].objects == objects
+    (tmp_path / "last-good.json").write_text("lost")
+    disk.save(ObjectSnapshot(one.objects, synced=True), Listing(2, ()))
+    (tmp_path / "last-good.json").unlink()
+    disk.save(ObjectSnapshot(one.objects, synced=True), Listing(2, ()))
+    disk.close()
+    loaded = others.load()
+    assert loaded is not None
+    assert loaded[0].objects == one.objects
+
+
+HEAD = '{"format": 2, "objects": 0, "objectsRevision": 1, "revision": 1, "entries": 1}'
 BAD_ENTRY = '{"key": "a", "value": 5, "created": 1, "modified": 1}'
 
 
@@ -239,8 +266,9 @@ BAD_ENTRY = '{"key": "a", "value": 5, "created": 1, "modified": 1}'
     [
         "{",
         "[]",
-        '{"format": 1}',
-        f'{{"format": 1, "objects": [], "objectsRevision": 1, "entries": [{BAD_ENTRY}]}}',
+        '{"format": 2}',
+        f"{HEAD}\n{BAD_ENTRY}\n",
+        f"{HEAD}\n",
     ],
 )
 def test_a_broken_state_on_disk_is_named(tmp_path: Path, text: str) -> None:
