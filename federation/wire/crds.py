@@ -134,6 +134,14 @@ def custom_resource_text(kind: type[ApiObject]) -> str:
     return head + text
 
 
+_HEADER: Mapping[str, Schema] = {
+    "apiVersion": {"type": "string", "description": "Group and version of the object's kind."},
+    "kind": {"type": "string", "description": "The kind of the object."},
+    # API servers describe it themselves, and refuse a description here.
+    "metadata": {"type": "object"},
+}
+
+
 def _version(kind: type[ApiObject], name: str, *, storage: bool) -> Schema:
     columns = [*_COLUMNS[kind], _Column("Age", ".metadata.creationTimestamp", "date")]
     return {
@@ -151,9 +159,7 @@ def _version(kind: type[ApiObject], name: str, *, storage: bool) -> Schema:
                 "description": _sentence(kind.__doc__),
                 "required": ["spec"],
                 "properties": {
-                    "apiVersion": {"type": "string"},
-                    "kind": {"type": "string"},
-                    "metadata": {"type": "object"},
+                    **_HEADER,
                     "spec": _spec(kind),
                     "status": _status(kind),
                 },
@@ -322,45 +328,68 @@ def _sentence(text: str | None) -> str:
 
 # --- the status -------------------------------------------------------------------------------
 
+
+def _text(description: str, **bounds: Any) -> Schema:
+    return {"type": "string", **bounds, "description": description}
+
+
 _CONDITION: Schema = {
     "type": "object",
+    "description": "One aspect of the object's state.",
     "required": ["type", "status", "lastTransitionTime", "reason", "message"],
     "properties": {
-        "type": {"type": "string", "maxLength": 316},
-        "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
-        "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
-        "lastTransitionTime": {"type": "string", "format": "date-time"},
-        "reason": {"type": "string", "minLength": 1, "maxLength": 1024},
-        "message": {"type": "string", "maxLength": 32768},
+        "type": _text("Name of the aspect, such as Accepted.", maxLength=316),
+        "status": _text("Whether it holds.", enum=["True", "False", "Unknown"]),
+        "observedGeneration": {
+            "type": "integer",
+            "format": "int64",
+            "minimum": 0,
+            "description": "The generation of the object that this was concluded from.",
+        },
+        "lastTransitionTime": _text("When `status` last changed.", format="date-time"),
+        "reason": _text("Why, as a word for machines.", minLength=1, maxLength=1024),
+        "message": _text("Why, as a sentence for people.", maxLength=32768),
     },
 }
 
 _CONDITIONS: Schema = {
     "type": "array",
+    "description": "The aspects of the object's state, one of each type.",
     "maxItems": 16,
     "items": _CONDITION,
     "x-kubernetes-list-type": "map",
     "x-kubernetes-list-map-keys": ["type"],
 }
 
+_ANCESTOR_REF: Schema = {
+    "type": "object",
+    "description": "The object that the policy reaches.",
+    "required": ["name"],
+    "properties": {
+        "group": _text("API group of the object."),
+        "kind": _text("Kind of the object."),
+        "namespace": _text("Namespace of the object; left out, that of the policy."),
+        "name": _text("Name of the object."),
+        "sectionName": _text("The part of the object, if it is not the whole."),
+        "port": {
+            "type": "integer",
+            "format": "int32",
+            "description": "The port of the object, if it is not the whole.",
+        },
+    },
+}
+
 _ANCESTORS: Schema = {
     "type": "array",
+    "description": "What controllers concluded, for each object that the policy reaches (GEP-713).",
     "maxItems": 16,
     "x-kubernetes-list-type": "atomic",
     "items": {
         "type": "object",
         "required": ["ancestorRef", "controllerName", "conditions"],
         "properties": {
-            "ancestorRef": {
-                "type": "object",
-                "required": ["name"],
-                "properties": {
-                    name: {"type": "string"}
-                    for name in ("group", "kind", "namespace", "name", "sectionName")
-                }
-                | {"port": {"type": "integer", "format": "int32"}},
-            },
-            "controllerName": {"type": "string", "maxLength": 253},
+            "ancestorRef": _ANCESTOR_REF,
+            "controllerName": _text("The controller that wrote this entry.", maxLength=253),
             "conditions": _CONDITIONS,
         },
     },
@@ -368,11 +397,12 @@ _ANCESTORS: Schema = {
 
 _STATUS_CLUSTERS: Schema = {
     "type": "array",
+    "description": "The clusters that export the service.",
     "maxItems": 1024,
     "items": {
         "type": "object",
         "required": ["cluster"],
-        "properties": {"cluster": {"type": "string", "maxLength": 63}},
+        "properties": {"cluster": _text("Name of the cluster in the clusterset.", maxLength=63)},
     },
     "x-kubernetes-list-type": "map",
     "x-kubernetes-list-map-keys": ["cluster"],

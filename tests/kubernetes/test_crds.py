@@ -149,3 +149,72 @@ async def test_server_and_model_agree(connection: Connection, kind: type[ApiObje
             if bool(server) != bool(model):
                 differences.append(f"{name}: server: {server or 'ok'}; model: {model or 'ok'}")
     assert not differences, "\n".join(differences)
+
+
+# --- what kubectl makes of them ---------------------------------------------------------------
+
+TABLES = {
+    "backendtrafficpolicy": ["NAME", "TARGETKIND", "TARGETNAME", "AGE"],
+    "serviceimports.gateway.networking.k8s.io": ["NAME", "TYPE", "CLUSTERS", "AGE"],
+    "multiclusterservice": ["NAME", "IMPORT", "BACKENDS", "ACCEPTED", "AGE"],
+    "drain": ["NAME", "TARGET", "SERVICE", "PHASE", "MOVED", "ACCEPTED", "EXPIRES", "AGE"],
+}
+SHORT = {"btp": "BackendTrafficPolicy", "mcs": "MultiClusterService", "fdr": "Drain"}
+
+
+@pytest.mark.usefixtures("connection")
+async def test_kubectl_explains_every_field_in_words(kubernetes: KubernetesServer) -> None:
+    explained = {
+        "backendtrafficpolicy.spec.retry": "Tries after the first one; 0 switches retries off.",
+        "btp.spec.circuitBreaker": "How long an endpoint is out the first time.",
+        "multiclusterservice.spec.clusterBackends": "Its part of the traffic relative to",
+        "drain.spec": "Ramp of new calls from all to none.",
+        "drain.status": "How much of the target's traffic is moved away.",
+        "btp.status.ancestors": "The controller that wrote this entry.",
+    }
+    for field, text in explained.items():
+        told = kubernetes.kubectl("explain", field)
+        assert text in " ".join(told.split()), told
+        assert "<no description>" not in told, told
+    recursive = kubernetes.kubectl("explain", "drain", "--recursive")
+    assert "expires\t<string>" in recursive
+
+
+@pytest.mark.usefixtures("connection")
+async def test_kubectl_lists_them_in_the_documents_columns(kubernetes: KubernetesServer) -> None:
+    for document in documents():
+        scoped = "namespace" in metadata(_kind(document))
+        body = {**document, "metadata": {"name": "listed"}}
+        if scoped:
+            body["metadata"]["namespace"] = "default"
+        kubernetes.apply(body)
+    for name, heading in TABLES.items():
+        lines = kubernetes.kubectl("get", name, "listed").splitlines()
+        assert lines[0].split() == heading, lines
+        assert lines[1].split()[0] == "listed"
+    policy = kubernetes.kubectl("get", "btp", "listed").splitlines()[1].split()
+    assert policy[1] == "GRPCRoute"
+    for short, kind in SHORT.items():
+        assert kubernetes.kubectl("get", short, "listed", "-o", "jsonpath={.kind}") == kind
+    everything = kubernetes.kubectl("get", "federation", "-o", "name").split()
+    assert {line.partition(".")[0] for line in everything} >= {
+        *("backendtrafficpolicy", "serviceimport", "multiclusterservice", "drain"),
+    }
+
+
+@pytest.mark.usefixtures("connection")
+async def test_protected_groups_are_told_what_the_kinds_are(kubernetes: KubernetesServer) -> None:
+    for kind in KINDS:
+        name = f"{plural(kind)}.{kind.GROUP}"
+        found = kubernetes.object("crd", "", name)
+        annotations = found["metadata"].get("annotations", {})
+        protected = kind.GROUP.endswith(".k8s.io")
+        assert ("api-approved.kubernetes.io" in annotations) == protected
+        assert all("status" in entry["subresources"] for entry in found["spec"]["versions"])
+        assert found["spec"]["names"]["categories"] == ["federation"]
+
+
+def _kind(document: dict[str, Any]) -> type[ApiObject]:
+    kind = find_kind(document["apiVersion"].rpartition("/")[0], document["kind"])
+    assert kind is not None
+    return kind

@@ -73,12 +73,14 @@ class HashHeader(Part):
     """A header whose value is (a part of) the key."""
 
     name: _Token
+    """Name of the header; case does not matter."""
 
 
 class HashCookie(Part):
     """A cookie whose value is the key."""
 
     name: _Token
+    """Name of the cookie, as clients send it."""
 
 
 class ConsistentHash(Part):
@@ -101,11 +103,17 @@ class ConsistentHash(Part):
     )
 
     type: ConsistentHashType
+    """What the key of a call is; the field of that name says which one."""
     header: HashHeader | None = None
+    """The header whose value is the key, for type Header."""
     headers: tuple[HashHeader, ...] = Field(default=(), max_length=HASH_HEADERS_MAX)
+    """The headers whose values together are the key, for type Headers."""
     cookie: HashCookie | None = None
+    """The cookie whose value is the key, for type Cookie."""
     algorithm: HashAlgorithm = HashAlgorithm.MAGLEV
+    """Maglev gives even shares, RingHash moves the fewest keys when endpoints change."""
     table_size: int | None = Field(default=None, ge=2, le=TABLE_SIZE_MAX)
+    """Size of the Maglev table: a prime, best a hundred times the number of endpoints."""
 
     @field_validator("table_size")
     @classmethod
@@ -136,7 +144,9 @@ class SlowStart(Part):
     """An endpoint that is new or comes back grows into its share during ``window``."""
 
     window_ms: DurationMs = Field(alias="window", ge=1, le=SLOW_START_MS_MAX)
+    """Time in which an endpoint grows into its whole share."""
     min_weight_percent: int = Field(default=10, ge=1, le=100)
+    """Percent of its share that it begins with."""
 
 
 class LoadBalancer(Part):
@@ -154,8 +164,11 @@ class LoadBalancer(Part):
     )
 
     type: LoadBalancerType = LoadBalancerType.LEAST_REQUEST
+    """LeastRequest, RoundRobin, PeakEWMA (by load and time of answers) or ConsistentHash."""
     consistent_hash: ConsistentHash | None = None
+    """The key of type ConsistentHash: calls with the same key go to the same endpoint."""
     slow_start: SlowStart | None = None
+    """Gives endpoints that are new or come back their share bit by bit."""
 
     @model_validator(mode="after")
     def _fits(self) -> LoadBalancer:

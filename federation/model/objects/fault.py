@@ -25,7 +25,9 @@ class FaultDelay(Part):
     """Calls that wait before they go on; their deadlines go on meanwhile."""
 
     fixed_delay_ms: DurationMs = Field(alias="fixedDelay", ge=1, le=DELAY_MS_MAX)
+    """How long a call waits before it goes on."""
     percentage: Percentage = 100.0
+    """Percent of the calls that wait."""
 
 
 class FaultAbort(Part):
@@ -39,8 +41,11 @@ class FaultAbort(Part):
     )
 
     http_status: int | None = Field(default=None, ge=200, le=599)
+    """HTTP status that the gateway answers with."""
     grpc_status: int | None = Field(default=None, ge=0, le=16)
+    """gRPC status code that the gateway answers with."""
     percentage: Percentage = 100.0
+    """Percent of the calls that are answered so."""
 
     @model_validator(mode="after")
     def _one_status(self) -> FaultAbort:
@@ -57,7 +62,9 @@ class FaultInjection(Part):
     )
 
     delay: FaultDelay | None = None
+    """Calls that wait before they go on."""
     abort: FaultAbort | None = None
+    """Calls that the gateway answers itself with an error."""
 
     @model_validator(mode="after")
     def _does_something(self) -> FaultInjection:

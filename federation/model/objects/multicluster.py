@@ -31,9 +31,13 @@ class ImportPort(Part):
     """A port of an import."""
 
     name: OptionalText = ""
+    """Name of the port, as the Service has it."""
     port: Port
+    """Number of the port that routes refer to."""
     protocol: str = "TCP"
+    """TCP, UDP or SCTP; only TCP is routed."""
     app_protocol: str | None = None
+    """What is spoken on the port, as in a Service (`kubernetes.io/h2c`)."""
 
 
 class ServiceExportSpec(Part):
@@ -84,6 +88,7 @@ class ServiceRef(Part):
     """The Service an import means, by name in the import's namespace."""
 
     name: Name
+    """Name of the Service in the namespace of the import."""
 
 
 class FederatedServiceImportSpec(Part):
@@ -131,14 +136,20 @@ class ServiceImportReference(Part):
     """An import; ``namespace`` ``None`` is the referring object's own."""
 
     name: Name
+    """Name of the ServiceImport."""
     namespace: Namespace_ | None = None
+    """Its namespace; left out, that of the referring object. Another one takes a ReferenceGrant
+    there."""
 
 
 class ClusterBackend(Part):
     """The weight of one cluster, or of one region's clusters together."""
 
     cluster: Name
+    """Name of a cluster, or of a region for all its clusters; a name that is both means the
+    region."""
     weight: int = Field(default=1, ge=0, le=WEIGHT_MAX)
+    """Its part of the traffic relative to the others; 0 gives it none."""
 
 
 class MultiClusterServiceSpec(Part):

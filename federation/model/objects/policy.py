@@ -36,18 +36,26 @@ class PolicyTargetReference(Part):
     """What a policy speaks about, in its own namespace; ``section_name`` picks a rule."""
 
     group: str
+    """API group of the target: `gateway.networking.k8s.io`."""
     kind: str
+    """Kind of the target: GRPCRoute or HTTPRoute."""
     name: Name
+    """Name of the target, in the namespace of the policy."""
     section_name: str | None = None
+    """A single rule of the route; not supported yet, so a policy with it is not accepted."""
 
 
 class ConnectionPool(Part):
     """Caps on concurrent work towards one backend; ``None`` takes the gateway's default."""
 
     max_connections: Count | None = None
+    """Connections that each worker thread of a gateway opens to one endpoint."""
     max_pending_requests: Count | None = None
+    """Calls that may wait for a connection; more fail at once with UNAVAILABLE."""
     max_requests_per_connection: Count | None = None
+    """Calls after which a connection is replaced by a new one."""
     max_parallel_requests: Count | None = None
+    """Calls that may be open towards one backend at a time."""
 
 
 class FailurePercentage(Part):
@@ -57,8 +65,11 @@ class FailurePercentage(Part):
     """
 
     threshold: int = Field(default=85, ge=1, le=100)
+    """Percent of failures in an interval from which on an endpoint is ejected."""
     request_volume: int = Field(default=50, ge=1, le=REQUEST_VOLUME_MAX)
+    """Results in an interval that an endpoint needs to be judged."""
     minimum_hosts: Count = 5
+    """Endpoints with so many results that there must be for any to be judged."""
 
 
 class CircuitBreaker(Part):
@@ -77,12 +88,20 @@ class CircuitBreaker(Part):
     )
 
     consecutive_failures: Count | None = None
+    """Failures in a row (5xx, or their gRPC codes) after which an endpoint is ejected."""
     consecutive_gateway_failures: Count | None = None
+    """Failures in a row of connections and gateways (502 to 504, UNAVAILABLE) after which an
+    endpoint is ejected."""
     interval_ms: DurationMs | None = Field(default=None, alias="interval", ge=1)
+    """Time between two looks at percentages and at ejections that have ended."""
     base_ejection_time_ms: DurationMs | None = Field(default=None, alias="baseEjectionTime", ge=1)
+    """How long an endpoint is out the first time."""
     max_ejection_time_ms: DurationMs | None = Field(default=None, alias="maxEjectionTime", ge=1)
+    """Longest time that an endpoint is out, however often it was."""
     max_ejection_percent: int | None = Field(default=None, ge=0, le=100)
+    """Percent of the endpoints that may be out at a time."""
     failure_percentage: FailurePercentage | None = None
+    """Ejection by the share of failures, beside failures in a row."""
 
     @model_validator(mode="after")
     def _ordered(self) -> CircuitBreaker:
@@ -99,43 +118,56 @@ class TcpTimeout(Part):
     """Time-outs of connections."""
 
     connect_timeout_ms: DurationMs | None = Field(default=None, alias="connectTimeout", ge=1)
+    """How long opening a connection to an endpoint may take."""
 
 
 class HttpTimeout(Part):
     """Time-outs of calls; zero switches one off, ``None`` leaves it at its default."""
 
     request_timeout_ms: DurationMs | None = Field(default=None, alias="requestTimeout")
+    """How long a call may take, all its tries together."""
     max_stream_duration_ms: DurationMs | None = Field(default=None, alias="maxStreamDuration")
+    """How long a stream may last, however busy it is."""
     stream_idle_timeout_ms: DurationMs | None = Field(default=None, alias="streamIdleTimeout")
+    """How long a stream may be without a byte in either direction."""
 
 
 class Timeout(Part):
     """All time-outs of a policy."""
 
     tcp: TcpTimeout | None = None
+    """Time-outs of connections to endpoints."""
     http: HttpTimeout | None = None
+    """Time-outs of calls and streams."""
 
 
 class GrpcHealthCheck(Part):
     """The service name asked for (grpc.health.v1); empty asks for the whole server."""
 
     service: OptionalText = ""
+    """The service asked for; left out, the whole server."""
 
 
 class ActiveHealthCheck(Part):
     """Probes by the gateway itself."""
 
     interval_ms: DurationMs = Field(default=3_000, alias="interval", ge=1)
+    """Time between two probes of an endpoint."""
     timeout_ms: DurationMs = Field(default=1_000, alias="timeout", ge=1)
+    """How long the answer to a probe may take."""
     unhealthy_threshold: Count = 3
+    """Failed probes in a row after which an endpoint gets no more calls."""
     healthy_threshold: Count = 1
+    """Good probes in a row after which it gets calls again."""
     grpc: GrpcHealthCheck = GrpcHealthCheck()
+    """What is asked by grpc.health.v1."""
 
 
 class HealthCheck(Part):
     """Health checks of a policy."""
 
     active: ActiveHealthCheck | None = None
+    """Probes that gateways send to every endpoint."""
 
 
 class FailoverStrategy(StrEnum):
@@ -155,7 +187,9 @@ class RegionFailover(Part):
     )
 
     source: Name = Field(alias="from")
+    """The region or cluster whose traffic is moved."""
     target: Name = Field(alias="to")
+    """The region or cluster that takes it over."""
 
     @model_validator(mode="after")
     def _elsewhere(self) -> RegionFailover:
@@ -170,7 +204,9 @@ class Failover(Part):
     """Where traffic goes when its own target is gone; order of entries is order of preference."""
 
     strategy: FailoverStrategy = FailoverStrategy.REGION_FAILOVER
+    """RegionFailover is the only strategy: rules from region to region."""
     region_failover: tuple[RegionFailover, ...] = Field(min_length=1, max_length=256)
+    """The rules; of several for one source the first whose target can serve is taken."""
 
 
 class HeaderSelectorType(StrEnum):
@@ -190,6 +226,7 @@ class HeaderSelector(Part):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9!#$%&'*+\-.^_`|~]+$", max_length=256)
+    """Name of the header; case does not matter."""
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!has(self.type) || has(self.value) == (self.type != 'Distinct')",
@@ -200,7 +237,9 @@ class HeaderSelector(Part):
     type: HeaderSelectorType = Field(
         default=HeaderSelectorType.EXACT, json_schema_extra={"default": None}
     )
+    """How the value is compared; left out, Exact with a `value` and Distinct without."""
     value: str | None = Field(default=None, max_length=1024)
+    """The value, or the regular expression for the whole of it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -225,6 +264,7 @@ class ClientSelector(Part):
     """A condition on callers; all its headers must fit."""
 
     headers: tuple[HeaderSelector, ...] = Field(default=(), max_length=16)
+    """Conditions on headers; all must fit."""
 
 
 class RateLimitUnit(StrEnum):
@@ -268,7 +308,9 @@ class RateLimitValue(Part):
     )
 
     requests_per_unit: int = Field(ge=1)
+    """Calls in each unit of time."""
     unit: RateLimitUnit
+    """The unit of time: Second, Minute, Hour or Day."""
 
     @model_validator(mode="after")
     def _countable(self) -> RateLimitValue:
@@ -294,7 +336,9 @@ class RateLimitRule(Part):
     )
 
     client_selectors: tuple[ClientSelector, ...] = Field(default=(), max_length=8)
+    """Callers that the limit is for; all selectors must fit, and without any it is for all."""
     limit: RateLimitValue
+    """How many calls in which time."""
 
     @model_validator(mode="after")
     def _few_distinct(self) -> RateLimitRule:
@@ -316,6 +360,7 @@ class RateLimitRules(Part):
     """Limits that all apply: a call is counted by each rule that selects it."""
 
     rules: tuple[RateLimitRule, ...] = Field(min_length=1, max_length=64)
+    """The limits; a call must pass all that select it."""
 
 
 class RateLimitType(StrEnum):
@@ -337,8 +382,11 @@ class RateLimit(Part):
     )
 
     type: RateLimitType
+    """Global counts over all gateways together, Local each gateway for itself."""
     global_: RateLimitRules | None = Field(default=None, alias="global")
+    """The limits of type Global."""
     local: RateLimitRules | None = None
+    """The limits of type Local."""
 
     @model_validator(mode="after")
     def _rules_of_the_type(self) -> RateLimit:
@@ -366,16 +414,27 @@ class BackendTrafficPolicySpec(Part):
     """What a policy asks for."""
 
     target_ref: PolicyTargetReference
+    """The route whose calls the policy is about."""
     retry: Retry | None = None
+    """When a failed call is tried again."""
     retry_constraint: RetryConstraint | None = None
+    """A bound on all retries of the route together."""
     load_balancer: LoadBalancer | None = None
+    """How an endpoint is chosen for a call."""
     connection_pool: ConnectionPool | None = None
+    """Limits on connections and on calls that are open at a time."""
     circuit_breaker: CircuitBreaker | None = None
+    """When endpoints are ejected for their failures."""
     timeout: Timeout | None = None
+    """How long connections, calls and streams may take."""
     failover: Failover | None = None
+    """Where traffic goes while its own region cannot take it."""
     health_check: HealthCheck | None = None
+    """Probes of endpoints by the gateways."""
     rate_limit: RateLimit | None = None
+    """How many calls are let through."""
     fault_injection: FaultInjection | None = None
+    """Delays and refusals on purpose, for drills and tests."""
 
 
 class BackendTrafficPolicy(ApiObject):

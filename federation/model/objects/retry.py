@@ -51,7 +51,9 @@ class Backoff(Part):
     )
 
     default_duration_ms: DurationMs = Field(default=25, alias="defaultDuration", ge=1)
+    """The first wait is random up to this, and the bound doubles with each try."""
     max_duration_ms: DurationMs | None = Field(default=None, alias="maxDuration", ge=1)
+    """Longest wait; left out, ten times `defaultDuration`."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Backoff:
@@ -64,6 +66,7 @@ class PerRetry(Part):
     """Limits of single tries, as Envoy Gateway spells them; the same as ``perTryTimeout``."""
 
     timeout_ms: DurationMs = Field(alias="timeout", ge=1)
+    """How long one try may take; the same as `perTryTimeout`."""
 
 
 class Retry(Part):
@@ -86,11 +89,19 @@ class Retry(Part):
     )
 
     retry_on: tuple[RetryOn, ...] = ()
+    """Failures that are worth another try; left out: connect-failure, refused-stream,
+    unavailable."""
     retry_on_status_codes: tuple[int, ...] = Field(default=(), max_length=64)
+    """gRPC codes (0 to 16) and HTTP statuses (from 100) that are worth another try, with
+    `retriable-status-codes` in `retryOn` or with `retryOn` left out."""
     attempts: int = Field(default=2, ge=0, le=RETRY_ATTEMPTS_MAX)
+    """Tries after the first one; 0 switches retries off."""
     backoff: Backoff = Backoff()
+    """Waits between tries."""
     per_try_timeout_ms: DurationMs | None = Field(default=None, alias="perTryTimeout", ge=1)
+    """How long one try may take before it is given up and tried again."""
     per_retry: PerRetry | None = None
+    """Limits of single tries, as Envoy Gateway spells them."""
 
     @property
     def try_timeout_ms(self) -> int | None:
@@ -116,28 +127,34 @@ class RetryBudget(Part):
     """Retries as a share of the calls of the last ``interval``."""
 
     percent: int = Field(default=20, ge=0, le=100)
+    """Retries in percent of the calls."""
     interval_ms: DurationMs = Field(
         default=10_000,
         alias="interval",
         ge=BUDGET_INTERVAL_MS_MIN,
         le=BUDGET_INTERVAL_MS_MAX,
     )
+    """The time over which calls are counted."""
 
 
 class MinRetryRate(Part):
     """Retries that the budget always allows: ``count`` in each ``interval``."""
 
     count: int = Field(default=10, ge=1, le=1_000_000)
+    """Retries that are always allowed in an interval."""
     interval_ms: DurationMs = Field(
         default=1_000,
         alias="interval",
         ge=BUDGET_INTERVAL_MS_MIN,
         le=BUDGET_INTERVAL_MS_MAX,
     )
+    """The time in which they are counted."""
 
 
 class RetryConstraint(Part):
     """A bound on all retries of a route's calls (GEP-3388); over it a call is not retried."""
 
     budget: RetryBudget = RetryBudget()
+    """Retries as a share of all calls."""
     min_retry_rate: MinRetryRate = MinRetryRate()
+    """Retries that are allowed however few calls there are."""
