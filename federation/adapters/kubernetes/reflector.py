@@ -1,16 +1,20 @@
 """All objects of one kind, kept current by list and watch.
 
-Decides: when to list and when to go on watching, how long to wait after a failure, what a kind that
-is not served (any more) means, what becomes of an object that cannot be read.
-Leaves to others: requests (``connection``), putting kinds together (``source``).
+Decides: when to list and when to go on watching, how long to wait after a failure, what a kind
+that is not served (any more) means, what becomes of an object that cannot be read.
+Leaves to others: requests (``connection``), putting kinds together (``source``), what is believed
+of a server that went back (``doubts``).
 Invariants: what is known stays until the server says otherwise: a server that is away, slow or
-refuses takes nothing; a watch goes on from the last version seen and is never trusted to be alive
-without a sign (the server is asked to end it every ``watch_s`` seconds, and silence beyond that is
-a failure); an object that cannot be read keeps its last good version.
+refuses takes nothing, nor does a kind that is served no more (objects whose deletion was seen have
+gone before); a watch goes on from the last version seen and is never trusted to be alive without a
+sign (the server is asked to end it every ``watch_s`` seconds, silence beyond that is a failure, and
+one that ends without an event or a bookmark may be of a server that has never been at that
+version: the kind is listed anew); an object that cannot be read keeps its last good version.
 
     absent ──served──▶ listing ──listed──▶ watching ──ended──▶ watching
        ▲                  ▲                   │
-       └──── not found ───┴──── 410, failed ──┘
+       └──── not found ───┴── 410, failed, ───┘
+                              said nothing
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from federation.adapters.kubernetes.connection import (
@@ -29,6 +33,7 @@ from federation.adapters.kubernetes.connection import (
     ResourceAbsent,
     ResourceExpired,
 )
+from federation.adapters.kubernetes.doubts import Doubts
 from federation.adapters.kubernetes.resources import (
     Resource,
     find_resource,
@@ -36,6 +41,7 @@ from federation.adapters.kubernetes.resources import (
     pages,
 )
 from federation.model.objects import ApiObject, ObjectKey, RejectedObject
+from federation.model.objects.registry import plural
 from federation.ports import PortError
 from federation.wire.manifests import Rejected, Skipped, decode_value
 
@@ -53,15 +59,15 @@ class ReflectorSettings:
     """
 
     page_size: int = 500
-    watch_s: int = 30
-    silence_s: float = 40.0
+    watch_s: int = 15
+    silence_s: float = 20.0
     absent_s: float = 3.0
     backoff_s_first: float = 0.2
     backoff_s_max: float = 10.0
 
 
-@dataclass(slots=True)
-class _Stored:
+@dataclass(frozen=True, slots=True)
+class Stored:
     """One object: its last good version, and why the newest one is not good."""
 
     version: str
@@ -71,12 +77,18 @@ class _Stored:
 
 @dataclass(slots=True)
 class Reflection:
-    """What is known of one kind. ``problem`` is why it may be out of date; empty: it is current."""
+    """What is known of one kind. ``failure`` is why it may be out of date; empty: it is current."""
 
-    objects: dict[ObjectKey, _Stored] = field(default_factory=dict)
+    objects: dict[ObjectKey, Stored] = field(default_factory=dict)
     synced: bool = False
     served: bool = False
-    problem: str = ""
+    failure: str = ""
+    doubts: Doubts = field(default_factory=Doubts)
+
+    @property
+    def problem(self) -> str:
+        """Why what is known may not be what is there; empty: it is."""
+        return self.failure or self.doubts.reason
 
 
 class Reflector:
@@ -93,12 +105,25 @@ class Reflector:
         self._kind = kind
         self._settings = settings
         self._changed = changed
+        self._version = ""
         self.state = Reflection()
 
     def __repr__(self) -> str:
         state = self.state
         how = state.problem or ("current" if state.served else "not served")
         return f"Reflector({self._kind.KIND}, objects={len(state.objects)}, {how})"
+
+    @property
+    def resource(self) -> str:
+        """The kind's name for people, as kubectl takes it."""
+        return f"{plural(self._kind)}.{self._kind.GROUP}".rstrip(".")
+
+    def accept(self) -> None:
+        """Believe the server: an operator says that what is missing is meant to be gone."""
+        state = self.state
+        objects = state.doubts.settled(state.objects) if state.served else {}
+        self.state = replace(state, objects=objects, failure="", doubts=Doubts())
+        self._changed()
 
     async def run(self) -> None:
         """List and watch for ever."""
@@ -111,11 +136,11 @@ class Reflector:
                     failures = 0
                     await asyncio.sleep(self._settings.absent_s)
                     continue
-                version = await self._list(resource)
+                await self._list(resource)
                 failures = 0
-                while True:
-                    version = await self._watch(resource, version)
+                while await self._watch(resource):
                     await self._pause()
+                await self._pause()
             except ResourceExpired as error:
                 log.info("listing anew", extra={"kind": self._kind.KIND, "reason": str(error)})
                 await self._pause()
@@ -137,26 +162,40 @@ class Reflector:
         return random.uniform(longest / 2, longest)  # noqa: S311 - spreads load, guards nothing
 
     def _absent(self) -> None:
-        state = self.state
-        if state.served or not state.synced:
-            log.info("kind is not served", extra={"kind": self._kind.KIND})
-            self.state = Reflection(synced=True)
-            self._changed()
+        """Note that the kind is not served (now); what is known of it stays."""
+        state, kind = self.state, self._kind.KIND
+        why = ""
+        if state.objects:
+            why = f"the kind is served no more; its {len(state.objects)} objects stay as they were"
+        if state.synced and not state.served and state.failure == why:
+            return
+        if why:
+            log.warning("objects may be out of date", extra={"kind": kind, "reason": why})
+        elif not state.synced or state.served:
+            log.info("kind is not served", extra={"kind": kind})
+        self.state = replace(state, synced=True, served=False, failure=why)
+        self._changed()
 
     def _failed(self, error: PortError) -> None:
-        if not self.state.problem:
+        if not self.state.failure:
             log.warning(
                 "objects may be out of date",
                 extra={"kind": self._kind.KIND, "reason": str(error)},
             )
-        if self.state.problem != str(error):
-            self.state.problem = str(error)
+        if self.state.failure != str(error):
+            self.state.failure = str(error)
             self._changed()
 
-    async def _list(self, resource: Resource) -> str:
-        """List everything; returns the version to watch from."""
+    def _succeeded(self) -> None:
+        if self.state.failure:
+            log.info("objects are current again", extra={"kind": self._kind.KIND})
+            self.state.failure = ""
+            self._changed()
+
+    async def _list(self, resource: Resource) -> None:
+        """List everything; what is watched next comes after it."""
         known, version = self.state.objects, ""
-        found: dict[ObjectKey, _Stored] = {}
+        found: dict[ObjectKey, Stored] = {}
         listed = pages(
             self._connection, resource, resource.query, page_size=self._settings.page_size
         )
@@ -166,48 +205,61 @@ class Reflector:
                 for raw in page.items:
                     key = resource.key_of(raw)
                     found[key] = self._read(raw, known.get(key))
-        self.state = Reflection(found, synced=True, served=True)
+        before = self.state.doubts
+        doubts = before.after_list(known, found, before=self._version, now=version)
+        if doubts.reason and doubts.reason != before.reason:
+            log.error(
+                "the API server is not believed",
+                extra={"kind": self._kind.KIND, "reason": doubts.reason},
+            )
+        if self.state.failure:
+            log.info("objects are current again", extra={"kind": self._kind.KIND})
+        objects = found | {key: known[key] for key in doubts.said}
+        self.state = Reflection(objects, synced=True, served=True, doubts=doubts)
+        self._version = version
         self._changed()
-        return version
 
-    async def _watch(self, resource: Resource, version: str) -> str:
-        """Follow changes after ``version`` until the server ends it; returns where to go on."""
+    async def _watch(self, resource: Resource) -> bool:
+        """Follow changes until the server ends the watch; whether it has said anything."""
         settings = self._settings
         query = [
             *resource.query,
-            ("resourceVersion", version),
+            ("resourceVersion", self._version),
             ("allowWatchBookmarks", "true"),
             ("timeoutSeconds", str(settings.watch_s)),
         ]
         events = self._connection.watch(resource.path, query, silence_s=settings.silence_s)
+        heard = False
         async with aclosing(events):
             async for event in events:
-                version = self._take(event) or version
-        if self.state.problem:
-            self.state.problem = ""
-            self._changed()
-        return version
+                self._version = self._take(event) or self._version
+                heard = True
+        self._succeeded()
+        return heard
 
     def _take(self, event: Json) -> str:
         """Act on one event; returns the version that it brings us to."""
         raw = event.get("object", {})
         version = str(raw.get("metadata", {}).get("resourceVersion", ""))
         kind = event.get("type")
+        self._succeeded()
         if kind == "BOOKMARK":
             return version
+        state = self.state
         key = key_of(self._kind, raw)
-        before = self.state.objects.get(key)
+        before = state.objects.get(key)
         if kind == "DELETED":
-            self.state.objects.pop(key, None)
+            state.objects.pop(key, None)
             after = None
         else:
-            after = self.state.objects[key] = self._read(raw, before)
-        if self.state.problem or not _alike(before, after):
-            self.state.problem = ""
+            after = state.objects[key] = self._read(raw, before)
+        if state.doubts.reason:
+            state.doubts = state.doubts.without(key)
+        if not _alike(before, after):
             self._changed()
         return version
 
-    def _read(self, raw: Json, known: _Stored | None) -> _Stored:
+    def _read(self, raw: Json, known: Stored | None) -> Stored:
         version = str(raw.get("metadata", {}).get("resourceVersion", ""))
         if known is not None and known.version == version:
             return known
@@ -219,13 +271,13 @@ class Reflector:
             # node's heartbeats): what says the same stays the same, so that nothing follows.
             told = decoded.with_metadata(resource_version=None)
             placed = told.with_creation_order(_created_s(told.metadata.creation_timestamp))
-            return _Stored(version, good if placed == good else placed)
+            return Stored(version, good if placed == good else placed)
         if isinstance(decoded, Skipped):
-            return _Stored(version)
-        return _Stored(version, good, _rejected(decoded, origin, kept=good is not None))
+            return Stored(version)
+        return Stored(version, good, _rejected(decoded, origin, kept=good is not None))
 
 
-def _alike(before: _Stored | None, after: _Stored | None) -> bool:
+def _alike(before: Stored | None, after: Stored | None) -> bool:
     if before is None or after is None:
         return before is after
     return before.good is after.good and before.rejected == after.rejected

@@ -19,6 +19,9 @@ from federation.adapters.kubernetes.reflector import Reflector, ReflectorSetting
 from federation.model.objects import ApiObject, ObjectKey, ObjectSnapshot, RejectedObject
 from federation.model.objects.registry import KINDS
 
+PROBLEM_MAX = 200
+"""Characters of a problem that go into a heartbeat."""
+
 
 @dataclass(frozen=True, slots=True)
 class KubernetesSourceSettings:
@@ -58,6 +61,21 @@ class KubernetesSource:
             for reflector in (*self._reflectors, *self._asked.values())
             if reflector.state.problem
         }
+
+    def degraded(self) -> tuple[str, ...]:
+        """``problems`` in few lines, kinds with the same trouble together; empty: all are current.
+
+        Bounded by the number of kinds; each line is cut, since it travels in heartbeats.
+        """
+        by_reason: dict[str, list[str]] = {}
+        for reflector in (*self._reflectors, *self._asked.values()):
+            if problem := reflector.state.problem:
+                by_reason.setdefault(_reason(problem), []).append(reflector.resource)
+        return tuple(
+            f"kubernetes: {kinds[0]}{f' and {len(kinds) - 1} more kinds' if kinds[1:] else ''}: "
+            f"{reason[:PROBLEM_MAX]}"
+            for reason, kinds in by_reason.items()
+        )
 
     async def snapshots(self) -> AsyncGenerator[ObjectSnapshot, None]:
         """Complete snapshots, the first once every kind is known."""
@@ -112,3 +130,8 @@ def _snapshot(reflectors: Iterable[Reflector], last: ObjectSnapshot) -> ObjectSn
     if last.synced and objects == last.objects and rejected == last.rejected:
         return last
     return ObjectSnapshot(objects, rejected, last.revision + 1, synced=True)
+
+
+def _reason(problem: str) -> str:
+    """A problem without what it was met at, which differs from kind to kind."""
+    return problem.partition(": ")[2] if problem.startswith(("GET ", "watching ")) else problem
