@@ -150,6 +150,32 @@ class Leadership(Protocol):
         ...
 
 
+class Term(Protocol):
+    """A time of leading the agents of a cluster."""
+
+    @property
+    def name(self) -> str:
+        """Unlike any other term's: what is written in the store is fenced by it."""
+        ...
+
+    async def lost(self) -> None:
+        """Return when another agent was seen to lead; silence ends no term."""
+        ...
+
+
+class Seat(Protocol):
+    """Which of a cluster's agents leads: one at a time."""
+
+    @property
+    def identity(self) -> str:
+        """This agent's name, unlike that of any other process."""
+        ...
+
+    def campaign(self) -> AbstractAsyncContextManager[Term]:
+        """Wait until we lead, for as long as it takes; leaving gives the lead back."""
+        ...
+
+
 class Store(Protocol):
     """A consistent key-value store with leases, watches and elections (etcd, or memory)."""
 
@@ -182,8 +208,11 @@ class Store(Protocol):
         """
         ...
 
-    def lease(self, *, ttl_s: float) -> AbstractAsyncContextManager[Lease]:
-        """Hold a lease; leaving revokes it. Raises ``StoreUnavailable`` on entering."""
+    def lease(self, *, ttl_s: float, lasting: bool = False) -> AbstractAsyncContextManager[Lease]:
+        """Hold a lease; leaving revokes it, or lets a ``lasting`` one run out.
+
+        Raises ``StoreUnavailable`` on entering.
+        """
         ...
 
     def campaign(
@@ -214,6 +243,10 @@ class ObjectSource(Protocol):
 
 class StatusSink(Protocol):
     """Where statuses of objects are written back."""
+
+    def forget(self) -> None:
+        """Believe nothing of what was written before: another agent has written since."""
+        ...
 
     async def write(self, statuses: Mapping[ObjectKey, ObjectStatus]) -> None:
         """Bring the stored statuses to ``statuses``; unchanged ones are not written.

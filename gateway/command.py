@@ -29,7 +29,13 @@ EXAMPLE = "--name gw-1 --cluster us-west-1 --agent 127.0.0.1:18000 --state-dir /
 def run_gateway(
     name: Annotated[str, typer.Option(help="Name of this gateway, unique in its cluster.")],
     cluster: Annotated[str, typer.Option(help="The member cluster it stands in.")],
-    agent: Annotated[str, typer.Option(help="HOST:PORT of the agent's xDS port.")],
+    agent: Annotated[
+        str,
+        typer.Option(
+            help="HOST:PORT of the agent's xDS port, or of the Service in front of several agents; "
+            "or of each of them, with commas between."
+        ),
+    ],
     state_dir: Annotated[
         Path, typer.Option(help="Folder for the last good configuration, of this gateway alone.")
     ],
@@ -69,6 +75,8 @@ def run_gateway(
 ) -> None:
     """Run one gateway until SIGTERM, then drain it."""
     identity = _identity(identity_cert, identity_key, trust_bundle)
+    if not agent.strip(" ,"):
+        raise typer.BadParameter("name at least one HOST:PORT", param_hint="--agent")
     settings = GatewaySettings(
         name=name,
         cluster=cluster,

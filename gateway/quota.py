@@ -70,6 +70,7 @@ class QuotaClient:
         self._session_ended: asyncio.Event | None = None
         self._leaving = False
         self._away: str | None = None
+        self._turn = 0
 
     @property
     def why(self) -> str | None:
@@ -102,7 +103,8 @@ class QuotaClient:
     async def _session(self) -> None:
         """One stream, until it ends or there are no such limits any more."""
         metadata = ((GATEWAY_METADATA, self._settings.name),)
-        async with agent_channel(self._settings) as channel:
+        turn, self._turn = self._turn, self._turn + 1
+        async with agent_channel(self._settings, turn) as channel:
             call: _Call = channel.stream_stream(
                 METHOD,
                 request_serializer=rlqs_pb2.RateLimitQuotaUsageReports.SerializeToString,

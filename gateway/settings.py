@@ -81,7 +81,8 @@ class GatewaySettings:
     """The member cluster it stands in."""
 
     agent: str
-    """``HOST:PORT`` of the agent's xDS port."""
+    """``HOST:PORT`` of the agent's xDS port, or of the Service in front of the cluster's agents;
+    or of each of them, with commas between."""
 
     state_dir: Path
     """Where the last good configuration is kept; of this gateway alone."""
@@ -112,3 +113,8 @@ class GatewaySettings:
 
     drain_grace_s: float = 10.0
     """How long open streams may go on after SIGTERM; below Kubernetes' 30 s until SIGKILL."""
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """Where agents are; they are tried in turn."""
+        return tuple(part.strip() for part in self.agent.split(",") if part.strip())

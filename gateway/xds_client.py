@@ -1,6 +1,7 @@
 """The delta ADS client: keeps one stream to the agent.
 
-Decides: how a lost agent is found again, and what is known about it meanwhile.
+Decides: how a lost agent is found again, or another one of the cluster's, and what is known about
+it meanwhile.
 Leaves to others: a stream while it lasts (``xds_session``), the configuration (``runtime``).
 Invariants: while the agent is away nothing changes; waits between tries are random and bounded.
 """
@@ -64,6 +65,7 @@ class XdsClient:
     again: asyncio.Event = field(default_factory=asyncio.Event)
     leaving: bool = False
     session: Session | None = None
+    turn: int = 0
 
     async def run(self) -> None:
         """Stay subscribed until ``leave``."""
@@ -97,7 +99,8 @@ class XdsClient:
         """One connection, until it ends. Raises ``AgentAway`` if it never worked."""
         if self.leaving:
             return
-        async with agent_channel(self.settings) as channel:
+        turn, self.turn = self.turn, self.turn + 1
+        async with agent_channel(self.settings, turn) as channel:
             call: Call = channel.stream_stream(
                 METHOD,
                 request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
@@ -131,8 +134,12 @@ class XdsClient:
         self.contact.last_heard_at = time.time()
 
 
-def agent_channel(settings: GatewaySettings) -> grpc.aio.Channel:
-    """A connection to the agent. Raises ``AgentAway`` when its TLS files cannot be read."""
+def agent_channel(settings: GatewaySettings, turn: int) -> grpc.aio.Channel:
+    """A connection to an agent, of several to another one with each ``turn``.
+
+    Raises ``AgentAway`` when its TLS files cannot be read.
+    """
+    agent = settings.agents[turn % len(settings.agents)]
     options = [
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         # An agent that vanished without a FIN is noticed and the stream ended.
@@ -143,10 +150,8 @@ def agent_channel(settings: GatewaySettings) -> grpc.aio.Channel:
         ("grpc.use_local_subchannel_pool", 1),
     ]
     if settings.agent_tls is None:
-        return grpc.aio.insecure_channel(settings.agent, options=options)
-    return grpc.aio.secure_channel(
-        settings.agent, _credentials(settings.agent_tls), options=options
-    )
+        return grpc.aio.insecure_channel(agent, options=options)
+    return grpc.aio.secure_channel(agent, _credentials(settings.agent_tls), options=options)
 
 
 def _credentials(tls: AgentTls) -> grpc.ChannelCredentials:

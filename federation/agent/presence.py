@@ -5,7 +5,8 @@ does not hear: its own heartbeats come back to it by the watch that all its know
 while they do not, it gives the heartbeat up.
 Leaves to others: the claim's rules (``claim``), what readers conclude (``Stale``, no more).
 Invariants: nothing is written without the claim; losing the store ends the heartbeat and nothing
-else; leaving revokes the lease, so an agent that was stopped shows as stale at once.
+else; leaving revokes the lease, so an agent that was stopped shows as stale at once. Where other
+agents of the cluster can go on, it runs out instead, and theirs takes its place before.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Presence:
         return f"Presence({self._member.cluster}, {self._state})"
 
     async def run(self) -> None:
-        """Be present for ever. Raises ``NameTakenError`` when the name is another's."""
+        """Be present for ever. Raises ``NameTakenError`` when the name is another's, and
+        ``OvertakenError`` when another agent of the cluster leads."""
         backoff = Backoff(max_s=RETRY_WAIT_S_MAX)
         while True:
             await retrying(
@@ -73,10 +75,17 @@ class Presence:
 
     async def _be_present(self) -> None:
         """Claim, hold a lease, beat until the lease or the claim is lost."""
-        held = await claim(self._store, self._keys, self._member)
+        shared = bool(self._member.leader)
+        held = await claim(
+            self._store,
+            self._keys,
+            self._member,
+            overtake=not (shared and self.claimed.is_set()),
+        )
         self.claimed.set()
         await self._until_hearing()
-        async with self._store.lease(ttl_s=self._settings.heartbeat_ttl_s) as lease:
+        ttl_s = self._settings.heartbeat_ttl_s
+        async with self._store.lease(ttl_s=ttl_s, lasting=shared) as lease:
             lost = asyncio.create_task(lease.lost(), name="heartbeat lease")
             try:
                 while not lost.done() and await self._beat(held, lease):

@@ -23,7 +23,7 @@ from federation.agent.state import ClusterObjects, FederationState
 from federation.aio import Backoff, Latest, any_change, retrying
 from federation.derive.drain_requests import requested_drains
 from federation.derive.entrances import service_entrances
-from federation.derive.exports import derive_facts
+from federation.derive.exports import ClusterFacts, derive_facts
 from federation.model.acks import AckView
 from federation.model.base import ServiceName
 from federation.model.facts import ClusterGateways, Member, Quarantine
@@ -66,6 +66,7 @@ class Publisher:
         self._federation = federation
         self._acks = acks
         self._claim: Claim | None = None
+        self._publishing = False
         self._seen: set[ServiceName] = set()
         self._seen_slices: set[ServiceName] = set()
         self._written = 0
@@ -76,17 +77,43 @@ class Publisher:
         state = "quarantined" if self._quarantine is not None else "publishing"
         return f"Publisher({self._member.cluster}, {state}, revision={self._written})"
 
+    def begin(self, member: Member) -> None:
+        """Publish as ``member`` from now on, and believe nothing that was concluded before."""
+        self._member = member
+        self._claim, self._settled, self._written = None, None, 0
+
     async def run(self) -> None:
-        """Publish after every change, for ever. Raises ``NameTakenError``."""
+        """Publish after every change, for ever.
+
+        Raises ``NameTakenError``, and ``OvertakenError`` when another agent of the cluster leads.
+        """
+        self._publishing = True
         cells = (self._objects, self._federation, self._acks, self._names)
-        async with aclosing(any_change(*cells)) as changes:
+        try:
+            async with aclosing(any_change(*cells)) as changes:
+                async for _ in changes:
+                    await retrying(
+                        self.step,
+                        on=TemporaryError,
+                        backoff=Backoff(max_s=1.0),
+                        before_wait=self._note,
+                    )
+        finally:
+            self._publishing = False
+
+    async def watch(self) -> None:
+        """While another agent publishes, note which services are here, for ever.
+
+        So what is deleted before we publish was seen to go, and is no loss to doubt.
+        """
+        async with aclosing(any_change(self._objects)) as changes:
             async for _ in changes:
-                await retrying(
-                    self.step,
-                    on=TemporaryError,
-                    backoff=Backoff(max_s=1.0),
-                    before_wait=self._note,
-                )
+                objects, federation = self._objects.value, self._federation.value
+                known = objects is not None and objects.live and federation is not None
+                if known and not self._publishing:
+                    assert objects is not None
+                    assert federation is not None
+                    self._facts(objects, federation)
 
     async def step(self) -> None:
         """Compare and write what differs. Does nothing while something is not known live."""
@@ -99,7 +126,9 @@ class Publisher:
         if basis == self._settled:
             return  # what changed is others' business: heartbeats, resolutions
         if self._claim is None:
-            self._claim = await claim(self._store, self._keys, self._member)
+            self._claim = await claim(
+                self._store, self._keys, self._member, overtake=not self._member.leader
+            )
         publication = self._plan(objects, federation)
         done = await self._commit_gateways(self._claim, objects, federation)
         done = done and await self._commit_facts(self._claim, federation, publication.batches)
@@ -122,10 +151,12 @@ class Publisher:
         shown, routed, names = objects.shown, objects.routed, self._names.value
         return shown, routed, own, addresses, acks.left, known, names
 
-    def _plan(self, objects: ClusterObjects, federation: FederationState) -> Publication:
-        cluster = self._member.cluster
+    def _facts(
+        self, objects: ClusterObjects, federation: FederationState
+    ) -> tuple[ClusterFacts, set[ServiceName], set[ServiceName]]:
+        """The facts; the services that are in them and those with slices, noted as seen."""
         facts = derive_facts(
-            cluster=cluster,
+            cluster=self._member.cluster,
             region=self._settings.region,
             objects=objects.shown,
             exported=tuple(federation.view.exports),
@@ -134,6 +165,11 @@ class Publisher:
         self._seen |= shown
         with_slices = {name for name, _ in facts.endpoints}
         self._seen_slices |= with_slices
+        return facts, shown, with_slices
+
+    def _plan(self, objects: ClusterObjects, federation: FederationState) -> Publication:
+        cluster = self._member.cluster
+        facts, shown, with_slices = self._facts(objects, federation)
         return plan(
             self._keys,
             cluster,

@@ -1,37 +1,41 @@
 """The agent: one cluster's voice in the federation, and its gateways' source of configuration.
 
-Decides: which loops run, that each is restarted when it fails, and when the agent ends: when its
-name is another's, or when it is told to.
-Leaves to others: each loop's work (siblings), sockets and their servers (``discovery``, ``dns``,
-composed by ``cli``)::
+Decides: which loops there are, which of them write and so run only while this agent leads, and when
+the agent ends: when its name is another's, or when it is told to.
+Leaves to others: each loop's work (siblings), who leads (``leader``, a ``Seat``), sockets and their
+servers (``discovery``, ``dns``, composed by ``cli``)::
 
-    source ──▶ objects ─────┬──▶ Publisher ──▶ facts, gateways ──▶ store
+    source ──▶ objects ─────┬──▶ Publisher* ──▶ facts, gateways ──▶ store
     store ───▶ federation ──┤
-       Presence ◀──▶ store  └──▶ Router ──▶ SnapshotSink ──▶ gateways ──▶ acks ──▶ StatusWriter
+       Presence* ◀──▶ store └──▶ Router ──▶ SnapshotSink ──▶ gateways ──▶ acks ──▶ StatusWriter*
+                                              * the one that leads; Colleagues exchange the acks
 
-Invariants: nothing is published to gateways before the name is claimed or the last good state was
-taken from disk; no failure of the store ends the agent.
+Invariants: nothing is published to gateways before the name is known to be ours or the last good
+state was taken from disk; no failure of the store ends the agent.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
 
 from federation.agent.claim import NameTakenError
+from federation.agent.colleagues import Colleagues
 from federation.agent.disk import StateDir
 from federation.agent.events import EventWriter
 from federation.agent.imports import ImportWriter
 from federation.agent.infrastructure import InfrastructureWriter
 from federation.agent.inputs import Inputs
+from federation.agent.leader import Leader, Loop, run_loops
 from federation.agent.names import NameResolver
 from federation.agent.presence import Presence
 from federation.agent.publisher import Publisher
 from federation.agent.routing import Router, Routing, StatusWriter
 from federation.agent.settings import AgentSettings
 from federation.agent.shared_service import SharedService
-from federation.aio import Latest, supervised
+from federation.aio import Latest
 from federation.model.acks import AckView
 from federation.model.facts import Member
 from federation.model.objects import ApiObject
@@ -42,6 +46,7 @@ from federation.ports import (
     GatewayInfrastructure,
     HostNames,
     ObjectSource,
+    Seat,
     ServicePorts,
     SnapshotSink,
     StatusSink,
@@ -51,11 +56,9 @@ from federation.wire.etcd_keys import Keys
 
 log = logging.getLogger(__name__)
 
-Loop = Callable[[], Awaitable[None]]
-
 
 class Agent:
-    """One run of the agent of a cluster."""
+    """One run of an agent of a cluster."""
 
     def __init__(
         self,
@@ -68,29 +71,36 @@ class Agent:
         snapshots: SnapshotSink,
         acks: Latest[AckView],
         clock: Clock,
+        seat: Seat | None = None,
         hosts: HostNames | None = None,
         derived: Mapping[type[ApiObject], DerivedObjects] | None = None,
         infrastructure: GatewayInfrastructure | None = None,
         service_ports: ServicePorts | None = None,
         events: EventSink | None = None,
         degraded: Callable[[], tuple[str, ...]] = tuple,
+        leading: Mapping[str, Loop] | None = None,
     ) -> None:
-        """``hosts`` resolves the names of the load balancer in front of the gateways (``None``:
-        they lead nowhere); ``derived`` takes what the cluster is to have besides (``None``:
-        nothing is written), ``infrastructure`` the gateways of Gateways, where the settings have a
-        template for them, ``service_ports`` the Gateways' ports of the Service in front of shared
-        ones, ``events`` what people are told at objects; ``degraded`` tells what servers of the
-        same process do without, for the heartbeat."""
+        """``seat`` says when this agent leads (``None``: it has no colleagues); ``hosts`` resolves
+        the names of the load balancer in front of the gateways (``None``: they lead nowhere);
+        ``derived`` takes what the cluster is to have besides (``None``: nothing is written),
+        ``infrastructure`` the gateways of Gateways, where the settings have a template for them,
+        ``service_ports`` the Gateways' ports of the Service in front of shared ones, ``events``
+        what people are told at objects; ``degraded`` tells what the cluster does without, for the
+        heartbeat; ``leading`` are loops of the same process that run while it leads."""
         self._settings = settings
         self._degraded = degraded
         self._derived = derived
+        self._infrastructure = infrastructure
+        self._service_ports = service_ports
         self._events = events
+        self._beside = dict(leading or {})
         self._disk = StateDir(settings.state_dir)
         self._store = store
         self._keys = keys
-        self._acks = acks
+        self._statuses = statuses
         self._clock = clock
         self._ready = asyncio.Event()
+        self._instance = ""
         self._inputs = Inputs(
             settings, store=store, keys=keys, source=source, disk=self._disk, clock=clock
         )
@@ -102,39 +112,45 @@ class Agent:
             else None
         )
         self._router = Router(settings, **cells, federation=self._inputs.federation, sink=snapshots)
-        self._infrastructure = (
-            InfrastructureWriter(
-                settings.gateway_template,
-                **cells,
+        self._colleagues = (
+            Colleagues(
+                settings,
+                identity=seat.identity,
+                store=store,
+                keys=keys,
                 routing=self._router.routing,
-                sink=infrastructure,
+                acks=acks,
             )
-            if settings.gateway_template is not None and infrastructure is not None
+            if seat is not None
             else None
         )
-        self._shared_service = (
-            SharedService(
-                service, **cells, routing=self._router.routing, acks=acks, sink=service_ports
-            )
-            if service is not None and self._infrastructure is None
-            else None
-        )
-        self._status_writer = StatusWriter(
+        self._acks = self._colleagues.acks if self._colleagues is not None else acks
+        self._publisher = Publisher(
+            settings,
+            store=store,
+            keys=keys,
+            member=self._member(""),
+            clock=clock,
             **cells,
-            routing=self._router.routing,
-            places=self._infrastructure or self._shared_service,
-            acks=acks,
-            sink=statuses,
-            settle_s=settings.settle_s,
+            federation=self._inputs.federation,
+            acks=self._acks,
+            names=self._names.names if self._names is not None else Latest({}),
         )
+        self._leader = Leader(seat, loops=self._leading)
 
     def __repr__(self) -> str:
-        return f"Agent({self._settings.cluster}, {self._router!r}, {self._inputs!r})"
+        cluster = self._settings.cluster
+        return f"Agent({cluster}, {self._leader!r}, {self._router!r}, {self._inputs!r})"
 
     @property
     def routing(self) -> Latest[Routing]:
         """What is served now, for other servers of the same process (DNS)."""
         return self._router.routing
+
+    @property
+    def leading(self) -> Latest[bool]:
+        """Whether this is the agent that writes for its cluster."""
+        return self._leader.leading
 
     async def run(self) -> None:
         """Run until cancelled.
@@ -142,18 +158,49 @@ class Agent:
         Raises ``NameTakenError`` when another instance owns the cluster's name, and
         ``StateDirError`` when the state directory cannot be used.
         """
-        instance = self._disk.open(self._settings.instance)
+        self._instance = self._disk.open(self._settings.instance)
         try:
             self._inputs.recall()
-            await self._run_loops(self._loops(instance))
+            await run_loops(self._loops())
         finally:
             self._inputs.save_last()
             self._disk.close()
 
-    def _loops(self, instance: str) -> dict[str, Loop]:
-        member = Member(
-            cluster=self._settings.cluster, region=self._settings.region, instance=instance
+    def _member(self, leader: str) -> Member:
+        return Member(
+            cluster=self._settings.cluster,
+            region=self._settings.region,
+            instance=self._instance,
+            leader=leader,
         )
+
+    def _loops(self) -> dict[str, Loop]:
+        """What runs in every agent, whether it leads or not."""
+        loops: dict[str, Loop] = {
+            "federation": self._inputs.watch_federation,
+            "objects": self._inputs.watch_objects,
+            "disk": self._start_from_disk,
+            "save": self._inputs.save,
+            "router": self._route_when_ready,
+            "lead": self._leader.run,
+        }
+        if self._names is not None:
+            loops["names"] = self._names.run
+        if self._colleagues is not None:
+            loops |= {
+                "name": self._ready_when_ours,
+                "watch exports": self._publisher.watch,
+                "hear colleagues": self._colleagues.hear,
+                "merge acks": self._colleagues.merge,
+                "tell colleagues": self._colleagues.tell,
+            }
+        return loops
+
+    def _leading(self, term: str) -> dict[str, Loop]:
+        """What runs while this agent leads: all that writes to the store or to the cluster."""
+        member = self._member(term)
+        self._publisher.begin(member)
+        self._statuses.forget()
         presence = Presence(
             self._settings,
             store=self._store,
@@ -162,30 +209,23 @@ class Agent:
             observe=self._observe,
             degraded=self._degraded,
         )
-        publisher = Publisher(
-            self._settings,
-            store=self._store,
-            keys=self._keys,
-            member=member,
-            clock=self._clock,
+        made = self._gateways_of_gateways()
+        shared = self._shared_service() if made is None else None
+        writer = StatusWriter(
             objects=self._inputs.objects,
-            federation=self._inputs.federation,
+            routing=self._router.routing,
+            places=made or shared,
             acks=self._acks,
-            names=self._names.names if self._names is not None else Latest({}),
+            sink=self._statuses,
+            settle_s=self._settings.settle_s,
         )
         loops: dict[str, Loop] = {
-            "federation": self._inputs.watch_federation,
-            "objects": self._inputs.watch_objects,
-            "disk": self._start_from_disk,
-            "save": self._inputs.save,
             "presence": presence.run,
             "claim": lambda: self._ready_when_claimed(presence),
-            "publisher": publisher.run,
-            "router": self._route_when_ready,
-            "statuses": self._status_writer.run,
+            "publisher": lambda: self._publish_when_claimed(presence),
+            "statuses": writer.run,
+            **self._beside,
         }
-        if self._names is not None:
-            loops["names"] = self._names.run
         if self._derived is not None:
             loops["imports"] = ImportWriter(
                 self._settings,
@@ -193,32 +233,43 @@ class Agent:
                 federation=self._inputs.federation,
                 sinks=self._derived,
             ).run
-        if self._infrastructure is not None:
-            loops["infrastructure"] = self._infrastructure.run
-        if self._shared_service is not None:
-            loops["service ports"] = self._shared_service.run
+        if made is not None:
+            loops["infrastructure"] = made.run
+        if shared is not None:
+            loops["service ports"] = shared.run
         if self._events is not None:
             loops["events"] = EventWriter(
                 self._settings,
                 objects=self._inputs.objects,
                 federation=self._inputs.federation,
-                statuses=self._status_writer.statuses,
+                statuses=writer.statuses,
                 sink=self._events,
                 clock=self._clock,
             ).run
         return loops
 
-    async def _run_loops(self, loops: dict[str, Loop]) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for name, loop in loops.items():
-                    work = supervised(name, loop, on_failure=_report, fatal=(NameTakenError,))
-                    group.create_task(work, name=name)
-        except ExceptionGroup as group:
-            refused = group.subgroup(NameTakenError)
-            if refused is None:
-                raise
-            raise _first(refused) from None
+    def _gateways_of_gateways(self) -> InfrastructureWriter | None:
+        template = self._settings.gateway_template
+        if template is None or self._infrastructure is None:
+            return None
+        return InfrastructureWriter(
+            template,
+            objects=self._inputs.objects,
+            routing=self._router.routing,
+            sink=self._infrastructure,
+        )
+
+    def _shared_service(self) -> SharedService | None:
+        service = self._settings.compile.gateway_service
+        if service is None:
+            return None
+        return SharedService(
+            service,
+            objects=self._inputs.objects,
+            routing=self._router.routing,
+            acks=self._acks,
+            sink=self._service_ports,
+        )
 
     def _observe(self) -> tuple[int, int]:
         federation, acks = self._inputs.federation.value, self._acks.value
@@ -229,6 +280,25 @@ class Agent:
         await presence.claimed.wait()
         self._ready.set()
 
+    async def _publish_when_claimed(self, presence: Presence) -> None:
+        await presence.claimed.wait()
+        await self._publisher.run()
+
+    async def _ready_when_ours(self) -> None:
+        """Serve as soon as the name is known to be our cluster's: another agent claimed it."""
+        cluster = self._settings.cluster
+        async with aclosing(self._inputs.federation.changes()) as states:
+            async for state in states:
+                owner = state.view.members.get(cluster)
+                if not state.live or owner is None:
+                    continue
+                if owner.instance != self._instance:
+                    raise NameTakenError(
+                        f'cluster "{cluster}" has joined already: instance {owner.instance} owns '
+                        f"the name, this cluster is {self._instance}. Give it another name"
+                    )
+                self._ready.set()
+
     async def _start_from_disk(self) -> None:
         if await self._inputs.fall_back_to_disk():
             self._ready.set()
@@ -236,17 +306,3 @@ class Agent:
     async def _route_when_ready(self) -> None:
         await self._ready.wait()
         await self._router.run()
-
-
-def _first(group: ExceptionGroup[NameTakenError]) -> NameTakenError:
-    """A single one of what several loops found at the same time."""
-    found = group.exceptions[0]
-    return _first(found) if isinstance(found, ExceptionGroup) else found
-
-
-def _report(name: str, failure: Exception, wait_s: float) -> None:
-    log.error(
-        "a loop of the agent failed and starts again",
-        extra={"loop": name, "wait_s": wait_s},
-        exc_info=failure,
-    )

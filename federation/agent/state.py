@@ -53,7 +53,8 @@ class ClusterObjects:
 def routing_view(
     view: FederationView, *, own: ClusterId, peer_dial: Mapping[str, str]
 ) -> FederationView:
-    """The part of ``view`` that routing depends on; equal for views that differ in signs of life.
+    """The part of ``view`` that routing depends on; equal for views that differ in signs of life,
+    or in which agent of a cluster leads.
 
     Addresses of other clusters' gateways are replaced by what is dialled for them.
     """
@@ -61,11 +62,15 @@ def routing_view(
         cluster: Heartbeat(cluster=cluster, instance=beat.instance, seen_revision=0, version="")
         for cluster, beat in view.heartbeats.items()
     }
+    members = {
+        cluster: member.model_copy(update={"leader": ""})
+        for cluster, member in view.members.items()
+    }
     gateways = {
         cluster: found if cluster == own else _dialled(found, peer_dial)
         for cluster, found in view.gateways.items()
     }
-    return replace(view, revision=0, heartbeats=alive, gateways=gateways)
+    return replace(view, revision=0, members=members, heartbeats=alive, gateways=gateways)
 
 
 def _dialled(found: ClusterGateways, peer_dial: Mapping[str, str]) -> ClusterGateways:

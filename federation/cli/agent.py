@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import platform
 import re
 import signal
 from collections.abc import Awaitable
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from federation.cli.agent_gateways import GatewayMode, checked_template
-from federation.cli.agent_objects import SourceOptions, opened, source_options
+from federation.cli.agent_objects import LeaseOptions, SourceOptions, opened, source_options
 from federation.cli.context import CommandError, Context, current, run
 
 if TYPE_CHECKING:
@@ -160,6 +161,18 @@ def agent(
             "port of an import; they want --gateway-service."
         ),
     ] = "20000-29999",
+    lease: Annotated[
+        str | None,
+        typer.Option(
+            help="NAMESPACE/NAME of the Lease by which several agents of the cluster know which of "
+            "them writes; the others serve their gateways all the same. Without it: one agent.",
+            show_default=False,
+        ),
+    ] = None,
+    lease_identity: Annotated[
+        str | None,
+        typer.Option(help="This agent's name in the Lease; default: the host's, so the Pod's."),
+    ] = None,
     ratelimit_redis: Annotated[
         str | None,
         typer.Option(
@@ -174,7 +187,12 @@ def agent(
     options = AgentOptions(
         cluster=checked_name("--cluster", cluster),
         region=checked_name("--region", region),
-        source=source_options(source, kubeconfig=kubeconfig, context=kube_context),
+        source=source_options(
+            source,
+            kubeconfig=kubeconfig,
+            context=kube_context,
+            lease=_lease_options(lease, lease_identity),
+        ),
         xds=checked_address("--xds", xds),
         dns=checked_address("--dns", dns) if dns is not None else None,
         health=checked_address("--health", health) if health is not None else None,
@@ -236,7 +254,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     from federation.cli.agent_limits import (
         FIRST_SHARE_PPM,
         beside_discovery,
-        divide_limits,
+        follow_limits,
         open_board,
     )
     from federation.cli.agent_names import answer_names
@@ -301,11 +319,14 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
             acks=discovery.acks,
             clock=clock,
             hosts=SystemHostNames(),
-            degraded=quota.degraded,
+            degraded=lambda: (*quota.degraded(), *ports.degraded()),
             derived=ports.derived,
             infrastructure=ports.infrastructure,
             service_ports=ports.service_ports,
             events=ports.events,
+            seat=ports.seat,
+            # Two agents that divide one limit would give it twice.
+            leading={"quota": quota.run, "quota board": quota.follow_board},
         )
         readiness.why_not = lambda: (
             "" if subject.routing.value is not None else "it knows nothing to serve yet"
@@ -314,7 +335,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         try:
             async with (
                 answer_names(subject.routing, options.dns),
-                divide_limits(quota, subject),
+                follow_limits(quota, subject),
             ):
                 await subject.run()
         finally:
@@ -364,6 +385,21 @@ def checked_object(option: str, text: str) -> tuple[str, str]:
     if not (_LABEL.fullmatch(namespace) and _LABEL.fullmatch(name)):
         raise typer.BadParameter(f'"{text}" is not NAMESPACE/NAME', param_hint=option)
     return namespace, name
+
+
+def _lease_options(lease: str | None, identity: str | None) -> LeaseOptions | None:
+    if lease is None:
+        if identity is not None:
+            raise typer.BadParameter("it goes with --lease", param_hint="--lease-identity")
+        return None
+    namespace, name = checked_object("--lease", lease)
+    return LeaseOptions(namespace, name, checked_name("--lease-identity", identity or _host()))
+
+
+def _host() -> str:
+    """The host's name as a DNS label; a Pod's is one."""
+    found = re.sub(r"[^-a-z0-9]+", "-", platform.node().lower()).strip("-")
+    return found[:63].strip("-") or "agent"
 
 
 def _service_name(name: tuple[str, str] | None) -> ServiceName | None:

@@ -56,8 +56,8 @@ def beside_discovery(quota: QuotaService) -> SideService:
 
 
 @asynccontextmanager
-async def divide_limits(quota: QuotaService, agent: Agent) -> AsyncGenerator[None, None]:
-    """Divide the limits that ``agent`` serves, until left."""
+async def follow_limits(quota: QuotaService, agent: Agent) -> AsyncGenerator[None, None]:
+    """Tell ``quota`` the limits that ``agent`` serves, until left; it divides where it leads."""
 
     async def follow() -> None:
         async with aclosing(agent.routing.changes()) as routings:
@@ -65,16 +65,12 @@ async def divide_limits(quota: QuotaService, agent: Agent) -> AsyncGenerator[Non
                 limits = rlqs.shared_limits(routing.compiled.snapshot)
                 quota.set_limits(limits, clusters=len(routing.inputs.view.members))
 
-    loops = {"quota": quota.run, "quota limits": follow, "quota board": quota.follow_board}
-    tasks = [
-        asyncio.create_task(supervised(name, loop, on_failure=_report), name=name)
-        for name, loop in loops.items()
-    ]
+    name = "quota limits"
+    task = asyncio.create_task(supervised(name, follow, on_failure=_report), name=name)
     try:
         yield
     finally:
-        for task in tasks:
-            await cancel_and_wait(task)
+        await cancel_and_wait(task)
 
 
 def _report(name: str, failure: Exception, wait_s: float) -> None:

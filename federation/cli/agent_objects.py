@@ -7,10 +7,11 @@ Invariants: a wrong option ends the command before anything is started; what was
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from federation.ports import (
     EventSink,
     GatewayInfrastructure,
     ObjectSource,
+    Seat,
     ServicePorts,
     StatusSink,
     Store,
@@ -30,7 +32,7 @@ from federation.ports import (
 from federation.wire.etcd_keys import Keys
 
 if TYPE_CHECKING:
-    from federation.adapters.kubernetes import KubernetesSourceSettings
+    from federation.adapters.kubernetes import Connection, KubernetesSourceSettings
     from federation.model.objects import ApiObject, ObjectSnapshot
 
 
@@ -43,17 +45,38 @@ class SourceKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseOptions:
+    """``--lease`` and ``--lease-identity``, checked."""
+
+    namespace: str
+    name: str
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """``--source``, checked. ``kubeconfig`` leads to an API server (``None``: as a Pod)."""
+    """``--source``, checked. ``kubeconfig`` leads to an API server (``None``: as a Pod).
+
+    ``lease`` says which of several agents of the cluster leads (``None``: it is the only one).
+    """
 
     kind: SourceKind
     folder: Path = Path()
     kubeconfig: Path | None = None
     context: str | None = None
+    lease: LeaseOptions | None = None
 
 
-def source_options(text: str, *, kubeconfig: Path | None, context: str | None) -> SourceOptions:
+def source_options(
+    text: str,
+    *,
+    kubeconfig: Path | None,
+    context: str | None,
+    lease: LeaseOptions | None = None,
+) -> SourceOptions:
     """``--source`` as given; ends the command for what is not known or not there."""
+    if text != SourceKind.KUBERNETES and lease is not None:
+        fail("--lease goes with --source kubernetes, where the Lease is kept", ExitCode.USAGE)
     if text != SourceKind.KUBERNETES and (kubeconfig is not None or context is not None):
         fail("--kubeconfig and --kube-context go with --source kubernetes", ExitCode.USAGE)
     if context is not None and kubeconfig is None:
@@ -66,7 +89,7 @@ def source_options(text: str, *, kubeconfig: Path | None, context: str | None) -
     if text not in (SourceKind.KUBERNETES, SourceKind.UNIVERSAL):
         known = "universal, kubernetes or folder:DIR"
         fail(f'--source: "{text}" is not known; use {known}', ExitCode.USAGE)
-    return SourceOptions(SourceKind(text), kubeconfig=kubeconfig, context=context)
+    return SourceOptions(SourceKind(text), kubeconfig=kubeconfig, context=context, lease=lease)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +98,9 @@ class ObjectPorts:
 
     ``instance`` is the cluster's own identity, ``derived`` takes what we derive for it,
     ``infrastructure`` what Gateways' own gateways are made of, ``service_ports`` the Gateways'
-    ports of the Service in front of shared ones, ``events`` what people are told; where the source
-    has such a thing.
+    ports of the Service in front of shared ones, ``events`` what people are told, ``seat`` says
+    which of its agents leads; where the source has such a thing. ``degraded`` tells what of the
+    source may be out of date.
     """
 
     source: ObjectSource
@@ -86,6 +110,8 @@ class ObjectPorts:
     infrastructure: GatewayInfrastructure | None = None
     service_ports: ServicePorts | None = None
     events: EventSink | None = None
+    seat: Seat | None = None
+    degraded: Callable[[], tuple[str, ...]] = tuple
 
 
 @asynccontextmanager
@@ -106,20 +132,8 @@ async def opened(
     namespace of Gateways' own gateways, if all stand in one.
     """
     from federation.adapters.folder import FolderSettings, FolderSource
-    from federation.adapters.kubernetes import (
-        ConnectionSettings,
-        KubeconfigError,
-        KubernetesDerivedObjects,
-        KubernetesEventSink,
-        KubernetesGatewayInfrastructure,
-        KubernetesServicePorts,
-        KubernetesSource,
-        KubernetesStatusSink,
-        cluster_uid,
-        connected,
-    )
+    from federation.adapters.kubernetes import ConnectionSettings, KubeconfigError, connected
     from federation.adapters.universal import UniversalSource, UniversalStatusSink
-    from federation.agent.imports import DERIVED_KINDS
 
     in_store = UniversalStatusSink(store, keys, cluster, clock)
     match options.kind:
@@ -131,18 +145,61 @@ async def opened(
             settings = ConnectionSettings(options.kubeconfig, options.context)
             try:
                 async with connected(settings) as connection:
-                    sink = KubernetesStatusSink(connection, clock, controller=controller)
-                    uid = await cluster_uid(connection)
-                    derived = {
-                        kind: KubernetesDerivedObjects(connection, kind) for kind in DERIVED_KINDS
-                    }
-                    source = KubernetesSource(connection, _read_nodes_for(gateway_service))
-                    made = KubernetesGatewayInfrastructure(connection, clock, namespace=gateways_in)
-                    added = KubernetesServicePorts(connection)
-                    events = KubernetesEventSink(connection, clock, instance=cluster)
-                    yield ObjectPorts(source, sink, uid, derived, made, added, events)
+                    yield await _on_kubernetes(
+                        connection,
+                        clock,
+                        cluster=cluster,
+                        lease=options.lease,
+                        controller=controller,
+                        gateway_service=gateway_service,
+                        gateways_in=gateways_in,
+                    )
             except KubeconfigError as error:
                 raise CommandError(str(error), ExitCode.USAGE) from error
+
+
+async def _on_kubernetes(
+    connection: Connection,
+    clock: Clock,
+    *,
+    cluster: ClusterId,
+    lease: LeaseOptions | None,
+    controller: str,
+    gateway_service: ServiceName | None,
+    gateways_in: str | None,
+) -> ObjectPorts:
+    from federation.adapters.kubernetes import (
+        KubernetesDerivedObjects,
+        KubernetesEventSink,
+        KubernetesGatewayInfrastructure,
+        KubernetesSeat,
+        KubernetesServicePorts,
+        KubernetesSource,
+        KubernetesStatusSink,
+        LeaseSettings,
+        cluster_uid,
+        not_leading,
+    )
+    from federation.agent.imports import DERIVED_KINDS
+
+    seat, writing = None, connection
+    if lease is not None:
+        settings = LeaseSettings(lease.namespace, lease.name, lease.identity)
+        seat = KubernetesSeat(connection, settings)
+        # A hold that has run out while we did not notice writes nothing any more.
+        writing = connection.fenced(partial(not_leading, seat))
+    source = KubernetesSource(connection, _read_nodes_for(gateway_service))
+    return ObjectPorts(
+        source,
+        KubernetesStatusSink(writing, clock, controller=controller),
+        instance=await cluster_uid(connection),
+        derived={kind: KubernetesDerivedObjects(writing, kind) for kind in DERIVED_KINDS},
+        infrastructure=KubernetesGatewayInfrastructure(writing, clock, namespace=gateways_in),
+        service_ports=KubernetesServicePorts(writing),
+        events=KubernetesEventSink(writing, clock, instance=cluster),
+        seat=seat,
+        degraded=source.degraded,
+    )
 
 
 def _read_nodes_for(service: ServiceName | None) -> KubernetesSourceSettings:

@@ -9,12 +9,14 @@ Invariants: an agent writes facts about its own cluster only; endpoints never tr
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from enum import StrEnum
 
 from pydantic import Field
 
 from federation.model.base import ClusterId, Region, ServiceName, Value
+from federation.model.serving import EVERYTHING
 
 
 class ServiceType(StrEnum):
@@ -38,11 +40,14 @@ class Member(Value):
 
     ``instance`` identifies the owner of the name: the agent's persistent identity, kept in its
     state directory, so that a restarted agent finds its own entry and a stranger is refused.
+    ``leader`` is the term of the one that leads of several agents of the cluster, empty where there
+    is one alone: what a former leader still writes is refused by it.
     """
 
     cluster: ClusterId
     region: Region
     instance: str
+    leader: str = Field(default="", exclude_if=operator.not_)
 
 
 class Heartbeat(Value):
@@ -200,3 +205,40 @@ class FactsManifest(Value):
     count: int
     checksum: str
     quarantine: Quarantine | None = None
+
+
+class AgentRefusal(Value):
+    """A resource that a gateway refused, as in ``model.acks``; the message is cut."""
+
+    kind: str
+    name: str
+    message: str
+
+
+class AgentNode(Value):
+    """A gateway connected to an agent, as in ``model.acks``.
+
+    ``current``: it has answered all of the newest publication.
+    """
+
+    node: str
+    kind: str
+    current: bool
+    eastwest_address: str | None = None
+    address: str | None = None
+    port_offset: int = 0
+    serves: str = EVERYTHING
+    refused: tuple[AgentRefusal, ...] = ()
+
+
+class AgentView(Value):
+    """What one of several agents of a cluster tells the others of it, under a lease.
+
+    ``configured`` stands for the objects that its newest publication was made of; ``nodes`` are the
+    gateways connected to it, ``left`` those that took their leave there.
+    """
+
+    identity: str
+    configured: str = ""
+    nodes: tuple[AgentNode, ...] = ()
+    left: tuple[str, ...] = ()

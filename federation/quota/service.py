@@ -3,6 +3,7 @@
 Decides: when limits are divided, who is told what, that a lost stream is a gateway that goes on.
 Leaves to others: the port it is served on and who is let in (``cli`` puts it beside ``discovery``),
 the book (``ledger``), the other clusters (a ``QuotaBoard``, if there is one).
+An agent that stands by for another divides nothing: it turns gateways away, which try the next one.
 Invariants: a gateway that is told nothing goes on with its last share; so does this cluster with
 its part while the board is away; one bad client ends its own stream only.
 """
@@ -32,12 +33,18 @@ GATEWAY_METADATA = "x-federation-gateway"
 LAST_PARTS = "rate limits over clusters go on with the last parts"
 """What is said while the board is away."""
 
+NOT_HERE = "this agent does not divide the cluster's rate limits: another one leads"
+
 _Reports = rlqs_pb2.RateLimitQuotaUsageReports
 _Context = grpc.aio.ServicerContext[
     rlqs_pb2.RateLimitQuotaUsageReports, rlqs_pb2.RateLimitQuotaResponse
 ]
 _CLIENT_LEFT = (grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError)
 """What grpcio raises when writing to a call whose client is gone."""
+
+
+class _Over(Exception):  # noqa: N818 - a fact more than an error
+    """Limits are divided here no more."""
 
 
 class QuotaService:
@@ -54,6 +61,7 @@ class QuotaService:
         self._ledger = Ledger(settings)
         self._streams: dict[str, asyncio.Event] = {}
         self._changed = asyncio.Event()
+        self._dividing = False
 
     def __repr__(self) -> str:
         return f"QuotaService({self._ledger!r}, streams={len(self._streams)})"
@@ -101,7 +109,16 @@ class QuotaService:
             self._changed.set()
 
     async def run(self) -> None:
-        """Divide whenever something was reported, for ever."""
+        """Divide whenever something was reported, for ever; gateways are let in meanwhile."""
+        self._dividing = True
+        try:
+            await self._divide()
+        finally:
+            self._dividing = False
+            for wake in self._streams.values():
+                wake.set()
+
+    async def _divide(self) -> None:
         clock = asyncio.get_running_loop().time
         await asyncio.sleep(self._settings.settle_s)
         while True:
@@ -118,6 +135,8 @@ class QuotaService:
     async def serve(self, _requests: object, context: _Context) -> None:
         """One gateway's stream; the behaviour of the service's one method."""
         name = _name(context)
+        if not self._dividing:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, NOT_HERE)
         if name not in self._streams and len(self._streams) >= self._settings.streams_max:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -127,14 +146,18 @@ class QuotaService:
         self._ledger.join(name)
         self._changed.set()
         log.info("a gateway reports its rate limits", extra={"gateway": name})
-        refused, left = "", False
+        refused, left, over = "", False, False
         try:
             async with asyncio.TaskGroup() as group:
                 writer = group.create_task(self._write(name, wake, context))
                 refused, left = await self._read(name, context)
                 writer.cancel()
+        except* _Over:
+            over = True
         finally:
             self._end(name, wake, left=left)
+        if over:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, NOT_HERE)
         if refused:
             log.warning("a gateway's report was refused", extra={"gateway": name, "why": refused})
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, refused)
@@ -158,6 +181,8 @@ class QuotaService:
         while True:
             await wake.wait()
             wake.clear()
+            if not self._dividing:
+                raise _Over
             message = rlqs.response(self._ledger.news(name), self._ledger.limits)
             if message.bucket_action:
                 try:

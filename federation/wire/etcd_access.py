@@ -36,6 +36,7 @@ def of_cluster(keys: Keys, cluster: ClusterId) -> tuple[Permission, ...]:
         keys.gateways(cluster),
         keys.facts(cluster),
         keys.statuses(cluster),
+        keys.agents(cluster),
     )
     return _sorted(
         Permission(keys.state),

@@ -11,6 +11,7 @@ their own cluster reads them::
     state/facts/C/drains/NAME                                   what C's Drain objects ask for
     state/drains/NAME  state/drain-states/NAME|C:NAME           of operators; of the resolver
     state/resolved/manifest  state/resolved/services/NS/NAME    of the resolver
+    agents/C/IDENTITY                                           of each of several agents of C
     objects/C/GROUP|core/KIND/NS|_/NAME  statuses/...           the universal source
     elections/resolver/...
 
@@ -90,6 +91,14 @@ class Keys:
     def policy(self, cluster: ClusterId, service: ServiceName, import_name: str) -> str:
         """What a cluster asks of one import."""
         return f"{self.facts(cluster)}policies/{service}/{import_name}"
+
+    def agents(self, cluster: ClusterId) -> str:
+        """Prefix of what the agents of a cluster tell each other."""
+        return f"{self.prefix}agents/{cluster}/"
+
+    def agent(self, cluster: ClusterId, identity: str) -> str:
+        """What one agent tells the others of its cluster."""
+        return f"{self.agents(cluster)}{identity}"
 
     def drain(self, name: str) -> str:
         """An operator's drain."""

@@ -85,8 +85,10 @@ class EtcdLease:
 
 
 @asynccontextmanager
-async def hold(connection: Connection, ttl_s: float) -> AsyncGenerator[EtcdLease, None]:
-    """Grant a lease, keep it alive, revoke it on leaving."""
+async def hold(
+    connection: Connection, ttl_s: float, *, lasting: bool = False
+) -> AsyncGenerator[EtcdLease, None]:
+    """Grant a lease, keep it alive, revoke it on leaving unless it is ``lasting``."""
     granted_at = asyncio.get_running_loop().time()
     request = rpc.LeaseGrantRequest(TTL=math.ceil(ttl_s))
     answer = await connection.call(request, "granting a lease")
@@ -96,5 +98,6 @@ async def hold(connection: Connection, ttl_s: float) -> AsyncGenerator[EtcdLease
         yield lease
     finally:
         await cancel_and_wait(keeper)
-        with suppress(PortError):  # it ends by itself
-            await connection.call(rpc.LeaseRevokeRequest(ID=lease.id), "revoking a lease")
+        if not lasting:
+            with suppress(PortError):  # it ends by itself
+                await connection.call(rpc.LeaseRevokeRequest(ID=lease.id), "revoking a lease")

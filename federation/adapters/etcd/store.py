@@ -61,9 +61,11 @@ class EtcdStore:
         """The prefix now and after every change."""
         return mirror(self._connection, prefix)
 
-    def lease(self, *, ttl_s: float) -> AbstractAsyncContextManager[EtcdLease]:
-        """Hold a lease; leaving revokes it."""
-        return hold(self._connection, ttl_s)
+    def lease(
+        self, *, ttl_s: float, lasting: bool = False
+    ) -> AbstractAsyncContextManager[EtcdLease]:
+        """Hold a lease; leaving revokes it, or lets a ``lasting`` one run out."""
+        return hold(self._connection, ttl_s, lasting=lasting)
 
     def campaign(
         self, election: str, *, identity: str, ttl_s: float

@@ -10,6 +10,7 @@ from federation.adapters.kubernetes.derived import KubernetesDerivedObjects
 from federation.adapters.kubernetes.events import KubernetesEventSink
 from federation.adapters.kubernetes.identity import cluster_uid
 from federation.adapters.kubernetes.infrastructure import KubernetesGatewayInfrastructure
+from federation.adapters.kubernetes.lease import KubernetesSeat, LeaseSettings, not_leading
 from federation.adapters.kubernetes.membership import apply_objects, delete_labelled
 from federation.adapters.kubernetes.service_ports import KubernetesServicePorts
 from federation.adapters.kubernetes.source import KubernetesSource, KubernetesSourceSettings
@@ -22,12 +23,15 @@ __all__ = [
     "KubernetesDerivedObjects",
     "KubernetesEventSink",
     "KubernetesGatewayInfrastructure",
+    "KubernetesSeat",
     "KubernetesServicePorts",
     "KubernetesSource",
     "KubernetesSourceSettings",
     "KubernetesStatusSink",
+    "LeaseSettings",
     "apply_objects",
     "cluster_uid",
     "connected",
     "delete_labelled",
+    "not_leading",
 ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +87,7 @@ class Connection:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        self._may_not_write: Callable[[], PortError | None] = lambda: None
 
     def __repr__(self) -> str:
         return f"Connection({self.server})"
@@ -95,6 +96,12 @@ class Connection:
     def server(self) -> str:
         """The server's URL, for messages."""
         return str(self._api.configuration.host)
+
+    def fenced(self, why_not: Callable[[], PortError | None]) -> Connection:
+        """The same connection, whose writes raise what ``why_not`` says instead of being sent."""
+        fenced = Connection(self._api)
+        fenced._may_not_write = why_not
+        return fenced
 
     async def get(self, path: str, query: Query = ()) -> Json:
         """The JSON at ``path``. Raises ``PortError``."""
@@ -156,6 +163,8 @@ class Connection:
         content_type: str = "application/json",
     ) -> Json:
         what = f"{method} {path}"
+        if method != "GET" and (refusal := self._may_not_write()) is not None:
+            raise refusal
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 response = await self._send(

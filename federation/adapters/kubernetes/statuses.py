@@ -50,6 +50,10 @@ class KubernetesStatusSink:
     def __repr__(self) -> str:
         return f"KubernetesStatusSink({self._connection.server}, written={len(self._written)})"
 
+    def forget(self) -> None:
+        """Read what is stored before writing again."""
+        self._written.clear()
+
     async def write(self, statuses: Mapping[ObjectKey, ObjectStatus]) -> None:
         """Bring the stored statuses to ``statuses``. Raises ``TemporaryError`` after all tries."""
         gone = {key: ObjectStatus() for key in self._written if key not in statuses}

@@ -243,8 +243,10 @@ class MemoryStore:
                 yield listing
 
     @asynccontextmanager
-    async def lease(self, *, ttl_s: float) -> AsyncGenerator[MemoryLease, None]:
-        """Hold a lease; leaving revokes it."""
+    async def lease(
+        self, *, ttl_s: float, lasting: bool = False
+    ) -> AsyncGenerator[MemoryLease, None]:
+        """Hold a lease; leaving revokes it, or lets a ``lasting`` one run out."""
         await self._reach("granting", "a lease")
         lease = self.cluster.grant(ttl_s)
         self._held.add(lease)
@@ -252,7 +254,10 @@ class MemoryStore:
             yield lease
         finally:
             self._held.discard(lease)
-            if not self._cut:
+            if lasting and not self._cut:
+                loop = asyncio.get_running_loop()
+                lease.expiry = loop.call_later(lease.ttl_s, self.cluster.end, lease)
+            elif not self._cut:
                 self.cluster.end(lease)
 
     def campaign(

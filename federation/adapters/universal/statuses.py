@@ -36,6 +36,10 @@ class UniversalStatusSink:
         known = "unknown" if self._stored is None else len(self._stored)
         return f"UniversalStatusSink({self._cluster}, stored={known})"
 
+    def forget(self) -> None:
+        """Read what is stored before writing again."""
+        self._stored = None
+
     async def write(self, statuses: Mapping[ObjectKey, ObjectStatus]) -> None:
         """Bring the stored statuses to ``statuses``."""
         stored, self._stored = self._stored, None
