@@ -107,6 +107,23 @@ async def test_entries_go_where_nobody_elses_stand_beside_them(connection: Conne
     assert again["metadata"]["resourceVersion"] == stored["metadata"]["resourceVersion"]
 
 
+async def test_an_object_made_anew_gets_its_status(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of what was deleted and made again the agent clears the status, then writes it."""
+    name = next(_names)
+    await connection.post(ROUTES, route(name))
+    sink = KubernetesStatusSink(connection, SystemClock(), controller=CONTROLLER)
+    await sink.write({key(name): accepted()})
+    await connection.delete(f"{ROUTES}/{name}")
+    await connection.post(ROUTES, route(name))
+    await sink.write({})
+    await sink.write({key(name): accepted()})
+    stored = await connection.get(f"{ROUTES}/{name}")
+    assert [entry["controllerName"] for entry in stored["status"]["parents"]] == [CONTROLLER]
+    assert not caplog.records
+
+
 async def test_an_equal_status_is_not_written(connection: Connection) -> None:
     name = next(_names)
     await connection.post(ROUTES, route(name))

@@ -71,6 +71,8 @@ class KubernetesStatusSink:
             await self._write(key, status)
         except PortError:
             self._resources.forget(key)
+            if not kept:  # to be cleared still, and whatever comes is to be written
+                self._written[key] = ObjectStatus()
             raise
         if kept:
             self._written[key] = status
@@ -90,7 +92,9 @@ class KubernetesStatusSink:
             old = stored_status(stored, controller=self._controller)
             timed = with_times(status, old, timestamp(self._clock.now()))
             wanted = with_others(status_document(timed), stored, controller=self._controller)
-            if all(stored.get(name) == value for name, value in wanted.items()) and wanted:
+            if all(stored.get(name) == value for name, value in wanted.items()) and (
+                wanted or not stored  # an object made anew has nothing to clear
+            ):
                 return
             try:
                 await self._apply(resource, key, current, wanted)
