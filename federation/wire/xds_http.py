@@ -105,6 +105,8 @@ def cors_policy(cors: Cors) -> cors_pb2.CorsPolicy:
         max_age="" if cors.max_age_s is None else str(cors.max_age_s),
     )
     message.allow_credentials.value = cors.credentials
+    # The Gateway API has the gateway answer for pages that may not call, too.
+    message.forward_not_matching_preflights.value = False
     return message
 
 

@@ -115,6 +115,7 @@ def cors(policy: cors_pb2.CorsPolicy, path: str) -> dict[str, Any]:
             "expose_headers",
             "max_age",
             "allow_credentials",
+            "forward_not_matching_preflights",
         ),
     )
     origins: dict[str, list[str]] = {"exact": [], "regex": []}
@@ -132,6 +133,7 @@ def cors(policy: cors_pb2.CorsPolicy, path: str) -> dict[str, Any]:
         "expose_headers": _names(policy.expose_headers.lower()),
         "credentials": bool(optional_value(policy, "allow_credentials")),
         "max_age_s": int(seconds) if seconds else None,
+        "forward_foreign": optional_value(policy, "forward_not_matching_preflights") is not False,
     }
 
 

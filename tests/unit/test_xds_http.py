@@ -112,6 +112,7 @@ def test_cors() -> None:
         "expose_headers": ["x-b", "x-c"],
         "credentials": True,
         "max_age_s": 7,
+        "forward_foreign": False,
     }
 
 

@@ -40,8 +40,8 @@ impl Worker {
         self.stats.calls(route.name(), "").record(0, 0);
     }
 
-    /// Answers a browser that asks whether a page may call; false when the request is something else, or comes from a
-    /// page that may not, whose question is the service's to answer.
+    /// Answers a browser that asks whether a page may call, without a word of leave if it may not; false when the
+    /// request is something else, or the question is the service's to answer.
     pub fn answer_preflight(
         &mut self,
         down: StreamAt,
@@ -56,16 +56,19 @@ impl Worker {
         else {
             return false;
         };
-        if !cors.allows(origin) {
+        let allowed = cors.allows(origin);
+        if !allowed && cors.forwards_foreign() {
             return false;
         }
         let mut fields = std::mem::take(&mut self.work_list);
         fields.clear();
         fields.add(b":status", b"200");
         let headers = request.value(b"access-control-request-headers");
-        cors.preflight(origin, method, headers, |name, value| {
-            fields.add(name, value);
-        });
+        if allowed {
+            cors.preflight(origin, method, headers, |name, value| {
+                fields.add(name, value);
+            });
+        }
         fields.add(b"content-length", b"0");
         self.answer_bare(down, ended, &fields);
         fields.clear();

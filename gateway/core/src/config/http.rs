@@ -99,4 +99,8 @@ pub struct Cors {
     /// Seconds that a browser may keep the answer to its question; `None`: it is not told.
     #[serde(default)]
     pub max_age_s: Option<u32>,
+    /// Whether the question of a page that may not call goes to the service; else it is answered
+    /// without a word of leave.
+    #[serde(default)]
+    pub forward_foreign: bool,
 }

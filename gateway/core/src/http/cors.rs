@@ -17,6 +17,7 @@ pub struct CorsPolicy {
     expose: List,
     credentials: bool,
     max_age: Option<Box<str>>,
+    forward_foreign: bool,
 }
 
 /// Names for one header field.
@@ -45,6 +46,7 @@ impl CorsPolicy {
             expose: List::new(&config.expose_headers),
             credentials: config.credentials,
             max_age: config.max_age_s.map(|seconds| seconds.to_string().into()),
+            forward_foreign: config.forward_foreign,
         })
     }
 
@@ -56,6 +58,12 @@ impl CorsPolicy {
             || self.patterns.iter().any(|pattern| pattern.is_match(origin))
     }
 
+    /// Whether a browser's question from another origin is the service's to answer.
+    #[must_use]
+    pub const fn forwards_foreign(&self) -> bool {
+        self.forward_foreign
+    }
+
     /// The fields of the answer to a browser's question (`OPTIONS` with
     /// `access-control-request-method`) from an allowed origin; `asked_*` are what it asks for.
     pub fn preflight(
@@ -65,7 +73,7 @@ impl CorsPolicy {
         asked_headers: Option<&[u8]>,
         mut add: impl FnMut(&'static [u8], &[u8]),
     ) {
-        self.common(origin, &mut add);
+        self.response(origin, &mut add);
         let methods = self.methods.answer(asked_method, self.credentials);
         if !methods.is_empty() {
             add(b"access-control-allow-methods", methods);
@@ -83,13 +91,6 @@ impl CorsPolicy {
 
     /// The fields of a response to an allowed origin.
     pub fn response(&self, origin: &[u8], mut add: impl FnMut(&'static [u8], &[u8])) {
-        self.common(origin, &mut add);
-        if !self.expose.joined.is_empty() {
-            add(b"access-control-expose-headers", &self.expose.joined);
-        }
-    }
-
-    fn common(&self, origin: &[u8], add: &mut impl FnMut(&'static [u8], &[u8])) {
         if self.any_origin && !self.credentials {
             add(b"access-control-allow-origin", b"*");
         } else {
@@ -99,6 +100,9 @@ impl CorsPolicy {
         }
         if self.credentials {
             add(b"access-control-allow-credentials", b"true");
+        }
+        if !self.expose.joined.is_empty() {
+            add(b"access-control-expose-headers", &self.expose.joined);
         }
     }
 }

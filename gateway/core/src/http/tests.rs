@@ -118,6 +118,7 @@ fn cors(origins: &[&str]) -> Cors {
         expose_headers: vec!["x-trace".into()],
         credentials: false,
         max_age_s: Some(5),
+        forward_foreign: false,
     }
 }
 
@@ -168,6 +169,8 @@ fn questions_are_answered() {
     );
     assert_eq!(value(&open, "access-control-allow-headers"), Some("*"));
     assert_eq!(value(&open, "access-control-max-age"), Some("5"));
+    let exposed = value(&open, "access-control-expose-headers");
+    assert_eq!(exposed, Some("x-trace"));
     assert_eq!(value(&open, "access-control-allow-credentials"), None);
     let with_cookies = preflight(&Cors {
         credentials: true,
