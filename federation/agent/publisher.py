@@ -23,7 +23,7 @@ from federation.agent.state import ClusterObjects, FederationState
 from federation.aio import Backoff, Latest, any_change, retrying
 from federation.derive.drain_requests import requested_drains
 from federation.derive.entrances import service_entrances
-from federation.derive.exports import ClusterFacts, derive_facts
+from federation.derive.exports import ClusterFacts, FactDeriver
 from federation.model.acks import AckView
 from federation.model.base import ServiceName
 from federation.model.facts import ClusterGateways, Member, Quarantine
@@ -65,6 +65,7 @@ class Publisher:
         self._objects = objects
         self._federation = federation
         self._acks = acks
+        self._deriver = FactDeriver(member.cluster, settings.region)
         self._claim: Claim | None = None
         self._publishing = False
         self._seen: set[ServiceName] = set()
@@ -155,12 +156,7 @@ class Publisher:
         self, objects: ClusterObjects, federation: FederationState
     ) -> tuple[ClusterFacts, set[ServiceName], set[ServiceName]]:
         """The facts; the services that are in them and those with slices, noted as seen."""
-        facts = derive_facts(
-            cluster=self._member.cluster,
-            region=self._settings.region,
-            objects=objects.shown,
-            exported=tuple(federation.view.exports),
-        )
+        facts = self._deriver.derive(objects.shown, federation.view.exports)
         shown = {*facts.exports, *(name for name, _ in facts.policies)}
         self._seen |= shown
         with_slices = {name for name, _ in facts.endpoints}

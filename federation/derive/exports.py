@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 
 from federation.derive.exports_meaning import Meanings
 from federation.derive.exports_policies import derive_policies
+from federation.derive.incremental import Change, Single, Units
+from federation.derive.object_tables import ObjectTables, SlicesByService
 from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.facts import (
     EndpointsFact,
@@ -63,18 +65,111 @@ def derive_facts(
     exported: Collection[ServiceName] = (),
 ) -> ClusterFacts:
     """The facts of ``cluster``. ``exported`` are services known to be exported by any cluster."""
-    by_export = _by_service_export(objects)
-    meanings = Meanings(objects, frozenset({*exported, *by_export}))
-    listed = _by_multi_cluster_service(objects, {cluster, region}, meanings)
-    counts = _counts(objects.of(EndpointSlice))
-    exports = {}
-    for name in sorted({*by_export, *listed}, key=str):
+    return FactDeriver(cluster, region).derive(objects, exported)
+
+
+_Listed = tuple[ServiceName, McsServiceExport | None]
+
+
+class FactDeriver:
+    """Facts of successive snapshots; those of services that have not changed are not made again.
+
+    One caller at a time.
+    """
+
+    def __init__(self, cluster: ClusterId, region: Region) -> None:
+        self._cluster = cluster
+        self._region = region
+        self._forget()
+
+    def __repr__(self) -> str:
+        return f"FactDeriver({self._cluster}, made={self.made})"
+
+    @property
+    def made(self) -> int:
+        """How many exports the last derivation made anew."""
+        return self._exports.made
+
+    def derive(
+        self, objects: ObjectSnapshot, exported: Collection[ServiceName] = ()
+    ) -> ClusterFacts:
+        """The facts of ``objects``; equal to ``derive_facts``."""
+        try:
+            return self._derive(objects, dict.fromkeys(exported))
+        except BaseException:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        self._tables = ObjectTables()
+        self._known: Mapping[ServiceName, None] = {}
+        self._by_export: Single[Mapping[ServiceName, McsServiceExport]] = Single()
+        self._listed: Single[set[ServiceName]] = Single()
+        self._wanted: Single[Mapping[ServiceName, _Listed]] = Single()
+        self._exports: Units[ServiceName, _Listed, ExportFact] = Units()
+        self._policies: Single[Mapping[tuple[ServiceName, str], ServicePolicyFact]] = Single()
+        self._headless: Single[Mapping[ServiceName, tuple[ServiceName]]] = Single()
+        self._slices: Units[ServiceName, tuple[ServiceName], tuple[EndpointsFact, ...]] = Units()
+
+    def _derive(
+        self, objects: ObjectSnapshot, exported: Mapping[ServiceName, None]
+    ) -> ClusterFacts:
+        change = Change()
+        noting, slices = self._tables.follow(objects, change)
+        by_export = self._by_export.update(change, (), lambda: _by_service_export(noting))
+        everywhere = {**exported, **dict.fromkeys(by_export)}
+        known = change.table("exported", self._known, everywhere)
+        self._known = everywhere
+        meanings = Meanings(noting, known)
+        own_names = {str(self._cluster), str(self._region)}
+        listed = self._listed.update(
+            change, (), lambda: _by_multi_cluster_service(noting, own_names, meanings)
+        )
+        wanted = self._wanted.update(
+            change,
+            (by_export, listed),
+            lambda: {
+                name: (name, by_export.get(name)) for name in sorted({*by_export, *listed}, key=str)
+            },
+        )
+        exports = self._exports.update(change, wanted, lambda of: self._fact(meanings, slices, *of))
+        policies = self._policies.update(
+            change,
+            (),
+            lambda: derive_policies(cluster=self._cluster, objects=noting, meanings=meanings),
+        )
+        headless = self._headless.update(
+            change,
+            (exports,),
+            lambda: {
+                name: (name,) for name, fact in exports.items() if fact.type is ServiceType.HEADLESS
+            },
+        )
+        endpoints = self._slices.update(
+            change,
+            headless,
+            lambda of: tuple(_slice(self._cluster, *of, it) for it in slices.get(*of) or ()),
+        )
+        return ClusterFacts(
+            exports,
+            policies,
+            {(service, fact.name): fact for service, facts in endpoints.items() for fact in facts},
+        )
+
+    def _fact(
+        self,
+        meanings: Meanings,
+        slices: SlicesByService,
+        name: ServiceName,
+        export: McsServiceExport | None,
+    ) -> ExportFact:
         service = meanings.service(name)
         assert service is not None
-        ready, total = counts.get(name, (0, 0))
-        exports[name] = ExportFact(
-            cluster=cluster,
-            region=region,
+        ready, total = _counted(slices.get(name) or ())
+        said = export.spec if export is not None else ServiceExportSpec()
+        return ExportFact(
+            cluster=self._cluster,
+            region=self._region,
             service=name,
             type=ServiceType.HEADLESS if service.headless else ServiceType.CLUSTER_SET_IP,
             ports=_ports(service),
@@ -86,28 +181,11 @@ def derive_facts(
             internal_traffic_policy=service.spec.internal_traffic_policy,
             traffic_distribution=service.spec.traffic_distribution,
             ip_families=service.spec.ip_families,
-            labels=_exported(by_export, name).exported_labels or {},
-            annotations=_exported(by_export, name).exported_annotations or {},
-            exported_at=_exported_at(by_export, name),
+            labels=said.exported_labels or {},
+            annotations=said.exported_annotations or {},
+            # By its cluster's clock: for display.
+            exported_at=export.metadata.creation_timestamp if export is not None else None,
         )
-    policies = derive_policies(cluster=cluster, objects=objects, meanings=meanings)
-    headless = {name for name, fact in exports.items() if fact.type is ServiceType.HEADLESS}
-    return ClusterFacts(exports, policies, _endpoints(cluster, objects, headless))
-
-
-def _endpoints(
-    cluster: ClusterId, objects: ObjectSnapshot, headless: Collection[ServiceName]
-) -> dict[tuple[ServiceName, str], EndpointsFact]:
-    """The slices of headless exports, as far as other clusters have use for them."""
-    found = {}
-    for entry in objects.of(EndpointSlice):
-        if entry.service_name is None:
-            continue
-        service = ServiceName(namespace=entry.metadata.namespace, name=entry.service_name)
-        if service in headless:
-            fact = _slice(cluster, service, entry)
-            found[service, fact.name] = fact
-    return found
 
 
 def _slice(cluster: ClusterId, service: ServiceName, entry: EndpointSlice) -> EndpointsFact:
@@ -151,20 +229,6 @@ def _by_service_export(objects: ObjectSnapshot) -> dict[ServiceName, McsServiceE
     return found
 
 
-_Exports = Mapping[ServiceName, McsServiceExport]
-
-
-def _exported(exports: _Exports, name: ServiceName) -> ServiceExportSpec:
-    export = exports.get(name)
-    return export.spec if export is not None else ServiceExportSpec()
-
-
-def _exported_at(exports: _Exports, name: ServiceName) -> str | None:
-    """When the export was made, by its cluster's clock: for display."""
-    export = exports.get(name)
-    return export.metadata.creation_timestamp if export is not None else None
-
-
 def _affinity_timeout_s(service: Service) -> int | None:
     config = service.spec.session_affinity_config or {}
     client_ip = config.get("clientIP")
@@ -203,32 +267,28 @@ def _ports(service: Service) -> tuple[ServicePort, ...]:
     )
 
 
-def _counts(slices: Iterable[EndpointSlice]) -> dict[ServiceName, tuple[int, int]]:
-    """Ready and all endpoints of each service.
+def _counted(slices: Iterable[EndpointSlice]) -> tuple[int, int]:
+    """Ready and all endpoints of a service's ``slices``.
 
     An endpoint of several slices (one for each group of ports) counts once; several endpoints on
     one address (processes of one host) differ in the number of the same named port. A dual-stack
     endpoint stands in slices of two address types; the larger family counts.
     """
-    families: defaultdict[tuple[ServiceName, str], defaultdict[str, _Ports]] = defaultdict(
+    families: defaultdict[str, defaultdict[str, _Ports]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(dict))
     )
     for entry in slices:
-        if entry.service_name is None:
-            continue
-        name = ServiceName(namespace=entry.metadata.namespace, name=entry.service_name)
-        family = families[name, entry.address_type]
+        family = families[entry.address_type]
         for port in entry.ports or (EndpointPort(),):
             for endpoint in entry.endpoints:
                 for address in endpoint.addresses:
                     numbers = family[address][port.name, port.protocol]
                     numbers[port.port] = numbers.get(port.port, False) or endpoint.ready
-    counts: dict[ServiceName, tuple[int, int]] = {}
-    for (name, _), family in families.items():
-        at_addresses = [_at_address(ports) for ports in family.values()]
-        counted = (sum(ready for ready, _ in at_addresses), sum(total for _, total in at_addresses))
-        counts[name] = max(counts.get(name, (0, 0)), counted)
-    return counts
+    largest = (0, 0)
+    for family in families.values():
+        at = [_at_address(ports) for ports in family.values()]
+        largest = max(largest, (sum(ready for ready, _ in at), sum(total for _, total in at)))
+    return largest
 
 
 def _at_address(ports: _Ports) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Whatever was compiled before, the result is that of compiling anew."""
+"""Whatever was derived before, the result is that of deriving anew."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.derive.compile import CompileInputs, Compiler, compile_cluster
+from federation.derive.exports import FactDeriver, derive_facts
 from federation.model.base import Region
 from federation.model.objects import ApiObject, ObjectKey, ObjectSnapshot
 from federation.model.view import FederationView
@@ -75,3 +76,25 @@ def test_nothing_is_made_twice_for_the_same_inputs(objects: Objects, view: Feder
     assert not any(compiler.made.values()), compiler
     assert again.statuses is first.statuses
     assert again.snapshot.endpoint_sets is first.snapshot.endpoint_sets
+
+
+@given(st.data(), clusters(), clusters(), federations(), federations())
+@BOUNDED
+def test_successive_facts_are_those_of_each_snapshot_alone(
+    data: st.DataObject,
+    objects: Objects,
+    others: Objects,
+    view: FederationView,
+    new: FederationView,
+) -> None:
+    deriver = FactDeriver(WEST, Region(WEST))
+    for _ in range(data.draw(st.integers(1, 6))):
+        snapshot = ObjectSnapshot(objects, synced=True)
+        found = deriver.derive(snapshot, view.exports)
+        fresh = derive_facts(
+            cluster=WEST, region=Region(WEST), objects=snapshot, exported=tuple(view.exports)
+        )
+        assert found == fresh
+        assert list(found.exports) == list(fresh.exports)
+        objects = data.draw(changed(objects, others))
+        view = data.draw(st.sampled_from([view, new]))

@@ -13,15 +13,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from federation.derive.compile.inputs import CompileInputs, CompileSettings
 from federation.derive.imports import meant_service
-from federation.derive.incremental import Change, Reads, Single, Table, differences
+from federation.derive.incremental import Change, Single
+from federation.derive.object_tables import ObjectTables
 from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.facts import ExportFact
 from federation.model.objects import (
-    ApiObject,
     EndpointSlice,
     FederatedServiceImport,
     McsServiceImport,
@@ -71,44 +71,6 @@ class Index:
         return meant_service(source, self.view.exports)
 
 
-class _Kinds:
-    """The objects of each kind, oldest first, gathered when somebody asks."""
-
-    def __init__(self) -> None:
-        self._objects = ObjectSnapshot()
-        self._gathered: dict[type[ApiObject], tuple[ApiObject, ...]] = {}
-
-    def follow(self, objects: ObjectSnapshot, changed: Iterable[type[ApiObject]]) -> None:
-        self._objects = objects
-        for kind in changed:
-            self._gathered.pop(kind, None)
-
-    def of(self, kind: type[ApiObject]) -> tuple[ApiObject, ...]:
-        if kind not in self._gathered:
-            self._gathered[kind] = self._objects.of(kind)
-        return self._gathered[kind]
-
-
-ObjectT = TypeVar("ObjectT", bound=ApiObject)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Objects(ObjectSnapshot):
-    """A snapshot that notes what it is asked."""
-
-    kinds: _Kinds
-    reads: Reads
-
-    def of(self, kind: type[ObjectT]) -> tuple[ObjectT, ...]:
-        """All objects of a class, oldest first."""
-        self.reads.noted.add((_KIND, kind))
-        return cast("tuple[ObjectT, ...]", self.kinds.of(kind))
-
-
-_OBJECTS, _KIND = "objects", "kind"
-"""Names of the tables of objects by key, and of objects by kind."""
-
-_Slices = dict[ServiceName, tuple[EndpointSlice, ...]]
 _Grants = dict[str, tuple[ReferenceGrant, ...]]
 
 
@@ -116,10 +78,8 @@ class Indexes:
     """The indexes of successive inputs of one cluster with one set of settings."""
 
     def __init__(self) -> None:
-        self._objects: Mapping[ObjectKey, ApiObject] = {}
-        self._kinds = _Kinds()
-        self._slices: _Slices = {}
-        self._grants: _Grants = {}
+        self._tables = ObjectTables()
+        self._grants: Single[_Grants] = Single()
         self._view = FederationView()
         self._regions: Mapping[ClusterId, Region] = {}
         self._kept: Mapping[ObjectKey, str] = {}
@@ -127,12 +87,14 @@ class Indexes:
         self._weight_owners: Single[Mapping[ServiceName, MultiClusterService]] = Single()
 
     def __repr__(self) -> str:
-        return f"Indexes(objects={len(self._objects)}, services={len(self._slices)})"
+        return f"Indexes({self._tables!r})"
 
     def follow(self, inputs: CompileInputs) -> tuple[Change, Index]:
         """The look-ups over ``inputs``, and what has changed since the last ones."""
         change = Change()
-        objects, slices, grants = self._follow_objects(inputs.objects, change)
+        objects, slices = self._tables.follow(inputs.objects, change)
+        before = self._grants.value or {}
+        grants = self._grants.update(change, (), lambda: _grants(objects))
         view = self._follow_view(inputs.view, change)
         regions = {member.cluster: member.region for member in inputs.view.members.values()}
         regions = {**regions, inputs.cluster: inputs.region}
@@ -143,47 +105,15 @@ class Indexes:
             view=view,
             settings=inputs.settings,
             slices=slices,
-            grants=grants,
+            grants=change.table("grants", before, grants),
             regions=change.table("regions", self._regions, regions),
             weight_owners={},
             kept_certificates=change.table("kept", self._kept, inputs.kept_certificates),
         )
         self._regions, self._kept = regions, inputs.kept_certificates
-        before = self._weight_owners.value or {}
+        ruled = self._weight_owners.value or {}
         owners = self._weight_owners.update(change, (), lambda: _weight_owners(index))
-        return change, replace(index, weight_owners=change.table("owners", before, owners))
-
-    def _follow_objects(
-        self, snapshot: ObjectSnapshot, change: Change
-    ) -> tuple[
-        _Objects,
-        Table[ServiceName, tuple[EndpointSlice, ...]],
-        Table[str, tuple[ReferenceGrant, ...]],
-    ]:
-        before, now = self._objects, snapshot.objects
-        found = differences(before, now)
-        if found.copied:
-            # Equal objects are one object, so that whoever meets one twice can tell.
-            now = {**now, **{key: before[key] for key in found.copied}}
-            snapshot = replace(snapshot, objects=now)
-        change.note(_OBJECTS, found)
-        touched = [it for key in found.changed for it in (before.get(key), now.get(key)) if it]
-        kinds = {type(entry) for entry in touched}
-        change.dirty |= {(_KIND, kind) for kind in kinds}
-        self._kinds.follow(snapshot, kinds)
-        slices = _follow_slices(self._slices, touched, now)
-        grants = self._grants
-        if ReferenceGrant in kinds:
-            grants = _grants(snapshot)
-        noting = _Objects(
-            objects=Table(_OBJECTS, now, change.reads), kinds=self._kinds, reads=change.reads
-        )
-        tables = (
-            change.table("slices", self._slices, slices),
-            change.table("grants", self._grants, grants),
-        )
-        self._objects, self._slices, self._grants = now, slices, grants
-        return noting, *tables
+        return change, replace(index, weight_owners=change.table("owners", ruled, owners))
 
     def _follow_view(self, view: FederationView, change: Change) -> FederationView:
         # What is no mapping says when the view was made, and by whom: nothing follows from it here.
@@ -194,36 +124,6 @@ class Indexes:
         }
         self._view = view
         return FederationView(**tables)
-
-
-def _follow_slices(
-    before: _Slices, touched: Iterable[ApiObject], now: Mapping[ObjectKey, ApiObject]
-) -> _Slices:
-    """The slices of each Service, of which ``touched`` were or are some."""
-    old = [entry for entry in touched if isinstance(entry, EndpointSlice)]
-    if not old:
-        return before
-    gone = {entry.key for entry in old}
-    found: defaultdict[ServiceName, dict[ObjectKey, EndpointSlice]] = defaultdict(dict)
-    for name in {name for entry in old if (name := _service_of(entry)) is not None}:
-        found[name] = {it.key: it for it in before.get(name, ()) if it.key not in gone}
-    for key in gone:
-        entry = now.get(key)
-        if isinstance(entry, EndpointSlice) and (name := _service_of(entry)) is not None:
-            found[name][key] = entry
-    slices = dict(before)
-    for name, entries in found.items():
-        if entries:
-            slices[name] = tuple(entries[key] for key in sorted(entries))
-        else:
-            slices.pop(name, None)
-    return slices
-
-
-def _service_of(entry: EndpointSlice) -> ServiceName | None:
-    if not entry.service_name:
-        return None
-    return ServiceName(namespace=entry.metadata.namespace, name=entry.service_name)
 
 
 def _grants(objects: ObjectSnapshot) -> _Grants:
