@@ -256,7 +256,7 @@ def _prepared(raw: Mapping[str, Any], header: _Header, cls: type[ApiObject]) -> 
     metadata = raw.get("metadata")
     if isinstance(metadata, Mapping):
         kept = {name: value for name, value in metadata.items() if name not in _SERVER_METADATA}
-        if cls.NAMESPACED and "namespace" not in kept:
+        if cls.NAMESPACED and kept.get("namespace", "") == "":  # as API servers read it
             kept["namespace"] = header.namespace
         prepared["metadata"] = kept
     return prepared

@@ -166,6 +166,29 @@ def test_a_refused_drain_says_why(here: Place) -> None:
     west.server.kubectl("delete", "drain", here.namespace)
 
 
+def test_a_route_says_which_policy_holds_it_until_that_goes(here: Place) -> None:
+    """Not an Event, and seen in the same description (GEP-713)."""
+    west = here.members.west
+    here.service(west)
+    target = {"group": "gateway.networking.k8s.io", "kind": "GRPCRoute", "name": "users"}
+    policy = here.object(
+        "gateway.networking.k8s.io/v1alpha3",
+        "BackendTrafficPolicy",
+        "holds",
+        spec={"targetRef": target, "retry": {"attempts": 1}},
+    )
+    west.server.apply(here.route({"name": "users", "port": 9090}), policy)
+    affected = "gateway.networking.k8s.io/BackendTrafficPolicyAffected"
+
+    def said() -> str:
+        return here.said(west, affected)
+
+    until(lambda: said().startswith("True, PolicyAffected: BackendTrafficPolicy"), said)
+    west.server.kubectl("delete", "backendtrafficpolicy", "holds", "-n", here.namespace)
+    until(lambda: not said(), said)
+    assert here.said(west, "Accepted").startswith("True")
+
+
 # --- the sink alone ---------------------------------------------------------------------------
 
 

@@ -241,3 +241,37 @@ def test_failover_of_a_service_that_stays_here() -> None:
     found = conditions(result_of(ROUTE + policy(failover(WEST, EAST))))["FailoverReady"]
     assert found.reason == "NoAlternative"
     assert "a Service stays here" in found.message
+
+
+AFFECTED = f"{GROUP}/BackendTrafficPolicyAffected"
+OTHER = ROUTE.partition("---")[2].replace("name: users", "name: other")
+
+
+def affected(result: Compiled) -> dict[str, Condition]:
+    """The routes that say that a policy holds them (GEP-713)."""
+    return {
+        key.name: entry
+        for key, status in result.statuses.items()
+        for parent in status.parents
+        for entry in parent.conditions
+        if entry.type == AFFECTED
+    }
+
+
+def test_a_held_route_says_so_until_the_policy_goes() -> None:
+    found = affected(result_of(ROUTE + OTHER + policy("  retry: {attempts: 1}")))
+    assert list(found) == ["users"]
+    assert (found["users"].status, found["users"].reason) == ("True", "PolicyAffected")
+    assert found["users"].message == "BackendTrafficPolicy app/first holds the calls of this route"
+    assert not affected(result_of(ROUTE + OTHER))
+
+
+def test_a_policy_that_holds_nothing_affects_nothing() -> None:
+    two = policy("  retry: {attempts: 1}") + policy("  retry: {attempts: 2}", "second")
+    assert affected(result_of(ROUTE + two))["users"].message.startswith(
+        "BackendTrafficPolicy app/first"
+    )
+    section = policy(
+        "  retry: {attempts: 1}", target="kind: GRPCRoute, name: users, sectionName: x"
+    )
+    assert not affected(result_of(ROUTE + section))

@@ -18,8 +18,11 @@ from federation.derive.compile.passthrough import NOTE, PassedOn, passed_on
 from federation.derive.compile.problem import Problem, condition, verdict
 from federation.derive.compile.rules import CompiledRule, compile_rule
 from federation.model.conditions import Condition
-from federation.model.objects import AnyRoute, AnyRule, BackendTrafficPolicy
+from federation.model.objects import AnyRoute, AnyRule, BackendTrafficPolicy, ObjectKey
 from federation.model.status import ObjectStatus, ParentStatus
+
+AFFECTED = f"{BackendTrafficPolicy.GROUP}/{BackendTrafficPolicy.KIND}Affected"
+"""Condition of a route that a policy holds."""
 
 PROBLEMS_SHOWN = 5
 """Problems spelled out in one condition; the rest is counted."""
@@ -27,12 +30,13 @@ PROBLEMS_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class CompiledRoute:
-    """A route with its rules and what its parents said."""
+    """A route with its rules, what its parents said, and the policy that holds it."""
 
     source: AnyRoute
     rules: tuple[CompiledRule, ...]
     outcomes: tuple[ParentOutcome, ...]
     passed_on: PassedOn
+    policy: ObjectKey | None = None
 
     @property
     def answers(self) -> bool:
@@ -67,6 +71,7 @@ def compile_route(
         rules=rules,
         outcomes=attach(index, listeners, source),
         passed_on=passed_on(source, rules),
+        policy=policy.key if policy is not None else None,
     )
 
 
@@ -83,6 +88,7 @@ def route_status(index: Index, route: CompiledRoute) -> ObjectStatus:
                     _accepted(route, outcome),
                     resolved,
                     *_partially_invalid(route, outcome),
+                    *_affected(route),
                 ),
             )
             for outcome in route.outcomes
@@ -132,6 +138,14 @@ def _partially_invalid(route: CompiledRoute, outcome: ParentOutcome) -> tuple[Co
     faults = _joined([reason for _, reason in dropped])
     message = f"Dropped Rule {numbers}: {where}{faults}"
     return (condition(route.source, "PartiallyInvalid", True, "UnsupportedValue", message),)
+
+
+def _affected(route: CompiledRoute) -> tuple[Condition, ...]:
+    """That a policy changes what the route says by itself (GEP-713); gone with the policy."""
+    if route.policy is None:
+        return ()
+    message = f"{route.policy} holds the calls of this route"
+    return (condition(route.source, AFFECTED, True, "PolicyAffected", message),)
 
 
 def _joined(messages: Sequence[str]) -> str:
