@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,14 @@ gateways of its own (`--gateway-mode dedicated`). The suite reads what is claime
 [gateway-api.yaml](conformance/gateway-api.yaml), of {date}.
 `python -m tests.conformance.gateway_api` runs it alone.
 """
-BEYOND_CORE = """
-GRPCRouteNamedRule runs and passes too; the suite counts it in no profile. Claimed beyond core:
+CLAIMS = """
+Claimed beyond core (GRPCRouteNamedRouteRule too, which the suite tests and counts in no profile;
+for HTTPRouteRetryBackendTimeout and HTTPRouteRetryConnectionError it has no test yet, only
+`tests/integration` has):
+{claimed}.
+
+Not served:
+{left}.
 """
 
 
@@ -49,14 +56,16 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     for profile in report["profiles"]:
         core, extended = (_passed(profile.get(part, {})) for part in ("core", "extended"))
         yield f"| {profile['name']} | {core} | {extended} | {PEER[profile['name']]} |"
-    features = {
-        name
-        for profile in report["profiles"]
-        for name in profile.get("extended", {}).get("supportedFeatures", ())
-    }
-    yield BEYOND_CORE
-    yield from (f"- {name}" for name in sorted(features))
-    yield ""
+    beyond = [profile.get("extended", {}) for profile in report["profiles"]]
+    yield CLAIMS.format(
+        claimed=_names(part.get("supportedFeatures", ()) for part in beyond),
+        left=_names(part.get("unsupportedFeatures", ()) for part in beyond),
+    )
+
+
+def _names(lists: Iterable[Iterable[str]]) -> str:
+    names = ", ".join(sorted({name for found in lists for name in found}))
+    return textwrap.fill(names, width=100)
 
 
 def _passed(part: Mapping[str, Any]) -> str:
