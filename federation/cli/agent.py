@@ -275,6 +275,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         gateway_service=_service_name(options.gateway_service),
         dedicated_gateways=options.gateway_template is not None,
         import_ports=PortRange(*options.import_ports),
+        answers_names=options.dns is not None,
     )
     board = open_board(options.ratelimit_redis)
     quota = QuotaService(QuotaSettings(), cluster=cluster, board=board)
@@ -334,7 +335,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         await discovery.start()
         try:
             async with (
-                answer_names(subject.routing, options.dns),
+                answer_names(subject.routing, options.dns, readiness.registry),
                 follow_limits(quota, subject),
             ):
                 await subject.run()

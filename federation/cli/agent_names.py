@@ -1,6 +1,7 @@
 """The names that an agent answers for: its newest routing as a DNS table.
 
-Decides: which addresses names lead to: those of this cluster's own gateways.
+Decides: which addresses names lead to: those of imports where they have their own, else those of
+this cluster's gateways.
 Leaves to others: names (``dns.table``), answering (``dns.server``).
 Invariants: a table is built once for each routing, when the first query asks for it; before the
 agent knows anything there is none.
@@ -13,10 +14,12 @@ import ipaddress
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+from prometheus_client import CollectorRegistry
+
 from federation.agent import Routing
 from federation.aio import Latest
 from federation.cli.context import CommandError
-from federation.dns import DnsServer, DnsSettings, DnsTable, build_table
+from federation.dns import DnsMetrics, DnsServer, DnsSettings, DnsTable, build_table
 
 
 class RoutedNames:
@@ -42,6 +45,9 @@ class RoutedNames:
 
 def _table(routing: Routing) -> DnsTable:
     inputs = routing.inputs
+    if inputs.settings.gateway_service is not None:
+        table = build_table(inputs.view, inputs.objects, addresses=None)
+        return dataclasses.replace(table, serial=max(1, routing.generation % 2**32))
     own = inputs.view.gateways.get(inputs.cluster)
     hosts = [peer.address.rpartition(":")[0].strip("[]") for peer in own.gateways] if own else []
     addresses = [host for host in hosts if _is_address(host)]
@@ -59,14 +65,15 @@ def _is_address(host: str) -> bool:
 
 @asynccontextmanager
 async def answer_names(
-    routing: Latest[Routing], address: str | None
+    routing: Latest[Routing], address: str | None, registry: CollectorRegistry
 ) -> AsyncGenerator[DnsServer | None, None]:
-    """Answer DNS at ``address`` (``None``: not at all) until left."""
+    """Answer DNS at ``address`` (``None``: not at all) until left; ``registry`` counts."""
     if address is None:
         yield None
         return
     host, _, port = address.rpartition(":")
-    server = DnsServer(DnsSettings(host=host.strip("[]"), port=int(port)), RoutedNames(routing))
+    settings = DnsSettings(host=host.strip("[]"), port=int(port))
+    server = DnsServer(settings, RoutedNames(routing), DnsMetrics(registry))
     try:
         await server.start()
     except OSError as error:

@@ -1,4 +1,5 @@
-"""Health over HTTP for what runs in Pods: ``/healthz`` (it lives) and ``/readyz`` (it can work).
+"""Health over HTTP for what runs in Pods: ``/healthz`` (it lives), ``/readyz`` (it can work), and
+``/metrics``.
 
 Decides: paths and forms of the answers.
 Leaves to others: what being ready means (who fills in ``Readiness``).
@@ -12,6 +13,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
 from federation.cli.context import CommandError
 
 WhyNot = Callable[[], str]
@@ -23,11 +26,13 @@ class Readiness:
 
     def __init__(self) -> None:
         self.why_not: WhyNot = lambda: "it is starting"
+        self.registry = CollectorRegistry()
+        """What ``/metrics`` shows (Prometheus); empty as long as nobody counts anything."""
 
 
 @asynccontextmanager
 async def health_served(address: str | None, readiness: Readiness) -> AsyncGenerator[None, None]:
-    """Serve both paths on ``address`` (``HOST:PORT``; ``None``: nowhere) while the body runs.
+    """Serve all paths on ``address`` (``HOST:PORT``; ``None``: nowhere) while the body runs.
 
     Raises ``CommandError`` when the address cannot be had.
     """
@@ -43,9 +48,14 @@ async def health_served(address: str | None, readiness: Readiness) -> AsyncGener
         reason = readiness.why_not()
         return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
 
+    async def metrics(_request: web.Request) -> web.Response:
+        body = generate_latest(readiness.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
     application = web.Application()
     application.router.add_get("/healthz", live)
     application.router.add_get("/readyz", ready)
+    application.router.add_get("/metrics", metrics)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     host, _, port = address.rpartition(":")

@@ -1,7 +1,8 @@
 """Answers to DNS queries for ``clusterset.local``, as a function of the query and the table.
 
 Decides: the answer, by the multi-cluster DNS specification (KEP-1645): A and AAAA of a service, SRV
-of its named ports, the zone's version; no PTR, and no name with a cluster in it for a ClusterSetIP.
+of its named ports, the zone's version; of a headless service A and AAAA of each endpoint by host
+name and cluster; no PTR, and no name with a cluster in it for a ClusterSetIP.
 Leaves to others: sockets and sizes (``server``), what is in the table (``table``).
 Invariants: pure; outside its zone it refuses; negative answers carry the SOA, so that they may be
 cached; a table that is not known yet is SERVFAIL, never "no such name".
@@ -76,8 +77,8 @@ def _answer_question(
     if not reply.answer:
         reply.authority.append(_soa(table))
     elif question.rdtype == dns.rdatatype.SRV:
-        target = dns.name.Name(question.name.labels[2:])
-        reply.additional += _records(target, table, rotation=reply.id) or []
+        for target in dict.fromkeys(item.target for found in reply.answer for item in found):
+            reply.additional += _records(target, table, rotation=reply.id) or []
 
 
 def _records(
@@ -109,19 +110,32 @@ def _below_services(
         return None
     match list(labels[:-2]):
         case []:
-            return _addresses(name, record, rotation)
+            return _addresses(name, record.addresses, rotation)
         case [protocol] if any(_protocol(port.protocol) == protocol for port in _named(record)):
             return []
-        case [port_name, protocol]:
+        case [cluster] if any(host.cluster == cluster for host in record.hosts):
+            return []
+        case [port_name, protocol] if protocol.startswith("_"):
             return _service_port(name, record, port_name, protocol)
+        case [hostname, cluster]:
+            return _host(name, record, hostname, cluster)
         case _:
             return None
 
 
-def _addresses(name: dns.name.Name, record: ServiceRecord, rotation: int) -> list[dns.rrset.RRset]:
+def _host(
+    name: dns.name.Name, record: ServiceRecord, hostname: str, cluster: str
+) -> list[dns.rrset.RRset] | None:
+    for host in record.hosts:
+        if (host.hostname, host.cluster) == (hostname, cluster):
+            return _addresses(name, host.addresses, rotation=0)
+    return None
+
+
+def _addresses(name: dns.name.Name, given: Sequence[str], rotation: int) -> list[dns.rrset.RRset]:
     """A and AAAA, begun at another address for each query, so that clients spread."""
     found: dict[int, list[str]] = {4: [], 6: []}
-    for address in record.addresses:
+    for address in given:
         found[ipaddress.ip_address(address).version].append(address)
     records = []
     for version, rdtype in ((4, "A"), (6, "AAAA")):
@@ -136,16 +150,26 @@ def _addresses(name: dns.name.Name, record: ServiceRecord, rotation: int) -> lis
 def _service_port(
     name: dns.name.Name, record: ServiceRecord, port_name: str, protocol: str
 ) -> list[dns.rrset.RRset] | None:
-    target = dns.name.Name(name.labels[2:])
-    for port in _named(record):
-        if (f"_{port.name}", _protocol(port.protocol)) == (port_name, protocol):
-            # Priority before weight, as RFC 2782 has it on the wire.
-            return [_rrset(name, ADDRESS_TTL_S, "SRV", [f"0 100 {port.port} {target}"])]
-    return None
+    """SRV to the service's own name, or to those of its endpoints, at their own ports."""
+    service = dns.name.Name(name.labels[2:])
+    targets = [(_below(service, host.hostname, host.cluster), host.ports) for host in record.hosts]
+    # Priority before weight, as RFC 2782 has it on the wire.
+    found = [
+        f"0 100 {port.port} {target}"
+        for target, ports in targets or [(service, record.ports)]
+        for port in ports
+        if port.name and (f"_{port.name}", _protocol(port.protocol)) == (port_name, protocol)
+    ]
+    return [_rrset(name, ADDRESS_TTL_S, "SRV", found)] if found else None
+
+
+def _below(name: dns.name.Name, *labels: str) -> dns.name.Name:
+    return dns.name.Name((*(label.encode() for label in labels), *name.labels))
 
 
 def _named(record: ServiceRecord) -> list[ServicePort]:
-    return [port for port in record.ports if port.name]
+    of_hosts = (port for host in record.hosts for port in host.ports)
+    return [port for port in (*record.ports, *of_hosts) if port.name]
 
 
 def _protocol(protocol: str) -> str:

@@ -21,6 +21,7 @@ import dns.message
 import dns.rcode
 
 from federation.dns.answer import UDP_PAYLOAD, answer
+from federation.dns.metrics import DnsMetrics
 from federation.dns.table import DnsTable
 
 log = logging.getLogger(__name__)
@@ -63,9 +64,12 @@ class DnsSettings:
 class DnsServer:
     """Answers on UDP and TCP between ``start`` and ``stop``."""
 
-    def __init__(self, settings: DnsSettings, tables: TableSource) -> None:
+    def __init__(
+        self, settings: DnsSettings, tables: TableSource, metrics: DnsMetrics | None = None
+    ) -> None:
         self._settings = settings
         self._tables = tables
+        self._metrics = metrics or DnsMetrics()
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
@@ -95,7 +99,7 @@ class DnsServer:
         loop = asyncio.get_running_loop()
         where = (self._settings.host, self._settings.port)
         self._udp, _ = await loop.create_datagram_endpoint(
-            lambda: _Datagrams(self._tables), local_addr=where
+            lambda: _Datagrams(self._tables, self._metrics), local_addr=where
         )
         try:
             self._tcp = await asyncio.start_server(self._serve, self._settings.host, self.port)
@@ -115,6 +119,7 @@ class DnsServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= self._settings.connections_max:
+            self._metrics.refused_connection()
             writer.close()
             return
         self._connections.add(writer)
@@ -136,6 +141,7 @@ class DnsServer:
                 size = int.from_bytes(await reader.readexactly(2), "big")
                 wire = await reader.readexactly(size)
                 reply = reply_to(wire, self._tables.table, limit=None)
+                self._metrics.asked("tcp", reply)
                 if reply is None:
                     return
                 writer.write(len(reply).to_bytes(2, "big") + reply)
@@ -145,8 +151,9 @@ class DnsServer:
 class _Datagrams(asyncio.DatagramProtocol):
     """One answer for each query, sent at once."""
 
-    def __init__(self, tables: TableSource) -> None:
+    def __init__(self, tables: TableSource, metrics: DnsMetrics) -> None:
         self._tables = tables
+        self._metrics = metrics
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -155,6 +162,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         reply = reply_to(data, self._tables.table, limit=UDP_PAYLOAD)
+        self._metrics.asked("udp", reply)
         if reply is not None and self._transport is not None:
             self._transport.sendto(reply, addr)
 

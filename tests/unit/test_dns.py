@@ -12,11 +12,27 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 import pytest
+from prometheus_client import CollectorRegistry
 
-from federation.dns import DnsServer, DnsSettings, DnsTable, ServiceRecord, build_table
+from federation.dns import (
+    DnsMetrics,
+    DnsServer,
+    DnsSettings,
+    DnsTable,
+    HostRecord,
+    ServiceRecord,
+    build_table,
+)
 from federation.dns.server import reply_to
 from federation.model.base import ClusterId, Region, ServiceName
-from federation.model.facts import ExportFact, ServicePort, ServiceType
+from federation.model.facts import (
+    EndpointsFact,
+    ExportFact,
+    ServicePort,
+    ServiceType,
+    SliceEndpoint,
+    SlicePort,
+)
 from federation.model.objects import FederatedServiceImport, ObjectMeta, ObjectSnapshot
 from federation.model.view import FederationView
 
@@ -209,3 +225,96 @@ def test_table_names_services_and_imports() -> None:
     assert sorted(map(str, table.services)) == ["app/user-service", "app/user-service-import"]
     ports = table.services[USERS].ports
     assert [(port.name, port.port) for port in ports] == [("grpc", 9090), ("admin", 2)]
+
+
+HEADLESS = DnsTable(
+    services={
+        USERS: ServiceRecord(
+            addresses=("10.0.0.1", "10.0.0.2", "fd00::1"),
+            hosts=(
+                HostRecord(
+                    "users-0",
+                    ClusterId("east"),
+                    ("10.0.0.1", "fd00::1"),
+                    (ServicePort(name="grpc", port=9091),),
+                ),
+                HostRecord("10-0-0-2", ClusterId("west"), ("10.0.0.2",)),
+            ),
+        )
+    }
+)
+
+
+def test_endpoints_of_a_headless_service_have_names() -> None:
+    assert values(ask(NAME, table=HEADLESS)) == ["10.0.0.1", "10.0.0.2"]
+    assert values(ask(f"users-0.east.{NAME}", table=HEADLESS)) == ["10.0.0.1"]
+    assert values(ask(f"users-0.east.{NAME}", "AAAA", HEADLESS)) == ["fd00::1"]
+    assert values(ask(f"10-0-0-2.west.{NAME}", table=HEADLESS)) == ["10.0.0.2"]
+    below = ask(f"east.{NAME}", table=HEADLESS)
+    assert (below.rcode(), below.answer) == (dns.rcode.NOERROR, [])
+    for name in (f"users-0.west.{NAME}", f"north.{NAME}", f"users-1.east.{NAME}"):
+        assert ask(name, table=HEADLESS).rcode() == dns.rcode.NXDOMAIN
+
+
+def test_srv_of_a_headless_service_names_its_endpoints() -> None:
+    reply = ask(f"_grpc._tcp.{NAME}", "SRV", HEADLESS)
+    assert values(reply) == [f"0 100 9091 users-0.east.{NAME}"]
+    assert {str(rrset.name) for rrset in reply.additional} == {f"users-0.east.{NAME}"}
+
+
+def test_a_clusters_name_stands_before_no_cluster_set_ip() -> None:
+    """KEP-1645, "DNS": `<clusterid>.<svc>.<ns>` must not be there."""
+    for name in (f"east.{NAME}", f"users-0.east.{NAME}"):
+        assert ask(name).rcode() == dns.rcode.NXDOMAIN
+
+
+def headless_view(*endpoints: SliceEndpoint) -> FederationView:
+    fact = ExportFact(
+        cluster=ClusterId("east"),
+        region=Region("east"),
+        service=USERS,
+        type=ServiceType.HEADLESS,
+        ports=(ServicePort(name="grpc", port=90),),
+        ready=1,
+        total=1,
+        capacity=1,
+    )
+    slices = EndpointsFact(
+        cluster=ClusterId("east"),
+        service=USERS,
+        name="s",
+        address_type="IPv4",
+        ports=(SlicePort(name="grpc", port=9091),),
+        endpoints=endpoints,
+    )
+    return FederationView(exports={USERS: {fact.cluster: fact}}, endpoints={USERS: (slices,)})
+
+
+def test_a_headless_name_is_of_ready_endpoints() -> None:
+    ready = SliceEndpoint(addresses=("10.0.0.1",), hostname="users-0")
+    waiting = SliceEndpoint(addresses=("10.0.0.2",), hostname="users-1", ready=False)
+    table = build_table(headless_view(ready, waiting), ObjectSnapshot(), addresses=["127.0.0.1"])
+    assert values(ask(NAME, table=table)) == ["10.0.0.1"]
+    assert values(ask(f"users-0.east.{NAME}", table=table)) == ["10.0.0.1"]
+    empty = build_table(headless_view(waiting), ObjectSnapshot(), addresses=["127.0.0.1"])
+    assert ask(NAME, table=empty).rcode() == dns.rcode.NXDOMAIN
+
+
+async def test_what_is_asked_is_counted() -> None:
+    registry = CollectorRegistry()
+    server = DnsServer(DnsSettings(), Fixed(TABLE), DnsMetrics(registry))
+    await server.start()
+    try:
+        for name in (NAME, f"none.{NAME}"):
+            query = dns.message.make_query(name, "A")
+            await dns.asyncquery.udp(query, "127.0.0.1", port=server.port, timeout=5)
+        await dns.asyncquery.tcp(
+            dns.message.make_query(NAME, "A"), "127.0.0.1", port=server.port, timeout=5
+        )
+    finally:
+        await server.stop()
+    count = registry.get_sample_value
+    name = "federation_dns_queries_total"
+    assert count(name, {"transport": "udp", "rcode": "NOERROR"}) == 1
+    assert count(name, {"transport": "udp", "rcode": "NXDOMAIN"}) == 1
+    assert count(name, {"transport": "tcp", "rcode": "NOERROR"}) == 1

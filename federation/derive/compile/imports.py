@@ -1,7 +1,8 @@
 """Statuses of imports: which Service they mean and which clusters stand behind them.
 
 Decides: ``ResolvedRefs`` of the federation's ServiceImport, ``Ready`` and ``Stale`` of that and the
-MCS API's, and ``PortsServed`` of the latter where a port is not.
+MCS API's, ``PortsServed`` of the latter where a port is not, ``DNSResolved`` where names are
+answered, and of the federation's kind always, since that asks for it (``resolution: DNS``).
 Leaves to others: the meaning itself (``derive.imports``), routes to imports (``backends``).
 Invariants: ``Ready`` follows exports and endpoints as published, not this cluster's own guess; the
 clusters listed are those that export, sorted.
@@ -13,6 +14,7 @@ from collections.abc import Iterable
 
 from federation.derive.compile.backends import not_exported
 from federation.derive.compile.import_listeners import unserved_ports
+from federation.derive.compile.import_names import name_resolved
 from federation.derive.compile.index import AnyImport, Index
 from federation.derive.compile.problem import Problem, condition, verdict
 from federation.derive.mcs_imports import DERIVED_SERVICE, is_ours
@@ -33,6 +35,8 @@ def import_status(index: Index, source: AnyImport) -> ObjectStatus:
     service = index.meaning(source)
     clusters = tuple(sorted(index.exports(service))) if service is not None else ()
     conditions = [_ready(index, source), *_ports_served(index, source)]
+    if isinstance(source, FederatedServiceImport) or index.settings.answers_names:
+        conditions.append(name_resolved(index, source, service))
     conditions += stale(index, source, clusters)
     if isinstance(source, FederatedServiceImport):
         conditions.insert(0, _resolved_refs(index, source))

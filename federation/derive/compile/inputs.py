@@ -37,7 +37,7 @@ class CompileSettings:
     cluster's shared gateways (``derive.entrances``), ``None`` where there is none; then imports of
     the MCS API have no address either. ``import_ports`` are the gateways' ports for those.
     ``dedicated_gateways``: each Gateway has gateways of its own, so that ports of different
-    Gateways cannot meet.
+    Gateways cannot meet. ``answers_names``: the agent answers DNS for the clusterset.
     """
 
     gateway_classes: frozenset[str] = frozenset({"istio", "federation"})
@@ -53,6 +53,7 @@ class CompileSettings:
     gateway_service: ServiceName | None = None
     import_ports: PortRange = field(default_factory=PortRange)
     dedicated_gateways: bool = False
+    answers_names: bool = False
 
 
 @dataclass(frozen=True, slots=True)
