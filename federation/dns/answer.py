@@ -11,7 +11,7 @@ cached; a table that is not known yet is SERVFAIL, never "no such name".
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import dns.flags
 import dns.message
@@ -40,6 +40,7 @@ VERSION_TTL_S = 28_800
 UDP_PAYLOAD = 1232
 """What fits an IPv6 path of 1280 bytes without fragments (DNS flag day 2020)."""
 
+_ADDRESSES = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _TRANSFERS = (dns.rdatatype.AXFR, dns.rdatatype.IXFR)
 
 
@@ -78,7 +79,8 @@ def _answer_question(
         reply.authority.append(_soa(table))
     elif question.rdtype == dns.rdatatype.SRV:
         for target in dict.fromkeys(item.target for found in reply.answer for item in found):
-            reply.additional += _records(target, table, rotation=reply.id) or []
+            found = _records(target, table, rotation=reply.id) or []
+            reply.additional += [record for record in found if record.rdtype in _ADDRESSES]
 
 
 def _records(
@@ -110,7 +112,7 @@ def _below_services(
         return None
     match list(labels[:-2]):
         case []:
-            return _addresses(name, record.addresses, rotation)
+            return [*_addresses(name, record.addresses, rotation), *_every_port(name, record)]
         case [protocol] if any(_protocol(port.protocol) == protocol for port in _named(record)):
             return []
         case [cluster] if any(host.cluster == cluster for host in record.hosts):
@@ -150,17 +152,31 @@ def _addresses(name: dns.name.Name, given: Sequence[str], rotation: int) -> list
 def _service_port(
     name: dns.name.Name, record: ServiceRecord, port_name: str, protocol: str
 ) -> list[dns.rrset.RRset] | None:
-    """SRV to the service's own name, or to those of its endpoints, at their own ports."""
     service = dns.name.Name(name.labels[2:])
-    targets = [(_below(service, host.hostname, host.cluster), host.ports) for host in record.hosts]
-    # Priority before weight, as RFC 2782 has it on the wire.
     found = [
-        f"0 100 {port.port} {target}"
-        for target, ports in targets or [(service, record.ports)]
-        for port in ports
-        if port.name and (f"_{port.name}", _protocol(port.protocol)) == (port_name, protocol)
+        where
+        for port, where in _places(service, record)
+        if (f"_{port.name}", _protocol(port.protocol)) == (port_name, protocol)
     ]
     return [_rrset(name, ADDRESS_TTL_S, "SRV", found)] if found else None
+
+
+def _every_port(name: dns.name.Name, record: ServiceRecord) -> list[dns.rrset.RRset]:
+    """SRV of the service itself: all its named ports, as clusters' own DNS answers it too."""
+    found = list(dict.fromkeys(where for _, where in _places(name, record)))
+    return [_rrset(name, ADDRESS_TTL_S, "SRV", found)] if found else []
+
+
+def _places(service: dns.name.Name, record: ServiceRecord) -> Iterator[tuple[ServicePort, str]]:
+    """Named ports as SRV has them: of the service's name, or of its endpoints' at their own ports.
+
+    Priority before weight, as RFC 2782 has it on the wire.
+    """
+    targets = [(_below(service, host.hostname, host.cluster), host.ports) for host in record.hosts]
+    for target, ports in targets or [(service, record.ports)]:
+        for port in ports:
+            if port.name:
+                yield port, f"0 100 {port.port} {target}"
 
 
 def _below(name: dns.name.Name, *labels: str) -> dns.name.Name:

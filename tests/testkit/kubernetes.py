@@ -35,6 +35,7 @@ CONTROLLERS = (
     "endpointslice-controller",
     "deployment-controller",
     "replicaset-controller",
+    "statefulset-controller",
     "serviceaccount-controller",
     "root-ca-certificate-publisher-controller",
 )

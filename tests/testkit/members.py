@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,9 +96,14 @@ class Members:
 
 @contextlib.contextmanager
 def running_members(
-    servers: tuple[KubernetesServer, KubernetesServer], directory: Path
+    servers: tuple[KubernetesServer, KubernetesServer],
+    directory: Path,
+    options: Callable[[Member], Sequence[str]] = lambda _member: (),
 ) -> Iterator[Members]:
-    """Two members whose gateways are connected to each other and to their agents."""
+    """Two members whose gateways are connected to each other and to their agents.
+
+    ``options`` are further ones for the agent of a member.
+    """
     authority = Authority("test")
     with contextlib.ExitStack() as stack:
         federation = Federation(stack.enter_context(running_etcd()).endpoint, directory)
@@ -107,7 +112,7 @@ def running_members(
         found = []
         for number, (name, server) in enumerate(zip(REGIONS, servers, strict=True), start=1):
             member = Member(name, number, server)
-            _start(stack, member, federation, authority, directory)
+            _start(stack, member, federation, authority, directory, options(member))
             found.append(member)
         for member in found:
             until(lambda: "gateway started" in member.gateway.output(), member.gateway.output)  # noqa: B023
@@ -122,6 +127,7 @@ def _start(
     federation: Federation,
     authority: Authority,
     directory: Path,
+    options: Sequence[str],
 ) -> None:
     server = member.server
     for manifest in ("namespace.yaml", "agent/rbac.yaml"):
@@ -135,6 +141,7 @@ def _start(
         *(*FEDCTL, *federation.options, "agent", "--cluster", member.name),
         *("--region", member.region, "--xds", xds, "--state-dir", str(directory / member.name)),
         *("--source", "kubernetes", "--kubeconfig", str(kubeconfig)),
+        *options,
     )
     member.agent = stack.enter_context(process(directory / f"{member.name}.log", *agent))
     pair = authority.issue_gateway(f"{member.name}-gateway", cluster=member.name)

@@ -56,6 +56,7 @@ def main() -> None:
     from federation.cli.lab.kubernetes.control_plane import PROGRAMS
     from federation.cli.lab.kubernetes.crds import released_crds
     from federation.cli.lab.kubernetes.go_programs import NoProgramsError
+    from tests.testkit.coredns import COREDNS
     from tests.testkit.pods import PODRUNNER
 
     try:  # modules can be fetched out here alone
@@ -65,6 +66,10 @@ def main() -> None:
     except NoProgramsError as error:
         print(f"skipped: {error}", file=sys.stderr)
         return
+    try:
+        COREDNS.build()
+    except NoProgramsError as error:
+        print(f"no CoreDNS to test with: {error}", file=sys.stderr)
     shell = ["/bin/sh", "-c", _SET_UP, "sh", *sys.argv[1:]]
     environment = os.environ | {INSIDE: "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [*_unshare(), *shell]

@@ -256,6 +256,23 @@ def test_endpoints_of_a_headless_service_have_names() -> None:
         assert ask(name, table=HEADLESS).rcode() == dns.rcode.NXDOMAIN
 
 
+def test_srv_of_the_service_itself_is_all_named_ports_once() -> None:
+    both = DnsTable(
+        services={
+            USERS: ServiceRecord(
+                ("127.0.0.1",),
+                ports=(
+                    ServicePort(name="tcp", port=42),
+                    ServicePort(name="udp", port=42, protocol="UDP"),
+                    ServicePort(port=43),
+                ),
+            )
+        }
+    )
+    assert values(ask(NAME, "SRV", both)) == [f"0 100 42 {NAME}"]
+    assert values(ask(NAME, "SRV", HEADLESS)) == [f"0 100 9091 users-0.east.{NAME}"]
+
+
 def test_srv_of_a_headless_service_names_its_endpoints() -> None:
     reply = ask(f"_grpc._tcp.{NAME}", "SRV", HEADLESS)
     assert values(reply) == [f"0 100 9091 users-0.east.{NAME}"]

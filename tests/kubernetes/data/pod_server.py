@@ -1,6 +1,7 @@
 """What runs in the tests' Pods: an HTTP server that says what it sees, on the standard library.
 
-`/` answers its environment, `/file?PATH` a file, `/fetch?URL` what it gets there;
+`/` answers its environment, `/file?PATH` a file, `/fetch?URL` what it gets there, `/say?HOST:PORT`
+what a server says to `hi` over TCP, `/dig?NAME+TYPE` what the Pod's name server answers;
 `/touch?PATH` makes a file; `/fail` ends it.
 `/drain` (the preStop hook) answers once `/finish` was asked for, `/hold` once `/drain` was.
 """
@@ -11,6 +12,7 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 import urllib.request
@@ -40,6 +42,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
                 with urllib.request.urlopen(query, timeout=3, context=trusting) as answer:
                     return str(answer.read().decode())
+            case "/say":
+                return said(*query.rsplit(":", 1))
+            case "/dig":
+                asked = ["dig", "+short", "+time=2", "+tries=2", *query.split("+")]
+                return dug(asked)
             case "/drain":
                 draining.set()
                 finishing.wait(ANSWER_S)
@@ -58,6 +65,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(text.encode())))
         self.end_headers()
         self.wfile.write(text.encode())
+
+
+def dug(asked: list[str]) -> str:
+    return subprocess.run(asked, check=False, capture_output=True, text=True, timeout=10).stdout
+
+
+def said(host: str, port: str) -> str:
+    got = b""
+    with socket.create_connection((host, int(port)), timeout=3) as client:
+        client.settimeout(3)
+        client.sendall(b"hi\n")
+        client.shutdown(socket.SHUT_WR)
+        while part := client.recv(4096):
+            got += part
+    return got.decode()
 
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
