@@ -25,6 +25,7 @@ from federation.model.objects import (
     GatewayClass,
     GRPCRoute,
     HTTPRoute,
+    ListenerSet,
     McsServiceExport,
     McsServiceImport,
     MultiClusterService,
@@ -161,7 +162,7 @@ def _gateway_addresses(row: Row[Gateway]) -> str:
     return ",".join(entry.value for entry in row.status.addresses)
 
 
-def _listeners(row: Row[Gateway]) -> str:
+def _listeners(row: Row[Gateway] | Row[ListenerSet]) -> str:
     return _joined(f"{entry.name}:{entry.port}" for entry in row.object.spec.listeners)
 
 
@@ -187,6 +188,12 @@ _GATEWAY: tuple[Column[Gateway], ...] = (
     Column("ADDRESS", _gateway_addresses),
     Column("PROGRAMMED", _condition("Programmed")),
     Column("ACCEPTED", _condition("Accepted"), wide=True),
+    Column("LISTENERS", _listeners, wide=True),
+)
+_LISTENER_SET: tuple[Column[ListenerSet], ...] = (
+    Column("ACCEPTED", _condition("Accepted")),
+    Column("PROGRAMMED", _condition("Programmed")),
+    Column("GATEWAY", lambda row: row.object.gateway.qualified_name, wide=True),
     Column("LISTENERS", _listeners, wide=True),
 )
 _GRPC_ROUTE: tuple[Column[GRPCRoute], ...] = (
@@ -266,6 +273,7 @@ _COLUMNS: Mapping[type[ApiObject], tuple[Column[ApiObject], ...]] = dict(
     [
         _kind(GatewayClass, _GATEWAY_CLASS),
         _kind(Gateway, _GATEWAY),
+        _kind(ListenerSet, _LISTENER_SET),
         _kind(GRPCRoute, _GRPC_ROUTE),
         _kind(HTTPRoute, _HTTP_ROUTE),
         _kind(BackendTrafficPolicy, _POLICY),

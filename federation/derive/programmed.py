@@ -17,7 +17,7 @@ from federation.derive.serving import listener_secrets, passed_upstreams, routed
 from federation.model.acks import AckView, RefusedResource
 from federation.model.conditions import Condition, ConditionStatus
 from federation.model.infrastructure import Place
-from federation.model.objects import BackendTrafficPolicy, Gateway, ObjectKey
+from federation.model.objects import BackendTrafficPolicy, Gateway, ListenerSet, ObjectKey
 from federation.model.serving import EAST_WEST, serves_gateway
 from federation.model.snapshot import Listener, Snapshot
 from federation.model.status import (
@@ -162,7 +162,31 @@ def _with_answers(
         return _gateway(key, status, answers, before)
     if (key.group, key.kind) == (BackendTrafficPolicy.GROUP, BackendTrafficPolicy.KIND):
         return _policy(key, status, answers, before)
+    if (key.group, key.kind) == (ListenerSet.GROUP, ListenerSet.KIND):
+        return _listener_set(key, status, answers, before)
     return status
+
+
+def _listener_set(
+    key: ObjectKey, status: ObjectStatus, answers: _Answers, before: ObjectStatus
+) -> ObjectStatus:
+    prefix = f"{key.qualified_name}/"
+    mine = [
+        listener
+        for listener in answers.snapshot.listeners
+        if any(section.startswith(prefix) for section in listener.sections)
+    ]
+    if not mine:
+        return status
+    gateway = mine[0].gateway
+    answers = answers.among(lambda serves: serves_gateway(serves, gateway))
+    conditions = _judged(status.conditions, answers, answers.concern_of(mine), before.conditions)
+    earlier = {entry.name: entry for entry in before.listeners}
+    listeners = tuple(
+        _listener(entry, mine, answers, earlier.get(entry.name), prefix=prefix)
+        for entry in status.listeners
+    )
+    return status.model_copy(update={"conditions": conditions, "listeners": listeners})
 
 
 def _gateway(
@@ -220,8 +244,12 @@ def _listener(
     mine: Sequence[Listener],
     answers: _Answers,
     before: ListenerStatus | None,
+    *,
+    prefix: str = "",
 ) -> ListenerStatus:
-    concern = answers.concern_of([listener for listener in mine if entry.name in listener.sections])
+    """``prefix`` and the entry's name are that of the section."""
+    section = f"{prefix}{entry.name}"
+    concern = answers.concern_of([listener for listener in mine if section in listener.sections])
     conditions = _judged(
         entry.conditions, answers, concern, before.conditions if before is not None else ()
     )

@@ -4,7 +4,8 @@ Decides: the shape of statuses of all kinds as one value, so that sinks need not
 Leaves to others: which conditions hold (``derive``), where they are written (a ``StatusSink``).
 Invariants: each kind uses its own part: ``conditions`` (Gateway, GatewayClass, ServiceExport,
 ServiceImport, MultiClusterService), ``parents`` (routes), ``ancestors`` (policies), ``listeners``
-and ``addresses`` (Gateway), ``clusters`` (imports), ``supported_features`` (GatewayClass),
+``addresses`` and ``attached_listener_sets`` (Gateway; its listeners
+are also a ListenerSet's), ``clusters`` (imports), ``supported_features`` (GatewayClass),
 ``drain`` (Drain); the order of entries is stable.
 """
 
@@ -83,6 +84,7 @@ class ObjectStatus(Value):
     listeners: tuple[ListenerStatus, ...] = ()
     ancestors: tuple[AncestorStatus, ...] = ()
     addresses: tuple[GatewayStatusAddress, ...] = ()
+    attached_listener_sets: int | None = None
     clusters: tuple[str, ...] = ()
     drain: DrainProgress | None = None
     supported_features: tuple[str, ...] = ()

@@ -26,7 +26,7 @@ def status_document(status: ObjectStatus) -> dict[str, Any]:
     written = {
         name: value
         for name, value in status.model_dump(mode="json", by_alias=True, exclude_none=True).items()
-        if value not in ([], 0)
+        if value != []
     }
     if "clusters" in written:
         written["clusters"] = [{"cluster": name} for name in written["clusters"]]

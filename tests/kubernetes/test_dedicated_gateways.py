@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.testkit import namespace
-from tests.testkit.federation import until
+from tests.testkit.federation import conditions, until
 from tests.testkit.gateway_cluster import (
+    GROUP,
     GatewayCluster,
     answer,
     gateway,
@@ -257,3 +258,36 @@ def test_parameters_that_nobody_knows_are_refused(cluster: GatewayCluster, where
 def test_an_agent_needs_no_more_rights_than_it_has(cluster: GatewayCluster) -> None:
     for agent in cluster.agents:
         assert ": 403" not in agent.output(), agent.output()
+
+
+def test_others_add_listeners_to_a_gateway(cluster: GatewayCluster, where: str) -> None:
+    team = f"{where}-team"
+    cluster.apply(named("Namespace", team))
+    cluster.serve(team, "users")
+    every = {"namespaces": {"from": "All"}}
+    cluster.apply(gateway(where, "edge", allowedListeners=every))
+    address = cluster.programmed(where, "edge")
+    listeners = [
+        {"name": "extra", "port": 9005, "protocol": "HTTP", "allowedRoutes": every},
+        {"name": "twin", "port": 80, "protocol": "HTTP"},
+    ]
+    added = named("ListenerSet", "more", api_version=f"{GROUP}/v1")
+    added["metadata"]["namespace"] = team
+    parent = {"name": "edge", "namespace": where}
+    added["spec"] = {"parentRef": parent, "listeners": listeners}
+    users = route(team, "users", f"{team}/more")
+    users["spec"]["parentRefs"][0]["kind"] = "ListenerSet"
+    cluster.apply(added, users)
+    until(lambda: answer(f"{address}:9005") == "users", cluster.log, within_s=60)
+
+    def told(at: str = "") -> dict[str, str]:
+        return conditions(cluster.kubernetes.object("listenerset", team, "more")["status"], at)
+
+    until(lambda: told().get("Programmed", "").startswith("True"), told)
+    assert told()["Accepted"].startswith("True, ListenersNotValid")
+    assert told("twin")["Conflicted"].startswith("True, HostnameConflict")
+    assert cluster.status(where, "edge")["attachedListenerSets"] == 1
+    cluster.kubernetes.kubectl("delete", "listenerset", "more", "-n", team)
+    until(lambda: answer(f"{address}:9005") == "UNAVAILABLE", cluster.log)
+    until(lambda: not cluster.status(where, "edge")["attachedListenerSets"], cluster.log)
+    assert cluster.addresses(where, "edge") == [address]

@@ -86,7 +86,7 @@ def test_a_route_attaches_and_is_counted() -> None:
         ),
         (
             "name: users, kind: Service, group: ''",
-            "Service users cannot be a parent here; parents are Gateways",
+            "Service users cannot be a parent here; parents are Gateways and ListenerSets",
         ),
     ],
 )

@@ -8,24 +8,24 @@ the listener cannot be opened, so that repairing the listener needs no change of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from federation.derive.compile.hostnames import intersect
 from federation.derive.compile.index import Index
-from federation.derive.compile.listeners import ListenersByGateway, ListenerState
+from federation.derive.compile.listeners import Listeners, ListenerState
+from federation.derive.compile.namespaces import namespace_labels
 from federation.derive.compile.problem import Problem
 from federation.model.objects import (
     AnyRoute,
     FromNamespaces,
     Gateway,
-    Namespace,
+    ListenerSet,
     ObjectKey,
     ParentReference,
 )
 
-_NAME_LABEL = "kubernetes.io/metadata.name"
-"""Label that Kubernetes puts on every Namespace: its name."""
+_PARENTS = (Gateway.KIND, ListenerSet.KIND)
+_PARENTS_TOLD = "Gateways and ListenerSets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,36 +45,46 @@ class ParentOutcome:
     problem: Problem | None
 
 
-def attach(
-    index: Index, listeners: ListenersByGateway, route: AnyRoute
-) -> tuple[ParentOutcome, ...]:
+def attach(index: Index, listeners: Listeners, route: AnyRoute) -> tuple[ParentOutcome, ...]:
     """The outcome for every parentRef that this controller answers for, in the route's order."""
     outcomes = (_outcome(index, listeners, route, ref) for ref in route.spec.parent_refs)
     return tuple(outcome for outcome in outcomes if outcome is not None)
 
 
 def _outcome(
-    index: Index, listeners: ListenersByGateway, route: AnyRoute, ref: ParentReference
+    index: Index, listeners: Listeners, route: AnyRoute, ref: ParentReference
 ) -> ParentOutcome | None:
-    if (ref.group, ref.kind) != (Gateway.GROUP, Gateway.KIND):
-        message = f"{ref.kind} {ref.name} cannot be a parent here; parents are Gateways"
+    if ref.group != Gateway.GROUP or ref.kind not in _PARENTS:
+        message = f"{ref.kind} {ref.name} cannot be a parent here; parents are {_PARENTS_TOLD}"
         return ParentOutcome(ref, (), Problem("NoMatchingParent", message))
     namespace = ref.namespace or route.metadata.namespace
-    key = ObjectKey(Gateway.GROUP, Gateway.KIND, namespace, ref.name)
+    key = ObjectKey(Gateway.GROUP, ref.kind, namespace, ref.name)
     if key not in listeners:
-        if key in index.objects.objects:
-            return None
-        return ParentOutcome(ref, (), Problem("NoMatchingParent", f"{key} does not exist"))
+        return _without_listeners(index, listeners, ref, key)
     result = _attach_to(index, listeners[key], route, ref)
     if isinstance(result, Problem):
         return ParentOutcome(ref, (), result)
     return ParentOutcome(ref, result, None)
 
 
+def _without_listeners(
+    index: Index, listeners: Listeners, ref: ParentReference, key: ObjectKey
+) -> ParentOutcome | None:
+    """The outcome of a parent that has no listeners of ours: ``None`` if it is another's."""
+    if key.kind == ListenerSet.KIND:
+        source = index.objects.get(ListenerSet, key.namespace, key.name)
+        if source is not None and source.gateway in listeners:
+            message = f"{key} is not accepted by its {source.gateway}"
+            return ParentOutcome(ref, (), Problem("NoMatchingParent", message))
+    if key in index.objects.objects:
+        return None
+    return ParentOutcome(ref, (), Problem("NoMatchingParent", f"{key} does not exist"))
+
+
 def _attach_to(
     index: Index, states: tuple[ListenerState, ...], route: AnyRoute, ref: ParentReference
 ) -> tuple[Attached, ...] | Problem:
-    gateway = states[0].gateway.key
+    gateway = states[0].owner.key
     named = [state for state in states if _is_named(state, ref)]
     if not named:
         names = ", ".join(f"{state.spec.name} (port {state.spec.port})" for state in states)
@@ -133,15 +143,9 @@ def _namespace_allowed(index: Index, state: ListenerState, namespace: str) -> bo
         case FromNamespaces.ALL:
             return True
         case FromNamespaces.SAME:
-            return namespace == state.gateway.metadata.namespace
+            return namespace == state.owner.metadata.namespace
         case FromNamespaces.NONE:
             return False
         case FromNamespaces.SELECTOR:
-            labels = {_NAME_LABEL: namespace, **_namespace_labels(index, namespace)}
+            labels = namespace_labels(index, namespace)
             return allowed.selector is not None and allowed.selector.matches(labels)
-
-
-def _namespace_labels(index: Index, namespace: str) -> Mapping[str, str]:
-    # Without Kubernetes a namespace needs no object of its own; it then has its name alone.
-    found = index.objects.get(Namespace, "", namespace)
-    return (found.metadata.labels if found is not None else None) or {}

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from federation.derive.compile.index import Index
 from federation.derive.compile.problem import Problem
-from federation.model.objects import Gateway, ObjectKey, Secret, SecretObjectReference
+from federation.model.objects import Gateway, ListenerSet, ObjectKey, Secret, SecretObjectReference
 from federation.model.snapshot import IDENTITY_SECRET, TRUST_SECRET, TlsSecret
 
 _CACHE_SIZE = 1024
@@ -38,15 +38,17 @@ class Certificate:
 
 
 def resolve_certificate(
-    index: Index, gateway: Gateway, ref: SecretObjectReference, *, where: str
+    index: Index, owner: Gateway | ListenerSet, ref: SecretObjectReference, *, where: str
 ) -> Certificate:
-    """The certificate that ``ref`` of ``gateway`` names, or why it cannot be used."""
+    """The certificate that ``ref`` of ``owner`` names, or why it cannot be used."""
     if (ref.group, ref.kind) != ("", "Secret"):
         return _invalid(f"{where}: kind {ref.kind} is not supported, use a Secret")
-    namespace = ref.namespace or gateway.metadata.namespace
+    namespace = ref.namespace or owner.metadata.namespace
     key = ObjectKey("", "Secret", namespace, ref.name)
-    if not index.permitted(gateway.key, key):
-        message = f"{where}: no ReferenceGrant in namespace {namespace} lets this Gateway use {key}"
+    if not index.permitted(owner.key, key):
+        message = (
+            f"{where}: no ReferenceGrant in namespace {namespace} lets this {owner.KIND} use {key}"
+        )
         return Certificate(problem=Problem("RefNotPermitted", message))
     if key.qualified_name in (IDENTITY_SECRET, TRUST_SECRET):
         return _invalid(f"{where}: {key} bears the name of the gateways' own identity")

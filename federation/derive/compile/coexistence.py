@@ -115,13 +115,13 @@ def _outcome(
     route: CompiledRoute, outcome: ParentOutcome, claims: _ClaimsByListener
 ) -> ParentOutcome:
     refusals = {
-        entry.listener.spec.name: refusal
+        entry.listener.section: refusal
         for entry in outcome.attached
         if (refusal := _refusal(route, entry, claims))
     }
     if not refusals:
         return outcome
-    kept = tuple(entry for entry in outcome.attached if entry.listener.spec.name not in refusals)
+    kept = tuple(entry for entry in outcome.attached if entry.listener.section not in refusals)
     if kept:
         return replace(outcome, attached=kept)
     gateway = outcome.attached[0].listener.gateway.key
@@ -145,4 +145,4 @@ def _refusal(route: CompiledRoute, entry: Attached, claims: _ClaimsByListener) -
 
 
 def _identity(entry: Attached) -> tuple[str, str]:
-    return entry.listener.gateway.key.qualified_name, entry.listener.spec.name
+    return entry.listener.gateway.key.qualified_name, entry.listener.section

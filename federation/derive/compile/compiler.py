@@ -39,8 +39,9 @@ from federation.derive.compile.keepalive import (
     keepalive_of,
     keepalive_statuses,
 )
+from federation.derive.compile.listener_sets import allowed_sets
 from federation.derive.compile.listeners import (
-    ListenersByGateway,
+    Listeners,
     judge_listeners,
     wanted_ports,
 )
@@ -102,7 +103,7 @@ class _Doors:
 
     gateways: tuple[Gateway, ...]
     keepalives: Mapping[ObjectKey, GatewayKeepalive]
-    listeners: ListenersByGateway
+    listeners: Listeners
 
 
 Routes = tuple[CompiledRoute, ...]
@@ -156,7 +157,7 @@ class Compiler:
     def _forget(self) -> None:
         self._indexes = Indexes()
         self._doors: Single[_Doors] = Single()
-        self._listeners: ListenersByGateway = {}
+        self._listeners: Listeners = {}
         self._ports: Single[Mapping[ObjectKey, tuple[int, ...]]] = Single()
         self._policies: Single[Policies] = Single()
         self._sources: Single[Mapping[ObjectKey, _Source]] = Single()
@@ -195,9 +196,7 @@ class Compiler:
             snapshot=self._snapshot(change, look_up, doors, routes),
             statuses=self._compile_statuses(change, look_up, doors, policies, routes),
             ports=self._ports.update(
-                change,
-                (doors.listeners,),
-                lambda: {key: wanted_ports(states) for key, states in doors.listeners.items()},
+                change, (doors.listeners,), lambda: wanted_ports(doors.listeners)
             ),
         )
 
@@ -357,7 +356,8 @@ def _judged(look_up: Index, before: _Doors | None) -> _Doors:
     """All listeners; those of a Gateway that are as ``before`` stay the same object."""
     gateways = served_gateways(look_up)
     keepalives = {gateway.key: keepalive_of(look_up, gateway) for gateway in gateways}
-    found = judge_listeners(look_up, gateways, keepalives)
+    sets = allowed_sets(look_up, gateways)
+    found = judge_listeners(look_up, gateways, keepalives, sets)
     known = before.listeners if before is not None else {}
     listeners = {
         key: was if (was := known.get(key)) == states else states for key, states in found.items()
@@ -400,7 +400,7 @@ def _sorted(entries: Iterable[NamedT]) -> tuple[NamedT, ...]:
     return tuple(sorted(entries, key=lambda entry: entry.name))
 
 
-def _secrets(listeners: ListenersByGateway) -> tuple[TlsSecret | CaSecret, ...]:
+def _secrets(listeners: Listeners) -> tuple[TlsSecret | CaSecret, ...]:
     found: dict[str, TlsSecret | CaSecret] = {
         secret.name: secret
         for states in listeners.values()

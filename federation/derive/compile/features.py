@@ -19,6 +19,7 @@ _GATEWAY = (
     "GatewayFrontendClientCertificateValidationInsecureFallback",
     "GatewayHTTPListenerIsolation",
     "GatewayPort8080",
+    "ListenerSet",
 )
 
 _GRPC_ROUTE = ("GRPCRouteNamedRouteRule",)

@@ -154,15 +154,19 @@ def _address_types(index: Index) -> tuple[str, ...]:
     return ("IPAddress", "Hostname") if index.settings.gateway_service is not None else ()
 
 
+def listener_kinds(state: ListenerState) -> tuple[RouteGroupKind, ...]:
+    """The kinds of routes that a listener takes, as statuses have them."""
+    return tuple(RouteGroupKind(group=GATEWAY_GROUP, kind=kind) for kind in state.route_kinds)
+
+
 def _listener_status(
     state: ListenerState, states: tuple[ListenerState, ...], attached: Mapping[str, int]
 ) -> ListenerStatus:
     source = state.gateway
-    kinds = tuple(RouteGroupKind(group=GATEWAY_GROUP, kind=kind) for kind in state.route_kinds)
     return ListenerStatus(
         name=state.spec.name,
         attached_routes=attached.get(state.spec.name, 0),
-        supported_kinds=kinds,
+        supported_kinds=listener_kinds(state),
         conditions=(
             verdict(source, "Accepted", state.refused, message="; ".join(state.notes)),
             condition(source, "Conflicted", True, state.conflict.reason, state.conflict.message)

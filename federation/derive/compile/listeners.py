@@ -1,17 +1,19 @@
 """Listeners of Gateways: which can be served, with which certificates, and who holds a port.
 
-Decides: protocols, kinds of routes, certificates, conflicts inside a Gateway and between Gateways.
+Decides: protocols, kinds of routes, certificates, conflicts inside a Gateway, with the ListenerSets
+that add to it, and between Gateways.
 Leaves to others: routes that attach (``attachment``), statuses (``gateways``).
-Invariants: indistinct listeners of one Gateway are all refused, never one of them chosen; a port
-belongs to one Gateway, the oldest that asks for it, where all Gateways of a cluster are served by
-the same gateways at the same address; one listener's fault changes no other listener.
+Invariants: indistinct listeners of one object are all refused, never one of them chosen; between
+objects the Gateway comes before its ListenerSets, and an older one before a younger; a port belongs
+to one Gateway, the oldest that asks for it, where all Gateways of a cluster are served by the same
+gateways at the same address; one listener's fault changes no other listener.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from federation.derive.compile.certificates import resolve_certificate
 from federation.derive.compile.client_validation import ClientValidation, validation_of
@@ -24,6 +26,7 @@ from federation.model.objects import (
     HTTPRoute,
     Listener,
     ListenerProtocol,
+    ListenerSet,
     ObjectKey,
     TlsMode,
 )
@@ -39,14 +42,16 @@ ROUTE_KINDS = (GRPCRoute.KIND, HTTPRoute.KIND)
 class ListenerState:
     """What became of one listener.
 
-    ``refused`` is why it is not accepted, ``conflict`` why it is indistinct, ``unresolved`` which
-    of its references fail; ``route_kinds`` are the kinds of routes that it takes; ``notes``
-    name what is without effect.
+    ``added_by`` is the ListenerSet that it stands in, ``None``: the Gateway itself. ``refused`` is
+    why it is not accepted, ``conflict`` why it is indistinct, ``unresolved`` which of its
+    references fail; ``route_kinds`` are the kinds of routes that it takes; ``notes`` name what is
+    without effect.
     """
 
     gateway: Gateway
     spec: Listener
     position: int
+    added_by: ListenerSet | None = None
     refused: Problem | None = None
     conflict: Problem | None = None
     unresolved: Problem | None = None
@@ -55,6 +60,18 @@ class ListenerState:
     client: ClientValidation | None = None
     life: ConnectionLife | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def owner(self) -> Gateway | ListenerSet:
+        """The object that it stands in: routes name it, and references start from it."""
+        return self.added_by or self.gateway
+
+    @property
+    def section(self) -> str:
+        """Its name among all listeners of the Gateway."""
+        if self.added_by is None:
+            return self.spec.name
+        return f"{self.added_by.key.qualified_name}/{self.spec.name}"
 
     @property
     def encrypted(self) -> bool:
@@ -87,37 +104,60 @@ class ListenerState:
         return f"spec.listeners[{self.position}]"
 
 
-ListenersByGateway = Mapping[ObjectKey, tuple[ListenerState, ...]]
+Listeners = Mapping[ObjectKey, tuple[ListenerState, ...]]
+"""By the object that they stand in: a Gateway, or a ListenerSet that its Gateway allows."""
 
 
 def judge_listeners(
-    index: Index, gateways: Iterable[Gateway], keepalives: Mapping[ObjectKey, GatewayKeepalive]
-) -> ListenersByGateway:
-    """The state of every listener of ``gateways``, which stand oldest first."""
+    index: Index,
+    gateways: Iterable[Gateway],
+    keepalives: Mapping[ObjectKey, GatewayKeepalive],
+    sets: Mapping[ObjectKey, Sequence[ListenerSet]],
+) -> Listeners:
+    """The state of every listener of ``gateways``, which stand oldest first.
+
+    ``sets`` are the ListenerSets that each Gateway allows, in order of precedence.
+    """
     holders: dict[int, ObjectKey] = {}
-    states: dict[ObjectKey, tuple[ListenerState, ...]] = {}
+    found: dict[ObjectKey, tuple[ListenerState, ...]] = {}
     for gateway in gateways:
+        added = sets.get(gateway.key, ())
+        keepalive = keepalives[gateway.key]
+        entries: list[tuple[Listener, int, ListenerSet | None]] = [
+            *((spec, position, None) for position, spec in enumerate(gateway.spec.listeners)),
+            *(
+                (spec, position, source)
+                for source in added
+                for position, spec in enumerate(source.spec.listeners)
+            ),
+        ]
         judged = _with_one_validation(
             [
-                replace(
-                    _judge(index, gateway, spec, position),
-                    life=keepalives[gateway.key].life(spec.port),
-                )
-                for position, spec in enumerate(gateway.spec.listeners)
+                replace(_judge(index, gateway, *entry), life=keepalive.life(entry[0].port))
+                for entry in entries
             ]
         )
-        judged = _with_conflicts(judged)
-        states[gateway.key] = tuple(_with_port(index, state, holders) for state in judged)
-    return states
+        judged = [_with_port(index, state, holders) for state in _with_conflicts(judged)]
+        for owner in (gateway, *added):
+            found[owner.key] = tuple(state for state in judged if state.owner.key == owner.key)
+    return found
 
 
-def wanted_ports(states: Iterable[ListenerState]) -> tuple[int, ...]:
-    """The ports of listeners that are accepted, sorted; also of those that lack a certificate."""
-    return tuple(sorted({state.spec.port for state in states if state.refused is None}))
+def wanted_ports(listeners: Listeners) -> Mapping[ObjectKey, tuple[int, ...]]:
+    """The ports of each Gateway's accepted listeners; also of those that lack a certificate."""
+    found: dict[ObjectKey, set[int]] = {}
+    for states in listeners.values():
+        for state in states:
+            ports = found.setdefault(state.gateway.key, set())
+            if state.refused is None:
+                ports.add(state.spec.port)
+    return {key: tuple(sorted(ports)) for key, ports in found.items()}
 
 
-def _judge(index: Index, gateway: Gateway, spec: Listener, position: int) -> ListenerState:
-    state = ListenerState(gateway=gateway, spec=spec, position=position)
+def _judge(
+    index: Index, gateway: Gateway, spec: Listener, position: int, added_by: ListenerSet | None
+) -> ListenerState:
+    state = ListenerState(gateway=gateway, spec=spec, position=position, added_by=added_by)
     state = _with_kinds(replace(state, refused=_unsupported(state), notes=_notes(state)))
     if state.encrypted and not state.passthrough:
         state = _with_validation(index, _with_certificates(index, state))
@@ -125,7 +165,13 @@ def _judge(index: Index, gateway: Gateway, spec: Listener, position: int) -> Lis
 
 
 def _with_validation(index: Index, state: ListenerState) -> ListenerState:
-    outcome = validation_of(index, state.gateway, state.spec, where=state.where)
+    spec = state.spec
+    if state.added_by is not None and spec.tls is not None:
+        # Whom clients are checked against is the Gateway's alone to say.
+        spec = spec.model_copy(
+            update={"tls": spec.tls.model_copy(update={"frontend_validation": None})}
+        )
+    outcome = validation_of(index, state.gateway, spec, where=state.where)
     return replace(
         state,
         client=outcome.validation,
@@ -220,7 +266,7 @@ def _with_certificates(index: Index, state: ListenerState) -> ListenerState:
         return replace(state, unresolved=problem)
     outcomes = [
         resolve_certificate(
-            index, state.gateway, ref, where=f"{state.where}.tls.certificateRefs[{position}]"
+            index, state.owner, ref, where=f"{state.where}.tls.certificateRefs[{position}]"
         )
         for position, ref in enumerate(refs)
     ]
@@ -234,21 +280,20 @@ def _with_certificates(index: Index, state: ListenerState) -> ListenerState:
 
 
 def _with_conflicts(states: list[ListenerState]) -> list[ListenerState]:
-    by_port: defaultdict[int, list[ListenerState]] = defaultdict(list)
-    for state in states:
-        if state.refused is None:
-            by_port[state.spec.port].append(state)
-    conflicts = {
-        state.spec.name: problem
-        for peers in by_port.values()
-        for state in peers
-        if (problem := _conflict(state, peers)) is not None
-    }
-    return [replace(state, conflict=conflicts.get(state.spec.name)) for state in states]
+    """``states`` with their conflicts: inside an object, and with objects that come before it."""
+    found: list[ListenerState] = []
+    for _, group in groupby(states, key=lambda state: state.owner.key):
+        held = [state for state in found if state.refused is None and state.conflict is None]
+        own = list(group)
+        for state in own:
+            peers = [it for it in own if it is not state and it.refused is None]
+            conflict = _conflict(state, peers) if state.refused is None else None
+            found.append(replace(state, conflict=_conflict(state, held) or conflict))
+    return found
 
 
-def _conflict(state: ListenerState, peers: list[ListenerState]) -> Problem | None:
-    others = [peer for peer in peers if peer is not state]
+def _conflict(state: ListenerState, others: Iterable[ListenerState]) -> Problem | None:
+    others = [other for other in others if other.spec.port == state.spec.port]
     protocols = _names(peer for peer in others if peer.spec.protocol != state.spec.protocol)
     if protocols:
         return Problem(
@@ -266,7 +311,7 @@ def _conflict(state: ListenerState, peers: list[ListenerState]) -> Problem | Non
 
 
 def _names(states: Iterable[ListenerState]) -> str:
-    return ", ".join(state.spec.name for state in states)
+    return ", ".join(state.section for state in states)
 
 
 def _with_port(index: Index, state: ListenerState, holders: dict[int, ObjectKey]) -> ListenerState:

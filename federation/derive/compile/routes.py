@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from federation.derive.compile.attachment import ParentOutcome, attach
 from federation.derive.compile.index import Index
-from federation.derive.compile.listeners import ListenersByGateway
+from federation.derive.compile.listeners import Listeners
 from federation.derive.compile.passthrough import NOTE, PassedOn, passed_on
 from federation.derive.compile.problem import Problem, condition, verdict
 from federation.derive.compile.rules import CompiledRule, compile_rule
@@ -56,7 +56,7 @@ class CompiledRoute:
 
 def compile_route(
     index: Index,
-    listeners: ListenersByGateway,
+    listeners: Listeners,
     source: AnyRoute,
     policy: BackendTrafficPolicy | None,
 ) -> CompiledRoute:

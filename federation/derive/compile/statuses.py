@@ -9,7 +9,7 @@ Invariants: pure; what is wrong with an object stands in that object's status.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import assert_never
 
 from federation.derive.compile.drains import drain_status
@@ -24,7 +24,8 @@ from federation.derive.compile.gateways import (
 from federation.derive.compile.imports import import_status
 from federation.derive.compile.index import Index
 from federation.derive.compile.keepalive import GatewayKeepalive
-from federation.derive.compile.listeners import ListenersByGateway
+from federation.derive.compile.listener_sets import attached_sets, set_statuses
+from federation.derive.compile.listeners import Listeners
 from federation.derive.compile.multicluster import multicluster_status
 from federation.derive.compile.passthrough import policy_note
 from federation.derive.compile.policies import target_key
@@ -51,24 +52,28 @@ Statuses = Mapping[ObjectKey, ObjectStatus]
 
 def gateway_statuses(
     look_up: Index,
-    gateways: Iterable[Gateway],
-    listeners: ListenersByGateway,
+    gateways: Sequence[Gateway],
+    listeners: Listeners,
     keepalives: Mapping[ObjectKey, GatewayKeepalive],
     routes: Iterable[CompiledRoute],
 ) -> Statuses:
-    """Those of Gateways and their classes."""
+    """Those of Gateways, their classes and ListenerSets."""
     statuses: dict[ObjectKey, ObjectStatus] = {}
     for source in look_up.objects.of(GatewayClass):
         status = class_status(look_up, source)
         if status is not None:
             statuses[source.key] = status
-    attached = _attached_routes(routes)
+    attached, sets = _attached_routes(routes), attached_sets(listeners)
     for gateway in gateways:
         counts = {name: count for (key, name), count in attached.items() if key == gateway.key}
-        statuses[gateway.key] = gateway_status(
+        found = gateway_status(
             look_up, gateway, listeners[gateway.key], counts, keepalives[gateway.key].problem
         )
-    return statuses
+        if gateway.spec.allowed_listeners is not None:
+            # An API server with an older Gateway API does not know the field.
+            found = found.model_copy(update={"attached_listener_sets": sets[gateway.key]})
+        statuses[gateway.key] = found
+    return {**statuses, **set_statuses(look_up, gateways, listeners, attached)}
 
 
 def _attached_routes(routes: Iterable[CompiledRoute]) -> Counter[tuple[ObjectKey, str]]:
@@ -78,7 +83,7 @@ def _attached_routes(routes: Iterable[CompiledRoute]) -> Counter[tuple[ObjectKey
         if route.rejection is None:
             attached.update(
                 {
-                    (entry.listener.gateway.key, entry.listener.spec.name)
+                    (entry.listener.owner.key, entry.listener.spec.name)
                     for outcome in route.outcomes
                     for entry in outcome.attached
                 }

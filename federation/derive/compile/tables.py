@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from federation.derive.compile.hostnames import ANY, covering, covers, specificity
 from federation.derive.compile.http_filters import PORTS
-from federation.derive.compile.listeners import ListenersByGateway, ListenerState
+from federation.derive.compile.listeners import Listeners, ListenerState
 from federation.derive.compile.routes import CompiledRoute
 from federation.model.http import Redirect
 from federation.model.objects import ObjectKey
@@ -67,7 +67,7 @@ class Hosts:
 
 
 def build_listeners(
-    listeners: ListenersByGateway, routes: Iterable[CompiledRoute], hosts: Hosts
+    listeners: Listeners, routes: Iterable[CompiledRoute], hosts: Hosts
 ) -> tuple[tuple[Listener, ...], tuple[RouteTable, ...]]:
     """The open ports of all Gateways and their route tables, sorted by name."""
     hosts.begin()
@@ -111,20 +111,16 @@ def _passed_on(routes: Iterable[CompiledRoute]) -> _ClaimsByListener:
 
 
 def _identity(state: ListenerState) -> tuple[str, str]:
-    return state.gateway.key.qualified_name, state.spec.name
+    return state.gateway.key.qualified_name, state.section
 
 
-def _by_port(
-    listeners: ListenersByGateway, passed: _ClaimsByListener
-) -> dict[str, list[ListenerState]]:
+def _by_port(listeners: Listeners, passed: _ClaimsByListener) -> dict[str, list[ListenerState]]:
     found: defaultdict[str, list[ListenerState]] = defaultdict(list)
-    for key, states in listeners.items():
+    for states in listeners.values():
         for state in states:
             if state.usable and (not state.passthrough or _identity(state) in passed):
-                found[f"{key.qualified_name}/{state.spec.port}"].append(state)
-    return {
-        name: sorted(states, key=lambda state: state.spec.name) for name, states in found.items()
-    }
+                found[f"{state.gateway.key.qualified_name}/{state.spec.port}"].append(state)
+    return {name: sorted(states, key=lambda state: state.section) for name, states in found.items()}
 
 
 def _port(
@@ -144,7 +140,7 @@ def _port(
         chains=(*chains, *_passed_chains(states, passed)),
         route_table=name,
         gateway=first.gateway.key.qualified_name,
-        sections=tuple(state.spec.name for state in states),
+        sections=tuple(state.section for state in states),
         life=first.life,
     )
     hosts = _virtual_hosts(name, terminating, claims, made)
@@ -153,7 +149,7 @@ def _port(
 
 def _chain(state: ListenerState) -> FilterChain:
     return FilterChain(
-        name=state.spec.name,
+        name=state.section,
         hostnames=(state.spec.hostname,) if state.spec.hostname else (),
         tls=TlsTermination(
             certificates=tuple(secret.name for secret in state.certificates),
@@ -185,7 +181,7 @@ def _passed_chains(
 
 def _plain(state: ListenerState) -> FilterChain:
     # Without TLS nothing tells the listeners of a port apart before the request itself does.
-    return FilterChain(name=state.spec.name)
+    return FilterChain(name=state.section)
 
 
 def _virtual_hosts(

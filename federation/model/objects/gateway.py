@@ -1,4 +1,4 @@
-"""Gateway and GatewayClass (Gateway API v1).
+"""Gateway, ListenerSet and GatewayClass (Gateway API v1).
 
 Decides: their fields, the closed sets of their values, and what is wrong in one object by itself.
 Leaves to others: whether listeners conflict or can be served (``derive.compile``).
@@ -14,7 +14,14 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from federation.model.objects.metadata import ApiObject, Name, Namespace_, Part, Port
+from federation.model.objects.metadata import (
+    ApiObject,
+    Name,
+    Namespace_,
+    ObjectKey,
+    Part,
+    Port,
+)
 
 GATEWAY_GROUP = "gateway.networking.k8s.io"
 """API group of Gateway API kinds and of the federation's own kinds."""
@@ -272,24 +279,39 @@ class GatewayInfrastructure(Part):
     parameters_ref: ParametersReference | None = None
 
 
+class ListenerNamespaces(Part):
+    """Namespaces whose ListenerSets a Gateway takes; ``selector`` counts only for ``Selector``."""
+
+    from_: FromNamespaces = Field(default=FromNamespaces.NONE, alias="from")
+    selector: LabelSelector | None = None
+
+    @model_validator(mode="after")
+    def _selector_present(self) -> ListenerNamespaces:
+        if self.from_ is FromNamespaces.SELECTOR and self.selector is None:
+            raise ValueError("`from: Selector` needs a selector")
+        return self
+
+
+class AllowedListeners(Part):
+    """Which ListenerSets may add listeners."""
+
+    namespaces: ListenerNamespaces = ListenerNamespaces()
+
+
 class GatewaySpec(Part):
-    """What a Gateway asks for."""
+    """What a Gateway asks for; ``allowed_listeners`` ``None``: its own listeners alone."""
 
     gateway_class_name: Name
     listeners: tuple[Listener, ...] = Field(min_length=1, max_length=64)
     addresses: tuple[GatewayAddress, ...] = ()
     infrastructure: GatewayInfrastructure | None = None
     tls: GatewayTls | None = None
+    allowed_listeners: AllowedListeners | None = None
 
     @field_validator("listeners")
     @classmethod
     def _names_unique(cls, listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
-        seen: set[str] = set()
-        for listener in listeners:
-            if listener.name in seen:
-                raise ValueError(f'listener name "{listener.name}" stands twice')
-            seen.add(listener.name)
-        return listeners
+        return _with_unique_names(listeners)
 
 
 class Gateway(ApiObject):
@@ -302,6 +324,54 @@ class Gateway(ApiObject):
     api_version: str = f"{GATEWAY_GROUP}/v1"
     kind: str = "Gateway"
     spec: GatewaySpec
+
+
+class ParentGatewayReference(Part):
+    """The Gateway of a ListenerSet, in its own namespace if ``namespace`` is ``None``."""
+
+    group: str = GATEWAY_GROUP
+    kind: str = "Gateway"
+    name: Name
+    namespace: Namespace_ | None = None
+
+
+class ListenerSetSpec(Part):
+    """Listeners for a Gateway."""
+
+    parent_ref: ParentGatewayReference
+    listeners: tuple[Listener, ...] = Field(min_length=1, max_length=64)
+
+    @field_validator("listeners")
+    @classmethod
+    def _names_unique(cls, listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
+        return _with_unique_names(listeners)
+
+
+def _with_unique_names(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
+    seen: set[str] = set()
+    for listener in listeners:
+        if listener.name in seen:
+            raise ValueError(f'listener name "{listener.name}" stands twice')
+        seen.add(listener.name)
+    return listeners
+
+
+class ListenerSet(ApiObject):
+    """Listeners that others than a Gateway's owner add to it."""
+
+    GROUP: ClassVar[str] = GATEWAY_GROUP
+    KIND: ClassVar[str] = "ListenerSet"
+    VERSIONS: ClassVar[tuple[str, ...]] = ("v1",)
+
+    api_version: str = f"{GATEWAY_GROUP}/v1"
+    kind: str = "ListenerSet"
+    spec: ListenerSetSpec
+
+    @property
+    def gateway(self) -> ObjectKey:
+        """The Gateway that the listeners are for."""
+        ref = self.spec.parent_ref
+        return ObjectKey(ref.group, ref.kind, ref.namespace or self.metadata.namespace, ref.name)
 
 
 class GatewayClassSpec(Part):

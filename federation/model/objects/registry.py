@@ -20,7 +20,7 @@ from federation.model.objects.core import (
     Service,
 )
 from federation.model.objects.drain import DrainRequest
-from federation.model.objects.gateway import GATEWAY_GROUP, Gateway, GatewayClass
+from federation.model.objects.gateway import GATEWAY_GROUP, Gateway, GatewayClass, ListenerSet
 from federation.model.objects.grant import ReferenceGrant
 from federation.model.objects.http_route import HTTPRoute
 from federation.model.objects.metadata import ApiObject
@@ -36,6 +36,7 @@ from federation.model.objects.route import GRPCRoute
 KINDS: tuple[type[ApiObject], ...] = (
     GatewayClass,
     Gateway,
+    ListenerSet,
     GRPCRoute,
     HTTPRoute,
     ReferenceGrant,
@@ -66,6 +67,7 @@ WITHOUT_EFFECT: dict[tuple[str, str], str] = {
 _SHORT_NAMES: dict[type[ApiObject], tuple[str, ...]] = {
     GatewayClass: ("gc",),
     Gateway: ("gtw",),
+    ListenerSet: ("lset",),
     ReferenceGrant: ("refgrant",),
     BackendTrafficPolicy: ("btp",),
     MultiClusterService: ("mcs",),
