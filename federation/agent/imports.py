@@ -11,12 +11,13 @@ are not known now; what came to nothing is not tried again before something has 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 
 from federation.agent.settings import AgentSettings
 from federation.agent.state import ClusterObjects, FederationState
 from federation.aio import Backoff, Latest, any_change, retrying
+from federation.derive.incremental import differences
 from federation.derive.mcs_imports import is_ours
 from federation.derive.mcs_objects import agrees, derive_state, shape
 from federation.model.base import ServiceName
@@ -58,6 +59,8 @@ class ImportWriter:
         self._federation = federation
         self._sinks = sinks
         self._settled: object = None
+        self._last = ObjectSnapshot()
+        self._mattering: list[ApiObject] = []
         self._foreign: dict[type[ApiObject], set[ObjectKey]] = {}
 
     def __repr__(self) -> str:
@@ -80,7 +83,8 @@ class ImportWriter:
         if objects is None or federation is None or not (objects.live and federation.live):
             return
         settings = self._settings.compile
-        basis = _basis(objects.shown, federation, settings.gateway_service)
+        self._follow(objects.shown, settings.gateway_service)
+        basis = _basis(self._mattering, federation)
         if basis == self._settled:
             return
         wanted = derive_state(
@@ -106,14 +110,21 @@ class ImportWriter:
                 settled &= refused
         self._settled = basis if settled else None
 
+    def _follow(self, objects: ObjectSnapshot, front: ServiceName | None) -> None:
+        """Bring ``_mattering`` to ``objects``: few of many thousands, and few of the changes."""
+        last, self._last = self._last, objects
+        changed = differences(last.objects, objects.objects).changed
+        touched = (entry for key in changed for entry in _at(key, last, objects))
+        if any(_matters(entry, front) for entry in touched):
+            found = objects.objects.values()
+            self._mattering = [entry for entry in found if _matters(entry, front)]
+
     def _note(self, failure: Exception, attempt: int, _wait_s: float) -> None:
         if attempt == 1:
             log.warning("imports are not written", extra={"reason": str(failure)})
 
 
-def _basis(
-    objects: ObjectSnapshot, federation: FederationState, front: ServiceName | None
-) -> object:
+def _basis(mattering: Sequence[ApiObject], federation: FederationState) -> object:
     """All that derived objects follow from, to compare with what they were last made from.
 
     How many endpoints are ready is no part of it: a rolling update writes nothing.
@@ -123,8 +134,14 @@ def _basis(
         service: tuple(shape(facts[cluster]) for cluster in sorted(facts))
         for service, facts in view.exports.items()
     }
-    found = [entry for entry in objects.objects.values() if _matters(entry, front)]
-    return exports, view.endpoints, found
+    return exports, view.endpoints, mattering
+
+
+def _at(key: ObjectKey, *snapshots: ObjectSnapshot) -> Iterator[ApiObject]:
+    """What stands at ``key`` in each of ``snapshots``, where something does."""
+    for snapshot in snapshots:
+        if (found := snapshot.objects.get(key)) is not None:
+            yield found
 
 
 def _is_foreign(objects: ObjectSnapshot, key: ObjectKey) -> bool:

@@ -81,12 +81,17 @@ def derive_events(before: Seen | None, now: Seen, *, cluster: ClusterId) -> tupl
 # --- conditions and drains --------------------------------------------------------------------
 
 
+_NO_STATUS = ObjectStatus()
+
+
 def _of_statuses(before: Seen | None, now: Seen) -> Iterator[ObjectEvent]:
     for key in sorted(now.statuses):
+        earlier = before.statuses.get(key, _NO_STATUS) if before is not None else None
+        if earlier is now.statuses[key]:
+            continue  # of thousands nearly all
         source = now.objects.objects.get(key)
         if source is None:
             continue
-        earlier = before.statuses.get(key, ObjectStatus()) if before is not None else None
         yield from _of_conditions(source, earlier or ObjectStatus(), now.statuses[key])
         if isinstance(source, DrainRequest) and earlier is not None:
             yield from _of_drain(source, earlier.drain, now.statuses[key].drain)
