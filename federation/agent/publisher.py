@@ -123,14 +123,15 @@ class Publisher:
             return
         if federation.listing.revision < self._written:
             return  # our own last write is still on its way to us
-        basis = self._basis(objects, federation)
+        facts = self._facts(objects, federation)
+        basis = facts, self._basis(objects, federation)
         if basis == self._settled:
-            return  # what changed is others' business: heartbeats, resolutions
+            return  # what changed is others' business: heartbeats, what is not exported
         if self._claim is None:
             self._claim = await claim(
                 self._store, self._keys, self._member, overtake=not self._member.leader
             )
-        publication = self._plan(objects, federation)
+        publication = self._plan(facts, objects, federation)
         done = await self._commit_gateways(self._claim, objects, federation)
         done = done and await self._commit_facts(self._claim, federation, publication.batches)
         if not done:
@@ -140,39 +141,33 @@ class Publisher:
         self._settled = basis
 
     def _basis(self, objects: ClusterObjects, federation: FederationState) -> object:
-        """All that a plan depends on, to compare with what the last one was made from."""
+        """All that a plan depends on besides the facts, to compare with what the last one was
+        made from."""
         cluster, facts = self._member.cluster, self._keys.facts(self._member.cluster)
         entries = federation.listing.entries
         own = [entry for entry in entries if entry.key.startswith(facts)]
-        acks = self._acks.value or AckView()
-        addresses = [(node.node, node.eastwest_address) for node in acks.nodes]
-        view = federation.view
-        targets = {(member.cluster, member.region) for member in view.members.values()}
-        known = frozenset(view.exports), view.gateways.get(cluster), targets
-        shown, routed, names = objects.shown, objects.routed, self._names.value
-        return shown, routed, own, addresses, acks.left, known, names
+        stored = federation.view.gateways.get(cluster)
+        drains = requested_drains(cluster, objects.routed, federation.view)
+        return own, stored, self._wanted_gateways(objects, stored), drains
 
-    def _facts(
-        self, objects: ClusterObjects, federation: FederationState
-    ) -> tuple[ClusterFacts, set[ServiceName], set[ServiceName]]:
-        """The facts; the services that are in them and those with slices, noted as seen."""
+    def _facts(self, objects: ClusterObjects, federation: FederationState) -> ClusterFacts:
+        """The facts; the services that are in them and those with slices are noted as seen."""
         facts = self._deriver.derive(objects.shown, federation.view.exports)
-        shown = {*facts.exports, *(name for name, _ in facts.policies)}
-        self._seen |= shown
-        with_slices = {name for name, _ in facts.endpoints}
-        self._seen_slices |= with_slices
-        return facts, shown, with_slices
+        self._seen |= _shown(facts)
+        self._seen_slices |= {name for name, _ in facts.endpoints}
+        return facts
 
-    def _plan(self, objects: ClusterObjects, federation: FederationState) -> Publication:
+    def _plan(
+        self, facts: ClusterFacts, objects: ClusterObjects, federation: FederationState
+    ) -> Publication:
         cluster = self._member.cluster
-        facts, shown, with_slices = self._facts(objects, federation)
         return plan(
             self._keys,
             cluster,
             Stored.of(self._keys, cluster, federation.view, federation.listing.entries),
             facts,
-            deleted=self._seen - shown,
-            emptied=self._seen_slices - with_slices,
+            deleted=self._seen - _shown(facts),
+            emptied=self._seen_slices - {name for name, _ in facts.endpoints},
             now=timestamp(self._clock.now()),
             # What routing still believes to be there is: a source that lost most objects has not
             # undone a drain.
@@ -243,6 +238,11 @@ class Publisher:
     def _note(self, failure: Exception, attempt: int, _wait_s: float) -> None:
         if attempt == 1:
             log.warning("facts are not published", extra={"reason": str(failure)})
+
+
+def _shown(facts: ClusterFacts) -> set[ServiceName]:
+    """The services that are in ``facts``."""
+    return {*facts.exports, *(name for name, _ in facts.policies)}
 
 
 def _seal_guard(key: str, entries: Sequence[Entry]) -> Guard:

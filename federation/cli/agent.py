@@ -257,6 +257,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         follow_limits,
         open_board,
     )
+    from federation.cli.agent_memory import long_lived
     from federation.cli.agent_names import answer_names
     from federation.cli.health import Readiness, health_served
     from federation.derive.compile import CompileSettings, spiffe_id
@@ -337,6 +338,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
             async with (
                 answer_names(subject.routing, options.dns, readiness.registry),
                 follow_limits(quota, subject),
+                long_lived(subject.routing),
             ):
                 await subject.run()
         finally:
