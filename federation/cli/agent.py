@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from federation.cli.agent_gateways import GatewayMode, checked_template
+from federation.cli.agent_identity import told_name
 from federation.cli.agent_objects import LeaseOptions, SourceOptions, opened, source_options
 from federation.cli.context import CommandError, Context, current, run
 
@@ -72,8 +73,15 @@ class AgentOptions:
 @app.command("agent", epilog="Example: fedctl agent --cluster us-west-1 --region us-west-1")
 def agent(
     ctx: typer.Context,
-    cluster: Annotated[str, typer.Option(help="Name of this cluster, unique in the clusterset.")],
     region: Annotated[str, typer.Option(help="Failure domain that the cluster stands in.")],
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of this cluster, unique in the clusterset. Default on Kubernetes: the "
+            "ClusterProperty cluster.clusterset.k8s.io.",
+            show_default=False,
+        ),
+    ] = None,
     source: Annotated[
         str,
         typer.Option(
@@ -184,15 +192,17 @@ def agent(
     ] = None,
 ) -> None:
     """Run the agent of a cluster: publish its exports, serve its gateways, write its statuses."""
+    objects = source_options(
+        source,
+        kubeconfig=kubeconfig,
+        context=kube_context,
+        lease=_lease_options(lease, lease_identity),
+    )
+    cluster = checked_name("--cluster", cluster or told_name(objects))
     options = AgentOptions(
-        cluster=checked_name("--cluster", cluster),
+        cluster=cluster,
         region=checked_name("--region", region),
-        source=source_options(
-            source,
-            kubeconfig=kubeconfig,
-            context=kube_context,
-            lease=_lease_options(lease, lease_identity),
-        ),
+        source=objects,
         xds=checked_address("--xds", xds),
         dns=checked_address("--dns", dns) if dns is not None else None,
         health=checked_address("--health", health) if health is not None else None,
@@ -296,6 +306,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         cluster=cluster,
         clock=clock,
         controller=compiling.controller_name,
+        clusterset=compiling.trust_domain,
         gateway_service=compiling.gateway_service,
         gateways_in=options.gateway_template.namespace if options.gateway_template else None,
     )
@@ -328,7 +339,11 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
             events=ports.events,
             seat=ports.seat,
             # Two agents that divide one limit would give it twice.
-            leading={"quota": quota.run, "quota board": quota.follow_board},
+            leading={
+                "quota": quota.run,
+                "quota board": quota.follow_board,
+                **ports.leading,
+            },
         )
         readiness.why_not = lambda: (
             "" if subject.routing.value is not None else "it knows nothing to serve yet"

@@ -7,9 +7,9 @@ Invariants: a wrong option ends the command before anything is started; what was
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -99,8 +99,8 @@ class ObjectPorts:
     ``instance`` is the cluster's own identity, ``derived`` takes what we derive for it,
     ``infrastructure`` what Gateways' own gateways are made of, ``service_ports`` the Gateways'
     ports of the Service in front of shared ones, ``events`` what people are told, ``seat`` says
-    which of its agents leads; where the source has such a thing. ``degraded`` tells what of the
-    source may be out of date.
+    which of its agents leads; where the source has such a thing. ``leading`` are loops for while
+    it leads; ``degraded`` tells what of the source may be out of date.
     """
 
     source: ObjectSource
@@ -110,6 +110,7 @@ class ObjectPorts:
     infrastructure: GatewayInfrastructure | None = None
     service_ports: ServicePorts | None = None
     events: EventSink | None = None
+    leading: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     seat: Seat | None = None
     degraded: Callable[[], tuple[str, ...]] = tuple
 
@@ -123,6 +124,7 @@ async def opened(
     cluster: ClusterId,
     clock: Clock,
     controller: str,
+    clusterset: str,
     gateway_service: ServiceName | None = None,
     gateways_in: str | None = None,
 ) -> AsyncGenerator[ObjectPorts, None]:
@@ -151,6 +153,7 @@ async def opened(
                         cluster=cluster,
                         lease=options.lease,
                         controller=controller,
+                        clusterset=clusterset,
                         gateway_service=gateway_service,
                         gateways_in=gateways_in,
                     )
@@ -165,10 +168,14 @@ async def _on_kubernetes(
     cluster: ClusterId,
     lease: LeaseOptions | None,
     controller: str,
+    clusterset: str,
     gateway_service: ServiceName | None,
     gateways_in: str | None,
 ) -> ObjectPorts:
     from federation.adapters.kubernetes import (
+        CLUSTER_ID,
+        CLUSTERSET,
+        ClusterProperties,
         KubernetesDerivedObjects,
         KubernetesEventSink,
         KubernetesGatewayInfrastructure,
@@ -197,6 +204,11 @@ async def _on_kubernetes(
         infrastructure=KubernetesGatewayInfrastructure(writing, clock, namespace=gateways_in),
         service_ports=KubernetesServicePorts(writing),
         events=KubernetesEventSink(writing, clock, instance=cluster),
+        leading={
+            "cluster properties": partial(
+                ClusterProperties(writing).keep, {CLUSTER_ID: cluster, CLUSTERSET: clusterset}
+            )
+        },
         seat=seat,
         degraded=source.degraded,
     )

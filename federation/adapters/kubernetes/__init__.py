@@ -8,7 +8,12 @@ from federation.adapters.kubernetes.connection import (
 )
 from federation.adapters.kubernetes.derived import KubernetesDerivedObjects
 from federation.adapters.kubernetes.events import KubernetesEventSink
-from federation.adapters.kubernetes.identity import cluster_uid
+from federation.adapters.kubernetes.identity import (
+    CLUSTER_ID,
+    CLUSTERSET,
+    ClusterProperties,
+    cluster_uid,
+)
 from federation.adapters.kubernetes.infrastructure import KubernetesGatewayInfrastructure
 from federation.adapters.kubernetes.lease import KubernetesSeat, LeaseSettings, not_leading
 from federation.adapters.kubernetes.membership import apply_objects, delete_labelled
@@ -17,6 +22,9 @@ from federation.adapters.kubernetes.source import KubernetesSource, KubernetesSo
 from federation.adapters.kubernetes.statuses import KubernetesStatusSink
 
 __all__ = [
+    "CLUSTERSET",
+    "CLUSTER_ID",
+    "ClusterProperties",
     "Connection",
     "ConnectionSettings",
     "KubeconfigError",

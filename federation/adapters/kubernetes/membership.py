@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from federation.adapters.kubernetes.connection import Connection, Json, ResourceAbsent
+from federation.adapters.kubernetes.identity import ABOUT_VERSIONS
 
 _PLURALS: Mapping[str, str] = {
     "Namespace": "namespaces",
@@ -28,6 +29,7 @@ LABELLED: Sequence[tuple[str, str]] = (
     ("/api/v1", "serviceaccounts"),
     ("/apis/multicluster.x-k8s.io/v1beta1", "serviceimports"),
     ("/apis/multicluster.x-k8s.io/v1alpha1", "serviceimports"),
+    *((f"/apis/about.k8s.io/{version}", "clusterproperties") for version in ABOUT_VERSIONS),
 )
 """Where objects of ours can be, in the order of removal: what leads traffic goes after what asks
 for it."""
@@ -58,9 +60,10 @@ async def delete_labelled(connection: Connection, selectors: Sequence[str]) -> l
         for selector in selectors:
             for found in await _labelled(connection, f"{base}/{plural}", selector):
                 metadata = found["metadata"]
-                place = f"{metadata['namespace']}/{metadata['name']}"
-                path = f"{base}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
-                await connection.delete(path)
+                space = metadata.get("namespace")
+                place = f"{space}/{metadata['name']}" if space else metadata["name"]
+                inside = f"/namespaces/{space}" if space else ""
+                await connection.delete(f"{base}{inside}/{plural}/{metadata['name']}")
                 removed.append(f"{plural} {place}")
     return list(dict.fromkeys(removed))
 

@@ -147,6 +147,9 @@ class Reflector:
                 while heard or await self._is_continued(resource):
                     heard = await self._watch(resource)
                     await self._pause()
+                    # A kind that gains a version that we like better is read in that one.
+                    if resource.version != self._kind.VERSIONS[0]:
+                        break
             except ResourceExpired as error:
                 log.info("listing anew", extra={"kind": self._kind.KIND, "reason": str(error)})
                 await self._pause()
