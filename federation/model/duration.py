@@ -20,6 +20,9 @@ DURATION_FORMAT = "federation-duration"
 DURATION_MS_MAX = 99_999 * 3_600_000
 """GEP-2257 allows five digits before each unit; `99999h` is its largest value."""
 
+DURATION_PATTERN = r"([0-9]{1,15}(\.[0-9]{1,9})?(ms|us|µs|ns|h|m|s)){1,8}"
+"""What durations look like, for those who read no Python."""
+
 _MS_PER_UNIT = {
     "h": Fraction(3_600_000),
     "m": Fraction(60_000),
@@ -36,7 +39,7 @@ _WHOLE = re.compile(rf"(?:{_PART.pattern}){{1,8}}", re.ASCII)
 def parse_duration(text: str) -> int:
     """The milliseconds that ``text`` means. Raises ``ValueError`` with what to write instead."""
     if not _WHOLE.fullmatch(text):
-        raise ValueError(f'not a duration: "{text}"; write it like 100ms, 30s or 1h30m')
+        raise ValueError(f'not a duration; write it like 100ms, 30s or 1h30m, got "{text}"')
     total = sum(
         (Fraction(number) * _MS_PER_UNIT[unit] for number, unit in _PART.findall(text)), Fraction()
     )

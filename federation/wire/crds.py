@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
-from federation.model.duration import DURATION_FORMAT, format_duration
+from federation.model.duration import DURATION_FORMAT, DURATION_PATTERN, format_duration
 from federation.model.objects import (
     ApiObject,
     BackendTrafficPolicy,
@@ -33,12 +33,13 @@ from federation.model.objects import (
     FederatedServiceImport,
     MultiClusterService,
 )
-from federation.model.objects.metadata import Part
+from federation.model.objects.metadata import PATTERNS, Part, Rule
 from federation.model.objects.registry import plural, short_names
 
 Schema = dict[str, Any]
 
-DURATION_PATTERN = r"^([0-9]{1,15}(\.[0-9]{1,9})?(ms|us|µs|ns|h|m|s)){1,8}$"
+_WORDS = PATTERNS
+"""What a text must be, by the pattern that says so."""
 
 ITEMS_MAX = 64
 """Bound of a list whose model states none: the server wants one to bound the cost of rules."""
@@ -217,9 +218,7 @@ class _Converter:
             result["required"] = list(required)
         result["properties"] = properties
         if part.RULES:
-            result["x-kubernetes-validations"] = [
-                {"rule": rule.expression, "message": rule.message} for rule in part.RULES
-            ]
+            result["x-kubernetes-validations"] = [_validation(rule) for rule in part.RULES]
         return result
 
     def of(self, schema: Schema) -> Schema:
@@ -243,21 +242,17 @@ class _Converter:
     def _plain(self, schema: Schema) -> Schema:
         kind = schema.get("type", "object")
         result: Schema = {"type": kind}
-        for name in ("enum", "minimum", "maximum", "pattern", "minLength", "maxLength"):
+        for name in ("enum", "minLength", "maxLength"):
             if name in schema:
                 result[name] = schema[name]
         if "const" in schema:
             result["enum"] = [schema["const"]]
-        if kind == "string" and "enum" not in result:
-            result.setdefault("maxLength", TEXT_LENGTH_MAX)
-        if kind == "integer":
-            wide = result.get("maximum", 0) > 2**31 - 1
-            result["format"] = "int64" if wide else "int32"
+        if kind == "string":
+            _add_text(result, schema)
+        if kind in ("integer", "number"):
+            _add_number(result, schema)
         if kind == "array":
-            result["items"] = self.of(schema["items"])
-            result["maxItems"] = schema.get("maxItems", ITEMS_MAX)
-            if "minItems" in schema:
-                result["minItems"] = schema["minItems"]
+            self._add_list(result, schema)
         if kind == "object":
             values = schema.get("additionalProperties")
             if isinstance(values, dict):
@@ -265,6 +260,73 @@ class _Converter:
             else:
                 result["x-kubernetes-preserve-unknown-fields"] = True
         return result
+
+    def _add_list(self, result: Schema, schema: Schema) -> None:
+        result["items"] = self.of(schema["items"])
+        result["maxItems"] = schema.get("maxItems", ITEMS_MAX)
+        if least := schema.get("minItems"):
+            entries = "1 entry" if least == 1 else f"{least} entries"
+            _check(result, f"self.size() >= {least}", f"needs at least {entries}")
+
+
+# Bounds are rules and no keywords of the schema, so that they are told in the words of `fedctl`.
+
+
+def _add_text(result: Schema, schema: Schema) -> None:
+    if "enum" not in result:
+        result.setdefault("maxLength", TEXT_LENGTH_MAX)
+    if "pattern" not in schema:
+        return
+    told = _WORDS.get(schema["pattern"])
+    if told is None:
+        result["pattern"] = schema["pattern"]
+    else:
+        result.pop("minLength", None)
+        _check(result, f"self.matches({_cel(schema['pattern'])})", told)
+
+
+def _add_number(result: Schema, schema: Schema) -> None:
+    least, most = schema.get("minimum"), schema.get("maximum")
+    if result["type"] == "integer":
+        wide = (most or 0) > 2**31 - 1
+        result["format"] = "int64" if wide else "int32"
+    rules = []
+    if least is not None:
+        rules.append(f"self >= {_literal(least, result)}")
+    if most is not None:
+        rules.append(f"self <= {_literal(most, result)}")
+    if rules:
+        _check(result, " && ".join(rules), _range(least, most))
+
+
+def _literal(number: float, schema: Schema) -> str:
+    return str(int(number)) if schema["type"] == "integer" else str(float(number))
+
+
+def _range(least: object, most: object) -> str:
+    if least is not None and most is not None:
+        return f"must be between {least} and {most}"
+    return f"must be at least {least}" if most is None else f"must be at most {most}"
+
+
+def _check(result: Schema, rule: str, message: str) -> None:
+    found = _validation(Rule(rule, message))
+    result.setdefault("x-kubernetes-validations", []).append(found)
+
+
+def _validation(rule: Rule) -> Schema:
+    result = {"rule": rule.expression, "message": rule.message}
+    if rule.says:
+        result["messageExpression"] = rule.says
+    if rule.field:
+        result["fieldPath"] = f".{rule.field}"
+    return result
+
+
+def _cel(text: str) -> str:
+    """``text`` as a literal of CEL."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _bounds(field: FieldInfo) -> Schema:
@@ -279,19 +341,22 @@ def _bounds(field: FieldInfo) -> Schema:
 
 
 def _duration(schema: Schema) -> Schema:
-    result: Schema = {"type": "string", "maxLength": 64, "pattern": DURATION_PATTERN}
-    bounds = []
-    least, most = schema.get("ge"), schema.get("le")
-    if least:
-        text = format_duration(least)
-        bounds.append((f"duration(self) >= duration('{text}')", f"must be at least {text}"))
-    if most is not None:
-        text = format_duration(most)
-        bounds.append((f"duration(self) <= duration('{text}')", f"must be at most {text}"))
+    result: Schema = {"type": "string", "maxLength": 64}
+    pattern = _cel(f"^{DURATION_PATTERN}$")
+    message = "not a duration; write it like 100ms, 30s or 1h30m"
+    _check(result, f"self.matches({pattern})", message)
+    least, most = schema.get("ge") or None, schema.get("le")
+    bounds = [
+        f"duration(self) {sign} duration('{format_duration(bound)}')"
+        for sign, bound in ((">=", least), ("<=", most))
+        if bound is not None
+    ]
     if bounds:
-        result["x-kubernetes-validations"] = [
-            {"rule": rule, "message": message} for rule, message in bounds
-        ]
+        low, high = (bound and format_duration(bound) for bound in (least, most))
+        if most is not None and least is None:
+            low = format_duration(schema["ge"]) if "ge" in schema else None
+        rule = f"!self.matches({pattern}) || ({' && '.join(bounds)})"
+        _check(result, rule, _range(low, high))
     return result
 
 

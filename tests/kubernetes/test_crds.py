@@ -20,6 +20,7 @@ from federation.model.objects import ApiObject
 from federation.model.objects.registry import find_kind, plural
 from federation.wire.crds import KINDS, custom_resource_definition
 from federation.wire.manifests import Rejected, decode_value
+from tests.testkit.federation import until
 from tests.testkit.kubernetes import KubernetesServer, install_crds
 
 MANIFESTS = Path(__file__).parents[1] / "manifests"
@@ -173,7 +174,8 @@ async def test_kubectl_explains_every_field_in_words(kubernetes: KubernetesServe
         "btp.status.ancestors": "The controller that wrote this entry.",
     }
     for field, text in explained.items():
-        told = kubernetes.kubectl("explain", field)
+        # A server publishes what it serves some time after it serves it.
+        told = until(lambda: kubernetes.kubectl("explain", field, ok=False), lambda: field)  # noqa: B023
         assert text in " ".join(told.split()), told
         assert "<no description>" not in told, told
     recursive = kubernetes.kubectl("explain", "drain", "--recursive")
@@ -218,3 +220,132 @@ def _kind(document: dict[str, Any]) -> type[ApiObject]:
     kind = find_kind(document["apiVersion"].rpartition("/")[0], document["kind"])
     assert kind is not None
     return kind
+
+
+# --- the words of `fedctl apply` --------------------------------------------------------------
+
+SAME_WORDS: list[tuple[str, str, Any]] = [
+    ("BackendTrafficPolicy", "retry.attempts", 11),
+    ("BackendTrafficPolicy", "retry.attempts", -1),
+    ("BackendTrafficPolicy", "retry.retryOnStatusCodes", [503, 700]),
+    ("BackendTrafficPolicy", "retry.perTryTimeout", "1s"),
+    ("BackendTrafficPolicy", "retry.backoff.defaultDuration", "soon"),
+    ("BackendTrafficPolicy", "retry.backoff.defaultDuration", "0s"),
+    ("BackendTrafficPolicy", "retry.backoff.defaultDuration", "5s"),
+    ("BackendTrafficPolicy", "retryConstraint.budget.percent", 101),
+    ("BackendTrafficPolicy", "retryConstraint.budget.interval", "10ms"),
+    ("BackendTrafficPolicy", "targetRef.name", "Not_A_Name"),
+    ("BackendTrafficPolicy", "targetRef.name", ""),
+    ("BackendTrafficPolicy", "circuitBreaker.maxEjectionTime", "10ms"),
+    ("BackendTrafficPolicy", "circuitBreaker.failurePercentage.threshold", 0),
+    ("BackendTrafficPolicy", "loadBalancer.type", "ConsistentHash"),
+    ("BackendTrafficPolicy", "loadBalancer.slowStart.window", "2h"),
+    ("BackendTrafficPolicy", "loadBalancer.consistentHash", {"type": "SourceIP"}),
+    (
+        "BackendTrafficPolicy",
+        "loadBalancer",
+        {"type": "ConsistentHash", "consistentHash": {"type": "Header"}},
+    ),
+    (
+        "BackendTrafficPolicy",
+        "loadBalancer",
+        {
+            "type": "ConsistentHash",
+            "consistentHash": {"type": "SourceIP", "cookie": {"name": "c"}},
+        },
+    ),
+    ("BackendTrafficPolicy", "failover.regionFailover", [{"from": "a", "to": "a"}]),
+    ("BackendTrafficPolicy", "failover.regionFailover", []),
+    ("BackendTrafficPolicy", "healthCheck.active.unhealthyThreshold", 0),
+    ("BackendTrafficPolicy", "rateLimit", {"type": "Global"}),
+    (
+        "BackendTrafficPolicy",
+        "rateLimit.local.rules",
+        [{"limit": {"requestsPerUnit": 2 * 10**7, "unit": "Second"}}],
+    ),
+    (
+        "BackendTrafficPolicy",
+        "rateLimit.local.rules",
+        [
+            {
+                "limit": {"requestsPerUnit": 1, "unit": "Second"},
+                "clientSelectors": [{"headers": [{"name": f"x-{n}"} for n in range(5)]}],
+            }
+        ],
+    ),
+    (
+        "BackendTrafficPolicy",
+        "rateLimit.local.rules",
+        [
+            {
+                "limit": {"requestsPerUnit": 1, "unit": "Second"},
+                "clientSelectors": [{"headers": [{"name": "x", "type": "Exact"}]}],
+            }
+        ],
+    ),
+    ("BackendTrafficPolicy", "faultInjection.delay.percentage", 100.5),
+    ("BackendTrafficPolicy", "faultInjection.abort.httpStatus", 500),
+    ("BackendTrafficPolicy", "faultInjection", {}),
+    ("ServiceImport", "ports", []),
+    ("ServiceImport", "ports.0.port", 65536),
+    ("ServiceImport", "resolution", "Static"),
+    ("MultiClusterService", "clusterBackends.0.weight", -1),
+    ("MultiClusterService", "clusterBackends", []),
+    ("MultiClusterService", "clusterBackends", [{"cluster": "a", "weight": 0}]),
+    ("MultiClusterService", "clusterBackends", [{"cluster": "a"}, {"cluster": "a"}]),
+    ("Drain", "target", "us west"),
+    ("Drain", "over", "25h"),
+    ("Drain", "expires", "never"),
+]
+"""Kind, field below spec, bad value: refused in the same words by both."""
+
+SAME_FACTS: list[tuple[str, str, Any, str]] = [
+    ("BackendTrafficPolicy", "retry.retryOn", ["never"], "unavailable"),
+    ("BackendTrafficPolicy", "rateLimit.local.rules.0.limit.unit", "Week", "Minute"),
+    ("BackendTrafficPolicy", "targetRef", {"group": "g", "kind": "k"}, "equired"),
+    ("BackendTrafficPolicy", "retry.attempts", "two", "integer"),
+    ("MultiClusterService", "clusterBackends.0.wieght", 3, "unknown field"),
+    ("Drain", "target", "a" * 64, "63"),
+]
+"""What every API server tells in words of its own: field and what would be right are the same."""
+
+
+def bad(kind: str, field: str, value: Any) -> dict[str, Any]:
+    """The valid object of ``kind`` with most in it, with one field changed."""
+    of_kind = [entry for entry in documents() if entry["kind"] == kind]
+    document = copy.deepcopy(max(of_kind, key=lambda entry: len(str(entry))))
+    path = [int(part) if part.isdigit() else part for part in field.split(".")]
+    _set(document["spec"], tuple(path), value)
+    return document
+
+
+def problem(document: dict[str, Any]) -> tuple[str, str]:
+    """Field and words of the first thing that ``fedctl apply`` says."""
+    body = {**document, "metadata": metadata(_kind(document))}
+    decoded = decode_value(body, origin="test")
+    assert isinstance(decoded, Rejected), document
+    return decoded.problems[0].field_path, decoded.problems[0].message
+
+
+@pytest.mark.timeout(120)
+async def test_kubectl_apply_says_what_fedctl_apply_says(connection: Connection) -> None:
+    differences = []
+    for kind, field, value in SAME_WORDS:
+        document = bad(kind, field, value)
+        path, said = problem(document)
+        words, _, _ = said.partition(", got ")  # servers tell the value before
+        server = await taken(connection, document)
+        if f"{path}: Invalid value: " not in server or f": {words}" not in server:
+            differences.append(f"{field}={value}:\n  fedctl: {path}: {words}\n  server: {server}")
+    assert not differences, "\n".join(differences)
+
+
+@pytest.mark.parametrize(("kind", "field", "value", "fact"), SAME_FACTS)
+async def test_what_the_server_words_itself_names_the_field_and_the_fact(
+    connection: Connection, kind: str, field: str, value: Any, fact: str
+) -> None:
+    document = bad(kind, field, value)
+    path, _ = problem(document)
+    server = await taken(connection, document)
+    assert path in server, (path, server)
+    assert fact in server

@@ -122,7 +122,7 @@ def test_a_wrong_reference_is_told_and_closes_nothing(parts: tuple[str, ...], me
     ("text", "problem"),
     [
         ("nonsense", "Invalid JSON"),
-        ('{"keepalive": {"time": "5"}}', 'keepalive.time: not a duration: "5"'),
+        ('{"keepalive": {"time": "5"}}', "keepalive.time: not a duration; write it"),
         ('{"keepalive": {"time": "31d"}}', "keepalive.time: not a duration"),
         ('{"keepalive": {"time": "721h"}}', "must be between 100ms and 720h, got 721h"),
         ('{"keepalive": {"timeout": "1s"}}', "keepalive: timeout needs time"),

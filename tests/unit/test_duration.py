@@ -31,12 +31,12 @@ def test_reads_both_spellings(text: str, duration_ms: int) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", 'not a duration: ""; write it like 100ms, 30s or 1h30m'),
-        ("30", 'not a duration: "30"; write it like 100ms, 30s or 1h30m'),
-        ("-5s", 'not a duration: "-5s"; write it like 100ms, 30s or 1h30m'),
-        ("5 s", 'not a duration: "5 s"; write it like 100ms, 30s or 1h30m'),
-        ("5s\n", 'not a duration: "5s\n"; write it like 100ms, 30s or 1h30m'),
-        ("٣s", 'not a duration: "٣s"; write it like 100ms, 30s or 1h30m'),
+        ("", 'not a duration; write it like 100ms, 30s or 1h30m, got ""'),
+        ("30", 'not a duration; write it like 100ms, 30s or 1h30m, got "30"'),
+        ("-5s", 'not a duration; write it like 100ms, 30s or 1h30m, got "-5s"'),
+        ("5 s", 'not a duration; write it like 100ms, 30s or 1h30m, got "5 s"'),
+        ("5s\n", 'not a duration; write it like 100ms, 30s or 1h30m, got "5s\n"'),
+        ("٣s", 'not a duration; write it like 100ms, 30s or 1h30m, got "٣s"'),
         ("500us", '"500us" is finer than a millisecond'),
         ("99999h1ms", '"99999h1ms" is longer than 99999h'),
     ],

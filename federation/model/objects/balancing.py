@@ -95,6 +95,15 @@ class ConsistentHash(Part):
             " && has(self.cookie) == (self.type == 'Cookie')"
             " && (has(self.headers) && self.headers.size() > 0) == (self.type == 'Headers')",
             "the key stands in the field of the type's name, and in no other",
+            says="has(self.header) && self.type != 'Header'"
+            " ? 'header is not for type ' + self.type"
+            " : has(self.headers) && self.headers.size() > 0 && self.type != 'Headers'"
+            " ? 'headers is not for type ' + self.type"
+            " : has(self.cookie) && self.type != 'Cookie'"
+            " ? 'cookie is not for type ' + self.type"
+            " : self.type == 'Header' ? 'header is needed for type Header'"
+            " : self.type == 'Headers' ? 'headers is needed for type Headers'"
+            " : 'cookie is needed for type Cookie'",
         ),
         Rule(
             "!has(self.tableSize) || self.algorithm == 'Maglev'",
@@ -156,6 +165,8 @@ class LoadBalancer(Part):
         Rule(
             "has(self.consistentHash) == (self.type == 'ConsistentHash')",
             "consistentHash is for type ConsistentHash, which needs it",
+            says="has(self.consistentHash) ? 'consistentHash is not for type ' + self.type"
+            " : 'consistentHash is needed for type ConsistentHash'",
         ),
         Rule(
             "!has(self.slowStart) || self.type != 'ConsistentHash'",

@@ -30,20 +30,26 @@ _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
+NAME_WORDS = "must be a DNS name of at most 253 lower-case letters, digits, '-' and '.'"
+LABEL_WORDS = "must be a DNS label of at most 63 lower-case letters, digits and '-'"
+
+PATTERNS = {
+    f"^{_SUBDOMAIN.pattern}$": NAME_WORDS,
+    f"^{_LABEL.pattern}$": LABEL_WORDS,
+    f"^({_LABEL.pattern})?$": LABEL_WORDS,
+}
+"""What texts must be, in words, by their patterns."""
+
+
 def _check_name(text: str) -> str:
     if not 1 <= len(text) <= 253 or not _SUBDOMAIN.fullmatch(text):
-        raise ValueError(
-            "must be a DNS name of at most 253 lower-case letters, digits, '-' and '.', "
-            f'got "{text}"'
-        )
+        raise ValueError(f'{NAME_WORDS}, got "{text}"')
     return text
 
 
 def _check_label(text: str) -> str:
     if len(text) > 63 or not _LABEL.fullmatch(text):
-        raise ValueError(
-            f"must be a DNS label of at most 63 lower-case letters, digits and '-', got \"{text}\""
-        )
+        raise ValueError(f'{LABEL_WORDS}, got "{text}"')
     return text
 
 
@@ -110,12 +116,15 @@ class ObjectKey(NamedTuple):
 class Rule:
     """A check over several fields of one part, as an API server makes it.
 
-    ``expression`` is CEL over ``self``; ``message`` is what a person reads. Each stands beside the
-    validator that does the same here.
+    ``expression`` is CEL over ``self``; ``message`` is what a person reads; ``says`` (CEL) makes
+    it where it quotes the object. ``field`` names the field that it is told at, if not the whole.
+    Each stands beside the validator that does the same here, in the same words.
     """
 
     expression: str
     message: str
+    says: str = ""
+    field: str = ""
 
 
 class Part(Value):

@@ -97,7 +97,8 @@ class FederatedServiceImportSpec(Part):
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "self.resolution == 'DNS'",
-            "resolution must be DNS (clients find the import in svc.clusterset.local)",
+            "must be DNS (clients find the import in svc.clusterset.local)",
+            field="resolution",
         ),
     )
 
@@ -159,9 +160,14 @@ class MultiClusterServiceSpec(Part):
         Rule(
             "self.clusterBackends.all("
             "a, self.clusterBackends.exists_one(b, b.cluster == a.cluster))",
-            "clusterBackends: a cluster stands twice",
+            "a cluster stands twice",
+            field="clusterBackends",
         ),
-        Rule("self.clusterBackends.exists(b, b.weight > 0)", "clusterBackends: weight sum is zero"),
+        Rule(
+            "self.clusterBackends.exists(b, b.weight > 0)",
+            "weight sum is zero",
+            field="clusterBackends",
+        ),
     )
 
     service_import: ServiceImportReference
@@ -177,7 +183,7 @@ class MultiClusterServiceSpec(Part):
         names = [backend.cluster for backend in backends]
         for position, name in enumerate(names):
             if name in names[:position]:
-                raise ValueError(f'cluster "{name}" stands twice')
+                raise ValueError(f'a cluster stands twice, got "{name}"')
         if not any(backend.weight for backend in backends):
             raise ValueError("weight sum is zero")
         return backends

@@ -107,10 +107,7 @@ class CircuitBreaker(Part):
     def _ordered(self) -> CircuitBreaker:
         base_ms = self.base_ejection_time_ms or BASE_EJECTION_MS
         if self.max_ejection_time_ms is not None and self.max_ejection_time_ms < base_ms:
-            raise ValueError(
-                "maxEjectionTime must not be shorter than baseEjectionTime "
-                f"({format_duration(base_ms)})"
-            )
+            raise ValueError("maxEjectionTime must not be shorter than baseEjectionTime")
         return self
 
 
@@ -183,6 +180,8 @@ class RegionFailover(Part):
         Rule(
             "self.from != self.to",
             "from and to are the same; a region cannot fail over to itself",
+            says="'from and to are both \"' + self.from"
+            " + '\"; a region cannot fail over to itself'",
         ),
     )
 
@@ -231,6 +230,7 @@ class HeaderSelector(Part):
         Rule(
             "!has(self.type) || has(self.value) == (self.type != 'Distinct')",
             "Exact and RegularExpression need a value, Distinct takes none",
+            says="'type ' + self.type + (has(self.value) ? ' takes no value' : ' needs a value')",
         ),
     )
 
@@ -304,6 +304,9 @@ class RateLimitValue(Part):
             f"self.requestsPerUnit <= (self.unit == 'Second' ? {REQUESTS_PER_SECOND_MAX} : "
             f"self.unit == 'Minute' ? {REQUESTS_PER_SECOND_MAX * 60} : {REQUESTS_MAX})",
             f"requestsPerUnit must be at most {REQUESTS_PER_SECOND_MAX} a second",
+            says="'requestsPerUnit must be between 1 and ' + (self.unit == 'Second' ? "
+            f"'{REQUESTS_PER_SECOND_MAX}' : self.unit == 'Minute' ? "
+            f"'{REQUESTS_PER_SECOND_MAX * 60}' : '{REQUESTS_MAX}') + ' for unit ' + self.unit",
         ),
     )
 
@@ -378,6 +381,11 @@ class RateLimit(Part):
             "self.type == 'Global' ? has(self.global) && !has(self.local)"
             " : has(self.local) && !has(self.global)",
             "the rules stand in the field of the type's name, and in no other",
+            says="self.type == 'Global'"
+            " ? (has(self.global) ? 'local: would be without effect beside type Global'"
+            " : 'type Global needs global.rules')"
+            " : (has(self.local) ? 'global: would be without effect beside type Local'"
+            " : 'type Local needs local.rules')",
         ),
     )
 

@@ -80,7 +80,8 @@ class Retry(Part):
         Rule(
             "!has(self.retryOnStatusCodes) || self.retryOnStatusCodes.all("
             "c, (c >= 0 && c <= 16) || (c >= 100 && c <= 599))",
-            "retryOnStatusCodes: must be gRPC codes 0 to 16 or HTTP statuses",
+            "must be gRPC codes 0 to 16 or HTTP statuses",
+            field="retryOnStatusCodes",
         ),
         Rule(
             "!has(self.perRetry) || !has(self.perTryTimeout)",

@@ -283,7 +283,7 @@ class TestWeights:
             f"user.yaml:7: {said}[0].weight: must be between 0 and 1000000, got -1"
         ]
         assert said_about(f"{head}  - {{cluster: a}}\n  - {{cluster: a}}\n") == [
-            f'user.yaml:6: {said}: cluster "a" stands twice'
+            f'user.yaml:6: {said}: a cluster stands twice, got "a"'
         ]
         assert said_about(head.replace("clusterBackends:", "clusterBackends: []")) == [
             f"user.yaml:6: {said}: needs at least 1 entry"
@@ -340,8 +340,8 @@ class TestPolicies:
             (
                 "timeout: {http: {requestTimeout: 30 seconds}}",
                 (
-                    'spec.timeout.http.requestTimeout: not a duration: "30 seconds"; write it like '
-                    "100ms, 30s or 1h30m"
+                    "spec.timeout.http.requestTimeout: not a duration; write it like 100ms, 30s or "
+                    '1h30m, got "30 seconds"'
                 ),
             ),
             (
