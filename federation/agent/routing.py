@@ -28,6 +28,7 @@ from federation.aio import Latest, any_change
 from federation.derive.compile import Compiled, CompileInputs, Compiler
 from federation.derive.entrances import gateway_pods
 from federation.derive.programmed import with_programmed
+from federation.derive.refused import with_refused
 from federation.model.acks import AckView, NodeAcks
 from federation.model.infrastructure import Place
 from federation.model.objects import ObjectKey
@@ -227,9 +228,18 @@ class StatusWriter:
             previous=self._written,
             places=self._places.of(routing) if self._places is not None else None,
         )
+        shown = objects.shown
+        controller = routing.inputs.settings.controller_name
+        statuses = with_refused(statuses, shown, controller=controller)
         # Objects that only routing still knows have no place where a status could be written.
-        statuses = {key: found for key, found in statuses.items() if key in objects.shown.objects}
-        uids = {key: objects.shown.objects[key].metadata.uid for key in statuses}
+        uids = {
+            key: shown.objects[key].metadata.uid
+            if key in shown.objects
+            else shown.rejected[key].uid
+            for key in statuses
+            if key in shown.objects or key in shown.rejected
+        }
+        statuses = {key: statuses[key] for key in uids}
         if statuses != self._written or uids != self._uids:
             # What was deleted and made again between two looks is another object, with no status.
             made_anew = {key for key, uid in uids.items() if self._uids.get(key, uid) != uid}

@@ -23,10 +23,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
-from contextlib import aclosing
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+
+from pydantic import ValidationError
 
 from federation.adapters.kubernetes.connection import (
     Connection,
@@ -41,7 +43,7 @@ from federation.adapters.kubernetes.resources import (
     key_of,
     pages,
 )
-from federation.model.objects import ApiObject, ObjectKey, RejectedObject
+from federation.model.objects import ApiObject, ObjectKey, ParentReference, RejectedObject
 from federation.model.objects.registry import plural
 from federation.ports import PortError
 from federation.wire.manifests import Rejected, Skipped, decode_value
@@ -294,7 +296,7 @@ class Reflector:
             return Stored(version, good if placed == good else placed)
         if isinstance(decoded, Skipped):
             return Stored(version)
-        return Stored(version, good, _rejected(decoded, origin, kept=good is not None))
+        return Stored(version, good, _rejected(decoded, raw, origin, kept=good is not None))
 
 
 def _alike(before: Stored | None, after: Stored | None) -> bool:
@@ -303,9 +305,29 @@ def _alike(before: Stored | None, after: Stored | None) -> bool:
     return before.good is after.good and before.rejected == after.rejected
 
 
-def _rejected(decoded: Rejected, origin: str, *, kept: bool) -> RejectedObject:
+def _rejected(decoded: Rejected, raw: Json, origin: str, *, kept: bool) -> RejectedObject:
     stays = "; its last good version stays" if kept else ""
-    return RejectedObject(origin, f"{decoded.message}{stays}")
+    metadata = raw.get("metadata", {})
+    return RejectedObject(
+        origin,
+        f"{decoded.message}{stays}",
+        generation=int(metadata.get("generation", 0)),
+        uid=metadata.get("uid"),
+        parents=tuple(_parents(raw)),
+        why="; ".join(
+            str(replace(problem, origin="", line=0, column=0, object=""))
+            for problem in decoded.problems
+        ),
+    )
+
+
+def _parents(raw: Json) -> Iterator[ParentReference]:
+    """The parents that a route names, as far as they can be read."""
+    spec = raw.get("spec")
+    named = spec.get("parentRefs") if isinstance(spec, dict) else None
+    for entry in named if isinstance(named, list) else ():
+        with suppress(ValidationError):
+            yield ParentReference.model_validate(entry)
 
 
 def _created_s(timestamp: str | None) -> int:

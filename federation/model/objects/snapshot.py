@@ -13,16 +13,26 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from federation.model.objects.metadata import ApiObject, ObjectKey
+from federation.model.objects.route import ParentReference
 
 ObjectT = TypeVar("ObjectT", bound=ApiObject)
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedObject:
-    """An object that could not be read: where it stands (file and line, or key) and why."""
+    """An object that could not be read: where it stands (file and line, or key) and why.
+
+    Where the source can take a status for it all the same, the rest says what the status is about:
+    ``generation`` and ``uid`` of what was refused, the ``parents`` that a route names, and ``why``
+    without the place.
+    """
 
     origin: str
     message: str
+    generation: int = 0
+    uid: str | None = None
+    parents: tuple[ParentReference, ...] = ()
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
