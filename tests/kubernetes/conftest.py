@@ -5,6 +5,7 @@ They are built before the first test, since a first build takes minutes and test
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +14,13 @@ import pytest
 
 from federation.cli.lab.kubernetes.control_plane import PROGRAMS
 from federation.cli.lab.kubernetes.go_programs import NoProgramsError
+from tests.testkit.flagger import FLAGGER
 from tests.testkit.kubernetes import (
     KubernetesServer,
     install_released_crds_now,
     running_kubernetes,
 )
-from tests.testkit.lab import KubernetesLab
+from tests.testkit.lab import Caller, KubernetesLab
 from tests.testkit.pods import PODRUNNER
 
 HERE = Path(__file__).parent
@@ -36,6 +38,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         PODRUNNER.build()
     except NoProgramsError as error:
         session.config.stash[MISSING] = f"no Kubernetes to test with: {error}"
+    if any(item.path.name == "test_progressive.py" for item in session.items):
+        with contextlib.suppress(NoProgramsError):
+            FLAGGER.build()
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +72,13 @@ def lab(started_lab: KubernetesLab) -> KubernetesLab:
     """The lab with nothing but its first objects."""
     started_lab.clear()
     return started_lab
+
+
+@pytest.fixture
+def call(lab: KubernetesLab) -> Iterator[Caller]:
+    """A client of us-west-1."""
+    with lab.caller("us-west-1") as found:
+        yield found
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,12 +10,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import grpc
+
+from federation.cli.lab.client import server_of
 from tests.testkit.federation import conditions
 
 FEDCTL = Path(sys.executable).with_name("fedctl")
@@ -120,16 +124,72 @@ def ask(admin: str, path: str) -> Any:
         return json.load(answer)
 
 
+class Caller:
+    """Calls through one gateway's TLS listener, as any client of the documents' host makes them."""
+
+    def __init__(self, target: str, authority: bytes) -> None:
+        self._target = target
+        self._credentials = grpc.ssl_channel_credentials(authority)
+        self._channels: dict[str, grpc.Channel] = {}
+
+    def __call__(
+        self,
+        method: str = "com.example.api.UserService/GetUser",
+        *,
+        host: str = "grpc.example.com",
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        """The Service whose demo server answered, or ``STATUS: MESSAGE``."""
+        return self.answered(method, host=host, headers=headers)[0]
+
+    def answered(
+        self, method: str, *, host: str, headers: Mapping[str, str] | None = None
+    ) -> tuple[str, dict[str, str]]:
+        """Who answered, and the answer's headers."""
+        send = self._channel(host).unary_unary(f"/{method}")
+        sent = tuple((headers or {}).items())
+        try:
+            _, call = send.with_call(b"", timeout=10, metadata=sent)
+        except grpc.RpcError as error:
+            return f"{error.code().name}: {error.details()}", {}
+        found = {str(key): str(value) for key, value in call.initial_metadata()}
+        return server_of(found.items())[1], found
+
+    def share(self, service: str, calls: int, **headers: str) -> float:
+        """The part of ``calls`` that ``service`` answers."""
+        return sum(self(headers=headers) == service for _ in range(calls)) / calls
+
+    def _channel(self, host: str) -> grpc.Channel:
+        if host not in self._channels:
+            options = (
+                ("grpc.ssl_target_name_override", "grpc.example.com"),
+                ("grpc.default_authority", host),
+            )
+            self._channels[host] = grpc.secure_channel(self._target, self._credentials, options)
+        return self._channels[host]
+
+    def close(self) -> None:
+        for channel in self._channels.values():
+            channel.close()
+
+
 KUBECTL = Path(sys.executable).with_name("kubectl")
 
 
 class KubernetesLab(Lab):
     """A lab whose regions have API servers."""
 
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._written: set[str] = set()
+        """Regions to whose API servers something was written."""
+
     def kubectl(
         self, region: str, *arguments: str, stdin: str | None = None, check: bool = True
     ) -> Result:
         """Run ``kubectl`` against a region; with ``check`` a failure fails the test."""
+        if arguments[0] in ("apply", "create", "patch", "replace"):
+            self._written.add(region)
         config = ("--kubeconfig", str(self.directory / "kubeconfig"), "--context", region)
         done = subprocess.run(
             [str(KUBECTL), *config, *arguments],
@@ -159,14 +219,21 @@ class KubernetesLab(Lab):
         """An object's conditions as ``tests.testkit.federation.conditions`` tells them."""
         return conditions(self.object(region, kind, name, namespace).get("status", {}), at)
 
+    @contextlib.contextmanager
+    def caller(self, region: str) -> Iterator[Caller]:
+        """A client of the region's first gateway."""
+        found = Caller(self.gateway(region), self.ca())
+        try:
+            yield found
+        finally:
+            found.close()
+
     def clear(self) -> None:
-        """Delete what tests applied, and make the Gateway that the lab began with whole."""
+        """Delete what tests applied where they did, except the Gateway that the lab began with."""
         kinds = "grpcroutes,httproutes,backendtrafficpolicies,multiclusterservices"
         imports = "serviceimports.gateway.networking.k8s.io"
-        for cluster in self.first_status["clusters"]:
-            region = cluster["name"]
+        others = "metadata.name!=grpc-gateway"
+        for region in self._written:
             self.kubectl(region, "delete", f"{kinds},{imports}", "--all", "-n", "app")
-            others = self.kubectl(region, "get", "gateways", "-n", "infra", "-o", "name").out
-            for other in others.split():
-                if not other.endswith("/grpc-gateway"):
-                    self.kubectl(region, "delete", other, "-n", "infra")
+            self.kubectl(region, "delete", "gateways", "--field-selector", others, "-n", "infra")
+        self._written.clear()

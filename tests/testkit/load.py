@@ -56,20 +56,22 @@ class Load:
 
 
 def channel(
-    target: str, ca: bytes, *, number: int = 0, authority: str = AUTHORITY
+    target: str, ca: bytes | None, *, number: int = 0, authority: str = AUTHORITY
 ) -> grpc.aio.Channel:
-    """A TLS channel to a gateway's listener; ``number`` keeps channels from sharing connections."""
+    """A channel to a gateway's listener, by TLS unless ``ca`` is ``None``; ``number`` keeps
+    channels from sharing connections."""
+    options = (
+        ("grpc.default_authority", authority),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 500),
+        ("federation.test.number", number),
+    )
+    if ca is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    named = ("grpc.ssl_target_name_override", authority)
     return grpc.aio.secure_channel(
-        target,
-        grpc.ssl_channel_credentials(ca),
-        options=(
-            ("grpc.ssl_target_name_override", authority),
-            ("grpc.default_authority", authority),
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 500),
-            ("federation.test.number", number),
-        ),
+        target, grpc.ssl_channel_credentials(ca), options=(named, *options)
     )
 
 
@@ -102,7 +104,9 @@ async def get_user(
 
 
 @contextlib.asynccontextmanager
-async def steady(target: str, ca: bytes, *, rate: int, channels: int = 4) -> AsyncIterator[Load]:
+async def steady(
+    target: str, ca: bytes | None, *, rate: int, channels: int = 4
+) -> AsyncIterator[Load]:
     """Call ``target`` ``rate`` times a second while the block runs; then wait for what is open."""
     load = Load()
     stop = asyncio.Event()

@@ -57,6 +57,7 @@ def main() -> None:
     from federation.cli.lab.kubernetes.crds import released_crds
     from federation.cli.lab.kubernetes.go_programs import NoProgramsError
     from tests.testkit.coredns import COREDNS
+    from tests.testkit.flagger import FLAGGER
     from tests.testkit.pods import PODRUNNER
 
     try:  # modules can be fetched out here alone
@@ -66,10 +67,11 @@ def main() -> None:
     except NoProgramsError as error:
         print(f"skipped: {error}", file=sys.stderr)
         return
-    try:
-        COREDNS.build()
-    except NoProgramsError as error:
-        print(f"no CoreDNS to test with: {error}", file=sys.stderr)
+    for programs in (COREDNS, FLAGGER):
+        try:
+            programs.build()
+        except NoProgramsError as error:
+            print(f"no {programs.name} to test with: {error}", file=sys.stderr)
     shell = ["/bin/sh", "-c", _SET_UP, "sh", *sys.argv[1:]]
     environment = os.environ | {INSIDE: "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [*_unshare(), *shell]
