@@ -240,6 +240,11 @@ class ObjectSource(Protocol):
         """
         ...
 
+    def accept_loss(self) -> None:
+        """Believe that what is missing is meant to be gone, where that was doubted: an operator
+        says so. Seen in the next snapshot."""
+        ...
+
 
 class StatusSink(Protocol):
     """Where statuses of objects are written back."""

@@ -149,6 +149,7 @@ class Inputs:
 
     def _accept_loss(self) -> None:
         self._shield.accept()
+        self._source.accept_loss()
         objects = self.objects.value
         if objects is not None and objects.live:
             self._take_objects(objects.shown)

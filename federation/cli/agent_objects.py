@@ -195,10 +195,11 @@ async def _on_kubernetes(
         seat = KubernetesSeat(connection, settings)
         # A hold that has run out while we did not notice writes nothing any more.
         writing = connection.fenced(partial(not_leading, seat))
-    source = KubernetesSource(connection, _read_nodes_for(gateway_service))
+    statuses = KubernetesStatusSink(writing, clock, controller=controller)
+    source = KubernetesSource(connection, _read_nodes_for(gateway_service), saw=statuses.saw)
     return ObjectPorts(
         source,
-        KubernetesStatusSink(writing, clock, controller=controller),
+        statuses,
         instance=await cluster_uid(connection),
         derived={kind: KubernetesDerivedObjects(writing, kind) for kind in DERIVED_KINDS},
         infrastructure=KubernetesGatewayInfrastructure(writing, clock, namespace=gateways_in),
@@ -207,7 +208,8 @@ async def _on_kubernetes(
         leading={
             "cluster properties": partial(
                 ClusterProperties(writing).keep, {CLUSTER_ID: cluster, CLUSTERSET: clusterset}
-            )
+            ),
+            "repair statuses": statuses.repair,
         },
         seat=seat,
         degraded=source.degraded,

@@ -13,15 +13,20 @@ from federation.adapters.clock import SystemClock
 from federation.adapters.kubernetes import (
     Connection,
     ConnectionSettings,
+    KubernetesSource,
+    KubernetesSourceSettings,
     KubernetesStatusSink,
     connected,
 )
+from federation.adapters.kubernetes.repairs import FIRST_WAIT_S
+from federation.aio import cancel_and_wait
 from federation.model.conditions import Condition, ConditionStatus
-from federation.model.objects import ObjectKey
+from federation.model.objects import GRPCRoute, ObjectKey
 from federation.model.objects.route import ParentReference
 from federation.model.status import ObjectStatus, ParentStatus
 from federation.ports import TemporaryError
 from tests.testkit.kubernetes import KubernetesServer
+from tests.testkit.standalone import until_async
 
 CONTROLLER = "federation.dev/gateway-controller"
 GROUP = "gateway.networking.k8s.io"
@@ -205,3 +210,54 @@ async def test_rights_that_are_missing_are_waited_for(
         sink = KubernetesStatusSink(denied, SystemClock(), controller=CONTROLLER)
         with pytest.raises(TemporaryError, match=r"1 of 1 statuses were not written: .*401"):
             await sink.write({key(name): accepted()})
+
+
+async def test_what_another_overwrites_is_written_again(connection: Connection) -> None:
+    """By a watch, with nothing to write of our own; only our entries."""
+    name = next(_names)
+    await connection.post(ROUTES, route(name))
+    sink = KubernetesStatusSink(connection, SystemClock(), controller=CONTROLLER)
+    settings = KubernetesSourceSettings(kinds=(GRPCRoute,))
+    source = KubernetesSource(connection, settings, saw=sink.saw)
+
+    async def watch() -> None:
+        async for _ in source.snapshots():
+            pass
+
+    async def parents() -> dict[str, Any]:
+        stored = (await connection.get(f"{ROUTES}/{name}")).get("status") or {}
+        return {entry["controllerName"]: entry["conditions"] for entry in stored.get("parents", [])}
+
+    async def vandalise(*others: dict[str, Any]) -> None:
+        current = await connection.get(f"{ROUTES}/{name}")
+        await connection.put(
+            f"{ROUTES}/{name}/status", {**current, "status": {"parents": list(others)}}
+        )
+
+    tasks = [asyncio.create_task(watch()), asyncio.create_task(sink.repair())]
+    try:
+        await sink.write({key(name): accepted("ours")})
+        before = (await parents())[CONTROLLER]
+        other = {
+            "parentRef": {"name": "theirs"},
+            "controllerName": "example.com/other",
+            "conditions": [{**before[0], "message": "theirs"}],
+        }
+        await vandalise(other)
+
+        async def there() -> bool:
+            return CONTROLLER in await parents()
+
+        await until_async(there, "ours is there again")
+        mended = await parents()
+        assert mended[CONTROLLER][0]["message"] == "ours"
+        assert mended["example.com/other"][0]["message"] == "theirs"
+        # Somebody who does it again and again is answered at a bounded pace.
+        began = asyncio.get_running_loop().time()
+        for _ in range(2):
+            await vandalise(other)
+            await until_async(there, "ours is there again")
+        assert asyncio.get_running_loop().time() - began > FIRST_WAIT_S + 2 * FIRST_WAIT_S - 0.5
+    finally:
+        for task in tasks:
+            await cancel_and_wait(task)

@@ -10,9 +10,10 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -167,9 +168,17 @@ class KubernetesCluster:
             }
             for number, name in enumerate(PODS)
         ]
-        self.kubectl(
-            "patch", "grpcroute", "echo", "-n", "app", "--type=json", "-p", json.dumps(patch)
-        )
+        self.patch("grpcroute", "app", "echo", patch)
+
+    def patch(self, kind: str, namespace: str, name: str, patch: Sequence[Any]) -> None:
+        """One JSON patch."""
+        where = ("-n", namespace) if namespace else ()
+        self.kubectl("patch", kind, name, *where, "--type=json", "-p", json.dumps(patch))
+
+    def apply_all(self) -> None:
+        """Create or change everything that the cluster begins with."""
+        services = "".join(SERVICE.format(name=name, address=PODS[name]) for name in PODS)
+        self.kubectl("apply", "-f", "-", stdin=BASE.format(port=self.port) + services)
 
     def call(self, gateway: str = "gw-1") -> str:
         """Which backend answers a call; empty: none did."""
@@ -225,8 +234,7 @@ def running_cluster(
             stack.callback(backend.stop)
         federation = Federation(stack.enter_context(running_etcd()).endpoint, directory)
         found = KubernetesCluster(kubernetes, federation, directory, free_port(), stack, lease)
-        services = "".join(SERVICE.format(name=name, address=PODS[name]) for name in PODS)
-        found.kubectl("apply", "-f", "-", stdin=BASE.format(port=found.port) + services)
+        found.apply_all()
         found.prepare()
         resolver = (*FEDCTL, *federation.options, "resolver", "--name", "resolver-1")
         stack.enter_context(process(directory / "resolver.log", *resolver))

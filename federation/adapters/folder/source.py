@@ -62,6 +62,9 @@ class FolderSource:
     def __repr__(self) -> str:
         return f"FolderSource({self._settings.path}, every {self._settings.poll_every_s} s)"
 
+    def accept_loss(self) -> None:
+        """Nothing is doubted here."""
+
     async def snapshots(self) -> AsyncGenerator[ObjectSnapshot, None]:
         """The folder's objects now and after every change. Raises ``FolderError`` at the start."""
         folder = await asyncio.to_thread(_first_look, self._settings.path)

@@ -14,6 +14,7 @@ import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,25 @@ class Connection:
                 yield event
         finally:
             response.close()
+
+    async def server_time_s(self, *, timeout_s: float) -> float | None:
+        """Ask for a sign of life: the server's clock (Unix time, whole seconds), if it tells it.
+
+        Raises ``ApiServerAway`` when nothing comes in ``timeout_s``, and other ``PortError``.
+        """
+        what = "GET /version"
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._send("GET", "/version", (), what=what)
+                await response.read()
+        except TimeoutError as error:
+            raise ApiServerAway(f"{what}: no answer in {timeout_s:g} s") from error
+        except aiohttp.ClientError as error:
+            raise ApiServerAway(f"{what}: {_said(error)}") from error
+        try:
+            return parsedate_to_datetime(response.headers["Date"]).timestamp()
+        except (KeyError, ValueError):
+            return None
 
     async def close(self) -> None:
         """Release connections."""

@@ -99,7 +99,8 @@ class Reflection:
 
 
 class Reflector:
-    """Keeps ``state`` current; ``changed`` is called after each change of it."""
+    """Keeps ``state`` current; ``changed`` is called after each change of it, ``saw`` with each
+    object as the server shows it."""
 
     def __init__(
         self,
@@ -107,8 +108,10 @@ class Reflector:
         kind: type[ApiObject],
         settings: ReflectorSettings,
         changed: Callable[[], None],
+        saw: Callable[[ObjectKey, Json], None] = lambda _key, _raw: None,
     ) -> None:
         self._connection = connection
+        self._saw = saw
         self._kind = kind
         self._settings = settings
         self._changed = changed
@@ -128,9 +131,13 @@ class Reflector:
     def accept(self) -> None:
         """Believe the server: an operator says that what is missing is meant to be gone."""
         state = self.state
-        objects = state.doubts.settled(state.objects) if state.served else {}
-        self.state = replace(state, objects=objects, failure="", doubts=Doubts())
-        self._changed()
+        if not state.served and state.objects:
+            self.state = Reflection(synced=True)
+            self._changed()
+        elif state.doubts.reason:
+            objects = state.doubts.settled(state.objects)
+            self.state = replace(state, objects=objects, doubts=Doubts())
+            self._changed()
 
     async def run(self) -> None:
         """List and watch for ever."""
@@ -216,6 +223,7 @@ class Reflector:
                 for place, raw in enumerate(page.items, start=1):
                     key = resource.key_of(raw)
                     found[key] = self._read(raw, known.get(key))
+                    self._saw(key, raw)
                     if place % READ_AT_ONCE == 0:
                         await asyncio.sleep(0)  # others' heartbeats come before our thousands
         before = self.state.doubts
@@ -275,6 +283,7 @@ class Reflector:
             after = None
         else:
             after = state.objects[key] = self._read(raw, before)
+            self._saw(key, raw)
         if state.doubts.reason:
             state.doubts = state.doubts.without(key)
         if not _alike(before, after):

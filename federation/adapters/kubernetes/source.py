@@ -14,12 +14,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from federation.adapters.kubernetes.connection import Connection
+from federation.adapters.kubernetes.connection import Connection, Json
+from federation.adapters.kubernetes.pulse import Pulse, PulseSettings
 from federation.adapters.kubernetes.reflector import Reflector, ReflectorSettings
 from federation.model.objects import ApiObject, ObjectKey, ObjectSnapshot, RejectedObject
 from federation.model.objects.registry import KINDS
 
-PROBLEM_MAX = 200
+PROBLEM_MAX = 240
 """Characters of a problem that go into a heartbeat."""
 
 
@@ -35,6 +36,7 @@ class KubernetesSourceSettings:
         default_factory=dict
     )
     reflector: ReflectorSettings = field(default_factory=ReflectorSettings)
+    pulse: PulseSettings = field(default_factory=PulseSettings)
     settle_s: float = 0.02
 
 
@@ -42,13 +44,20 @@ class KubernetesSource:
     """Implements ``ports.ObjectSource`` on an API server."""
 
     def __init__(
-        self, connection: Connection, settings: KubernetesSourceSettings | None = None
+        self,
+        connection: Connection,
+        settings: KubernetesSourceSettings | None = None,
+        *,
+        saw: Callable[[ObjectKey, Json], None] = lambda _key, _raw: None,
     ) -> None:
+        """``saw`` is called with each object as the server shows it."""
         self._settings = settings or KubernetesSourceSettings()
+        self._saw = saw
         self._connection = connection
         self._changed = asyncio.Event()
         self._reflectors = [self._reflector(kind) for kind in self._settings.kinds]
         self._asked: dict[type[ApiObject], Reflector] = {}
+        self._pulse = Pulse(connection, self._settings.pulse)
 
     def __repr__(self) -> str:
         behind = len(self.problems())
@@ -71,15 +80,23 @@ class KubernetesSource:
         for reflector in (*self._reflectors, *self._asked.values()):
             if problem := reflector.state.problem:
                 by_reason.setdefault(_reason(problem), []).append(reflector.resource)
-        return tuple(
-            f"kubernetes: {kinds[0]}{f' and {len(kinds) - 1} more kinds' if kinds[1:] else ''}: "
-            f"{reason[:PROBLEM_MAX]}"
+        lines = [
+            f"{kinds[0]}{f' and {len(kinds) - 1} more kinds' if kinds[1:] else ''}: {reason}"
             for reason, kinds in by_reason.items()
+        ]
+        return tuple(
+            f"kubernetes: {line[:PROBLEM_MAX]}" for line in (*self._pulse.problems(), *lines)
         )
+
+    def accept_loss(self) -> None:
+        """Believe the server where it was doubted."""
+        for reflector in (*self._reflectors, *self._asked.values()):
+            reflector.accept()
 
     async def snapshots(self) -> AsyncGenerator[ObjectSnapshot, None]:
         """Complete snapshots, the first once every kind is known."""
         tasks = [asyncio.create_task(reflector.run()) for reflector in self._reflectors]
+        tasks.append(asyncio.create_task(self._pulse.run()))
         try:
             last = ObjectSnapshot()
             while True:
@@ -102,7 +119,8 @@ class KubernetesSource:
                 yield self._asked[kind]
 
     def _reflector(self, kind: type[ApiObject]) -> Reflector:
-        return Reflector(self._connection, kind, self._settings.reflector, self._changed.set)
+        settings, changed = self._settings.reflector, self._changed.set
+        return Reflector(self._connection, kind, settings, changed, self._saw)
 
     async def _change_or_end(self, tasks: Iterable[asyncio.Task[None]]) -> None:
         """Wait for a change and what comes with it; a reflector that ends is a bug and raises."""

@@ -1,16 +1,20 @@
 """The status sink on an API server: server-side apply on the status subresource.
 
 Decides: which statuses are written (those that differ from what is stored, and none besides), that
-what is written rests on the version read, how many writes are under way at once.
-Leaves to others: conditions (``derive``), their spelling (``wire.statuses``).
+what is written rests on the version read, how many writes are under way at once; that one which
+somebody else has changed is written again.
+Leaves to others: conditions (``derive``), their spelling (``wire.statuses``), the pace of repairs
+(``repairs``).
 Invariants: entries of other controllers stay; one object's failure stops no other; an object that
 has gone is no failure; at most ``WRITES_MAX`` requests are under way.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 
 from federation.adapters.kubernetes.connection import (
@@ -19,6 +23,8 @@ from federation.adapters.kubernetes.connection import (
     Json,
     ResourceAbsent,
 )
+from federation.adapters.kubernetes.doubts import is_older
+from federation.adapters.kubernetes.repairs import Repairs, holds
 from federation.adapters.kubernetes.resources import Resource, Resources
 from federation.adapters.kubernetes.writes import all_written
 from federation.adapters.transitions import with_times
@@ -46,6 +52,10 @@ class KubernetesStatusSink:
         self._clock = clock
         self._controller = controller
         self._written: dict[ObjectKey, ObjectStatus] = {}
+        self._versions: dict[ObjectKey, str] = {}
+        self._writing = asyncio.Lock()
+        self._repairs = Repairs()
+        self._damage = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"KubernetesStatusSink({self._connection.server}, written={len(self._written)})"
@@ -53,9 +63,60 @@ class KubernetesStatusSink:
     def forget(self) -> None:
         """Read what is stored before writing again."""
         self._written.clear()
+        self._versions.clear()
+        self._repairs.forget()
+
+    def saw(self, key: ObjectKey, shown: Json) -> None:
+        """Take in what a watch shows of an object: whether our status is there as we wrote it."""
+        written = self._written.get(key)
+        metadata = shown.get("metadata", {})
+        version = str(metadata.get("resourceVersion", ""))
+        if written is None or is_older(version, self._versions.get(key, "")):
+            return
+        stored = shown.get("status") or {}
+        if holds(stored, self._wanted(written, stored)):
+            self._repairs.mended(key)
+        elif self._repairs.damaged(key):
+            log.warning(
+                "a status of ours was changed by another; it is written again",
+                extra={"object": str(key), "by": _last_manager(metadata)},
+            )
+            self._damage.set()
+
+    async def repair(self) -> None:
+        """Write what was damaged again, for ever."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            self._damage.clear()
+            for key in self._repairs.due(clock()):
+                async with self._writing:
+                    await self._repair(key, clock())
+            next_s = self._repairs.next_s()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(next_s):
+                    await self._damage.wait()
+
+    async def _repair(self, key: ObjectKey, now_s: float) -> None:
+        self._repairs.repaired(key, now_s)
+        status = self._written.get(key)
+        if status is None:
+            return
+        try:
+            await self._write(key, status)
+        except PortError as error:
+            self._resources.forget(key)
+            self._repairs.damaged(key)
+            log.warning(
+                "a status is not repaired", extra={"object": str(key), "reason": str(error)}
+            )
 
     async def write(self, statuses: Mapping[ObjectKey, ObjectStatus]) -> None:
         """Bring the stored statuses to ``statuses``. Raises ``TemporaryError`` after all tries."""
+        async with self._writing:
+            await self._bring_all(statuses)
+            self._repairs.forget(self._written)
+
+    async def _bring_all(self, statuses: Mapping[ObjectKey, ObjectStatus]) -> None:
         gone = {key: ObjectStatus() for key in self._written if key not in statuses}
         changed = {
             key: status for key, status in statuses.items() if self._written.get(key) != status
@@ -78,6 +139,7 @@ class KubernetesStatusSink:
             self._written[key] = status
         else:
             self._written.pop(key, None)
+            self._versions.pop(key, None)
 
     async def _write(self, key: ObjectKey, status: ObjectStatus) -> None:
         resource = await self._resources.of(key)
@@ -89,9 +151,7 @@ class KubernetesStatusSink:
             except ResourceAbsent:
                 return
             stored = current.get("status") or {}
-            old = stored_status(stored, controller=self._controller)
-            timed = with_times(status, old, timestamp(self._clock.now()))
-            wanted = with_others(status_document(timed), stored, controller=self._controller)
+            wanted = self._wanted(status, stored)
             if all(stored.get(name) == value for name, value in wanted.items()) and (
                 wanted or not stored  # an object made anew has nothing to clear
             ):
@@ -106,6 +166,12 @@ class KubernetesStatusSink:
             else:
                 return
 
+    def _wanted(self, status: ObjectStatus, stored: Json) -> Json:
+        """What is to be stored for ``status`` where ``stored`` is now."""
+        old = stored_status(stored, controller=self._controller)
+        timed = with_times(status, old, timestamp(self._clock.now()))
+        return with_others(status_document(timed), stored, controller=self._controller)
+
     async def _apply(self, resource: Resource, key: ObjectKey, current: Json, wanted: Json) -> None:
         metadata = {"name": key.name, "resourceVersion": current["metadata"]["resourceVersion"]}
         if key.namespace:
@@ -116,4 +182,13 @@ class KubernetesStatusSink:
             "metadata": metadata,
             "status": wanted,
         }
-        await self._connection.apply(f"{resource.object_path(key)}/status", body, manager=MANAGER)
+        path = f"{resource.object_path(key)}/status"
+        applied = await self._connection.apply(path, body, manager=MANAGER)
+        self._versions[key] = str(applied.get("metadata", {}).get("resourceVersion", ""))
+
+
+def _last_manager(metadata: Json) -> str:
+    """Who wrote to the object last, as the API server notes it."""
+    writes = [entry for entry in metadata.get("managedFields") or [] if isinstance(entry, dict)]
+    last = max(writes, key=lambda entry: str(entry.get("time", "")), default={})
+    return str(last.get("manager", "unknown"))

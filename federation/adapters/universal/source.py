@@ -32,6 +32,9 @@ class UniversalSource:
     def __repr__(self) -> str:
         return f"UniversalSource({self._cluster}, objects={len(self._good)})"
 
+    def accept_loss(self) -> None:
+        """Nothing is doubted here: the store's revisions tell what was deleted."""
+
     async def snapshots(self) -> AsyncGenerator[ObjectSnapshot, None]:
         """Complete snapshots, the first once the store has been listed."""
         async with aclosing(self._store.mirror(self._keys.objects(self._cluster))) as listings:
