@@ -17,8 +17,8 @@ their own cluster reads them::
 
 Leaves to others: values (``wire.etcd``).
 Invariants: each part of a key is a DNS name, two with a colon between (a drain of a cluster's
-object) or ``_``, so a key splits at slashes in one way only;
-what one cluster writes is under prefixes that name it, so that an etcd role can be bound to them.
+object) or ``_``, so a key splits at slashes in one way only; what one cluster writes is under
+prefixes that name it, so that an etcd role can be bound to them.
 """
 
 from __future__ import annotations
@@ -154,6 +154,7 @@ class Keys:
             self.heartbeat(cluster),
             self.gateways(cluster),
             self.facts(cluster),
+            self.agents(cluster),
             self.objects(cluster),
             self.statuses(cluster),
         )

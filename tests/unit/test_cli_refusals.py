@@ -38,3 +38,17 @@ async def test_a_file_that_is_no_kubeconfig_is_named(tmp_path: Path, text: str) 
     with pytest.raises(KubeconfigError, match=r"reading credentials for Kubernetes: .*kubeconfig"):
         async with connected(ConnectionSettings(path)):
             pass
+
+
+@pytest.mark.parametrize("text", ["west", "west=", "=east", "west=us east", "WEST=east", "a=b=c"])
+def test_a_right_to_drain_names_a_cluster_and_a_target(text: str) -> None:
+    done = CliRunner().invoke(app, ["resolver", "--may-drain", text], env={"COLUMNS": "400"})
+    assert done.exit_code == 2, done.output
+    assert "is not CLUSTER=TARGET" in done.output
+
+
+def test_certificates_hold_an_hour_at_least(tmp_path: Path) -> None:
+    adds = ("cluster", "add", "west", "--region", "west", "--authority", str(tmp_path))
+    done = CliRunner().invoke(app, [*adds, "--lifetime", "5m"], env={"COLUMNS": "400"})
+    assert done.exit_code == 2, done.output
+    assert "at least 1h" in done.output

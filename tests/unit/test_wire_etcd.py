@@ -19,6 +19,7 @@ from federation.model.facts import (
 from federation.model.objects import ObjectKey
 from federation.ports import Entry
 from federation.wire.etcd import ViewReader, checksum, from_bytes, to_bytes, view_from
+from federation.wire.etcd_access import of_cluster
 from federation.wire.etcd_keys import Keys
 
 KEYS = Keys()
@@ -171,3 +172,10 @@ def test_a_changed_value_is_read_anew() -> None:
     assert reader.read(1, [first]).view.members[WEST].instance == "one"
     second = replace(first, value=to_bytes(member("two")), mod_revision=2)
     assert reader.read(2, [second]).view.members[WEST].instance == "two"
+
+
+def test_what_a_cluster_may_write_goes_with_it() -> None:
+    """``fedctl cluster remove`` leaves nothing of what the cluster's agent could have written."""
+    cluster = ClusterId("us-west-1")
+    written = {right.key for right in of_cluster(KEYS, cluster) if right.write}
+    assert written <= set(KEYS.of_cluster(cluster))
