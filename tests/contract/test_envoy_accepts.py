@@ -21,7 +21,21 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from google.protobuf import json_format
 
+from federation.model.base import ClusterId
 from federation.model.objects import ApiObject
+from federation.model.snapshot import (
+    EndpointSet,
+    FilterChain,
+    Listener,
+    ListenerKind,
+    PeerTls,
+    Protocol,
+    RouteTable,
+    Snapshot,
+    Upstream,
+    VirtualHost,
+    Weighted,
+)
 from federation.wire.xds import NodeView, XdsResources, to_resources
 from tests.testkit.routing import EVEN, certificate, compiled, key_pair, parse, service
 
@@ -155,7 +169,42 @@ def test_envoy_accepts_every_resource(objects: list[ApiObject], tmp_path: Path) 
     backed = [*objects, *service("app/user-service", ("10.0.0.1:80", "[::1]:81"))]
     result = compiled([*backed, certificate("infra/grpc-cert")], EVEN)
     assert result.snapshot.secrets, "the HTTPS listener should be open"
-    resources = to_resources(result.snapshot, NodeView(address="127.0.0.1", port_offset=20_000))
+    validate(result.snapshot, tmp_path)
+
+
+def test_envoy_accepts_connections_that_are_passed_on(tmp_path: Path) -> None:
+    """Ports of imports: at a port of their own, and at the entrance for other clusters."""
+    name = "p42.users.app.tcp.clusterset.local"
+    peers = PeerTls(("spiffe://clusterset.local/ns/federation/sa/gateway/cluster/east",))
+    here, there = "local/app/users/42", "import/app/users/42:tcp/east"
+    passed = FilterChain("users", passthrough=(Weighted(here, 3), Weighted(there, 1)))
+    entrance = FilterChain("tcp", (name,), peers, (Weighted(here, 1),))
+    calls = FilterChain("calls", (), peers)
+    east_west = "federation/east-west"
+    snapshot = Snapshot(
+        cluster=ClusterId("us-west-1"),
+        listeners=(
+            Listener("import", ListenerKind.INGRESS, 20_000, (passed,), "", plain=True),
+            Listener(east_west, ListenerKind.EAST_WEST, 15444, (calls, entrance), east_west),
+        ),
+        route_tables=(RouteTable(east_west, (VirtualHost("*", ()),)),),
+        upstreams=(
+            Upstream(here, 1_000),
+            Upstream(
+                there,
+                1_000,
+                protocol=Protocol.TCP,
+                peer_tls=PeerTls(peers.allowed_spiffe, sni=name),
+            ),
+        ),
+        endpoint_sets=(EndpointSet(here, ()), EndpointSet(there, ())),
+    )
+    validate(snapshot, tmp_path)
+
+
+def validate(snapshot: Snapshot, tmp_path: Path) -> None:
+    """Have Envoy look at what a snapshot becomes."""
+    resources = to_resources(snapshot, NodeView(address="127.0.0.1", port_offset=20_000))
     config = tmp_path / "envoy.json"
     config.write_text(json_format.MessageToJson(bootstrap(resources)))
     outcome = subprocess.run(
@@ -198,10 +247,11 @@ def inlined(source: listener_pb2.Listener, resources: XdsResources) -> listener_
     copy.CopyFrom(source)
     for chain in copy.filter_chains:
         manager = http_connection_manager_pb2.HttpConnectionManager()
-        chain.filters[0].typed_config.Unpack(manager)
-        manager.route_config.CopyFrom(resources.routes[manager.rds.route_config_name])
-        manager.route_config.validate_clusters.value = True
-        chain.filters[0].typed_config.Pack(manager)
+        # The others are TCP proxies, which name their clusters themselves.
+        if chain.filters[0].typed_config.Unpack(manager):
+            manager.route_config.CopyFrom(resources.routes[manager.rds.route_config_name])
+            manager.route_config.validate_clusters.value = True
+            chain.filters[0].typed_config.Pack(manager)
         if chain.HasField("transport_socket"):
             context = tls_pb2.DownstreamTlsContext()
             chain.transport_socket.typed_config.Unpack(context)

@@ -20,10 +20,12 @@ from federation.model.acks import NodeAcks
 from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.facts import (
     ClusterGateways,
+    EndpointsFact,
     ExportFact,
     Heartbeat,
     PeerGateway,
     ServicePort,
+    ServiceType,
 )
 from federation.model.objects import ObjectSnapshot
 from federation.model.view import FederationView
@@ -333,3 +335,56 @@ def test_a_gateway_that_takes_no_calls_of_peers_any_more_goes() -> None:
     peers = tuple(PeerGateway(name=n, address=f"{n}:15444") for n in ("gw-1", "gw-2"))
     stored = ClusterGateways(cluster=WEST, region=REGION, gateways=peers)
     assert advertised(stored, node("gw-1", None)) == {"gw-2": "gw-2:15444"}
+
+
+def headless(*slices: tuple[str, str]) -> ClusterFacts:
+    """Headless exports with slices, as SERVICE and slice's name."""
+    exports = {
+        name(service): ExportFact(
+            cluster=WEST,
+            region=REGION,
+            service=name(service),
+            type=ServiceType.HEADLESS,
+            ports=(ServicePort(port=1),),
+            ready=1,
+            total=1,
+            capacity=1,
+        )
+        for service in ("a", "b", "c")
+    }
+    endpoints = {
+        (name(service), of): EndpointsFact(
+            cluster=WEST, service=name(service), name=of, address_type="IPv4"
+        )
+        for service, of in slices
+    }
+    return ClusterFacts(exports=exports, endpoints=endpoints)
+
+
+def slices_of(contents: Contents) -> set[tuple[str, str]]:
+    view = view_from(KEYS, contents.revision, contents.entries.values()).view
+    return {(fact.service.name, fact.name) for of in view.endpoints.values() for fact in of}
+
+
+def test_slices_of_headless_exports_come_and_go() -> None:
+    contents = Contents()
+    contents.apply(contents.plan(headless(("a", "1"), ("b", "1"), ("c", "1"))))
+    contents.apply(contents.plan(headless(("a", "2"), ("b", "1"), ("c", "1"))))
+    assert slices_of(contents) == {("a", "2"), ("b", "1"), ("c", "1")}
+    assert contents.plan(headless(("a", "2"), ("b", "1"), ("c", "1"))).batches == ()
+
+
+def test_slices_that_nobody_saw_go_stay() -> None:
+    """A source without the right to read slices, or half synced, empties no headless service."""
+    contents = Contents()
+    contents.apply(contents.plan(headless(("a", "1"), ("b", "1"), ("c", "1"))))
+    doubtful = contents.plan(headless())
+    assert doubtful.quarantine is not None
+    assert [service.name for service in doubtful.quarantine.missing] == ["a", "b", "c"]
+    contents.apply(doubtful)
+    assert slices_of(contents) == {("a", "1"), ("b", "1"), ("c", "1")}
+    view = view_from(KEYS, contents.revision, contents.entries.values()).view
+    stored = Stored.of(KEYS, WEST, view, contents.entries.values())
+    emptied = {name("a"), name("b"), name("c")}
+    contents.apply(plan(KEYS, WEST, stored, headless(), deleted=(), emptied=emptied, now=NOW))
+    assert slices_of(contents) == set()

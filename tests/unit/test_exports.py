@@ -260,3 +260,20 @@ def test_order_of_objects_does_not_matter() -> None:
     turned = ObjectSnapshot(objects=dict(reversed(given.objects.items())), synced=True)
     west = {"cluster": ClusterId("us-west-1"), "region": Region("us-west-1")}
     assert derive_facts(**west, objects=given) == derive_facts(**west, objects=turned)
+
+
+def test_endpoints_of_headless_exports_travel_and_no_others() -> None:
+    assert facts(SERVICE, SLICES, EXPORT).endpoints == {}
+    found = facts(SERVICE.replace("spec:\n", "spec:\n  clusterIP: None\n"), SLICES, EXPORT)
+    assert {name for _, name in found.endpoints} == {
+        "user-service-1",
+        "user-service-2",
+        "user-service-6",
+    }
+    first = found.endpoints[USERS, "user-service-1"]
+    assert [(port.name, port.port) for port in first.ports] == [("grpc", 9090)]
+    assert [(entry.addresses, entry.ready) for entry in first.endpoints] == [
+        (("10.0.0.1",), True),
+        (("10.0.0.2",), False),
+        (("10.0.0.3",), False),
+    ]
