@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+from federation.model.base import slimmed
 from federation.model.objects import ApiObject, ObjectKey, ObjectSnapshot
 from federation.ports import Entry, Listing
 from federation.wire.manifests import decode_value
@@ -177,4 +178,4 @@ def _objects(lines: Iterable[bytes], origin: str) -> Iterator[ApiObject]:
             raise TypeError("an object is not one")
         value = decode_value(raw, origin=origin)
         if isinstance(value, ApiObject):
-            yield value.with_creation_order(order)
+            yield slimmed(value.with_creation_order(order))

@@ -21,7 +21,6 @@ from typing import Any
 
 import grpc
 import psutil
-import yaml
 
 from federation.adapters.kubernetes import Connection, ConnectionSettings, connected
 from federation.cli.lab.kubernetes.crds import released_definitions
@@ -33,6 +32,7 @@ from tests.testkit.big_cluster import (
     PROBE_HOST,
     BigCluster,
     fill,
+    own_crds,
     path_of,
     probe_slice,
 )
@@ -44,7 +44,7 @@ from tests.testkit.ports import free_port
 CHANGES = 200
 CLUSTER = "west-a"
 PODS = ("10.77.1.1", "10.77.1.2")
-PATIENCE_S = 300.0
+PATIENCE_S = 900.0
 PAUSE_S = (0.15, 0.45)
 """Between changes, drawn evenly: they must not fall into step with any timer on the way."""
 QUIET_S, QUIET_CPU = 5.0, 0.1
@@ -96,7 +96,7 @@ class Rig:
         self.gateway = stack.enter_context(process(directory / "gateway.log", *gateway))
         options = [("grpc.default_authority", PROBE_HOST)]
         opened = stack.enter_context(channel(f"127.0.0.1:{big.port}", options=options))
-        self._call = opened.unary_unary("/test.Echo/Unary")
+        self._call: Any = opened.unary_unary("/test.Echo/Unary")
 
     def start_agent(self) -> Process:
         """The agent, with all rights."""
@@ -207,12 +207,6 @@ async def _idle(inspected: psutil.Process) -> float:
     before_s, began = _cpu_s(inspected), time.perf_counter()
     await asyncio.sleep(QUIET_S)
     return (_cpu_s(inspected) - before_s) / (time.perf_counter() - began)
-
-
-def own_crds() -> list[dict[str, Any]]:
-    """The CustomResourceDefinitions of this project."""
-    paths = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
-    return [yaml.safe_load(path.read_text()) for path in paths]
 
 
 def _cpu_s(inspected: psutil.Process) -> float:

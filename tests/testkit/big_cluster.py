@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from federation.adapters.kubernetes import Connection
 from federation.derive.compile.inputs import CONTROLLER_NAME
@@ -182,6 +185,12 @@ def path_of(document: Json) -> str:
     namespace = document["metadata"].get("namespace")
     inside = f"/namespaces/{namespace}" if namespace else ""
     return f"{base}{inside}/{_PLURALS.get(kind, f'{kind.lower()}s')}"
+
+
+def own_crds() -> list[Json]:
+    """The CustomResourceDefinitions of this project."""
+    paths = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
+    return [yaml.safe_load(path.read_text()) for path in paths]
 
 
 async def fill(connection: Connection, documents: Iterable[Json]) -> int:

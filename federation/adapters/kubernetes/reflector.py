@@ -43,6 +43,7 @@ from federation.adapters.kubernetes.resources import (
     key_of,
     pages,
 )
+from federation.model.base import slimmed
 from federation.model.objects import ApiObject, ObjectKey, ParentReference, RejectedObject
 from federation.model.objects.registry import plural
 from federation.ports import PortError
@@ -302,7 +303,7 @@ class Reflector:
             # node's heartbeats): what says the same stays the same, so that nothing follows.
             told = decoded.with_metadata(resource_version=None)
             placed = told.with_creation_order(_created_s(told.metadata.creation_timestamp))
-            return Stored(version, good if placed == good else placed)
+            return Stored(version, good if placed == good else slimmed(placed))
         if isinstance(decoded, Skipped):
             return Stored(version)
         return Stored(version, good, _rejected(decoded, raw, origin, kept=good is not None))

@@ -65,7 +65,7 @@ from federation.derive.compile.upstreams import (
     unavailable,
 )
 from federation.derive.incremental import Change, Single, Units
-from federation.model.base import ServiceName
+from federation.model.base import ServiceName, slimmed
 from federation.model.facts import ServicePort
 from federation.model.objects import (
     AnyRoute,
@@ -316,7 +316,9 @@ class Compiler:
             change, (routes,), lambda: {route.source.key: (route,) for route in routes}
         )
 
-        return self._route_statuses.update(change, wanted, lambda of: route_status(look_up, *of))
+        return self._route_statuses.update(
+            change, wanted, lambda of: slimmed(route_status(look_up, *of))
+        )
 
     def _of_policies(
         self, change: Change, look_up: Index, policies: Policies, routes: Routes
@@ -349,7 +351,9 @@ class Compiler:
             change, of_kinds, lambda: {it.key: (it,) for kind in of_kinds for it in kind}
         )
 
-        return self._clusterset.update(change, wanted, lambda of: clusterset_status(look_up, *of))
+        return self._clusterset.update(
+            change, wanted, lambda of: slimmed(clusterset_status(look_up, *of))
+        )
 
 
 def _judged(look_up: Index, before: _Doors | None) -> _Doors:
