@@ -70,7 +70,7 @@ class _Column:
 
 
 _ACCEPTED = _Column("Accepted", '.status.conditions[?(@.type=="Accepted")].status')
-_CLUSTERS = _Column("Clusters", ".status.clusters[*].cluster")
+_CLUSTERS = _Column("Clusters", ".status.clusters")
 
 _COLUMNS: Mapping[type[ApiObject], tuple[_Column, ...]] = {
     BackendTrafficPolicy: (
@@ -80,7 +80,7 @@ _COLUMNS: Mapping[type[ApiObject], tuple[_Column, ...]] = {
     FederatedServiceImport: (_Column("Type", ".spec.type"), _CLUSTERS),
     MultiClusterService: (
         _Column("Import", ".spec.serviceImport.name"),
-        _Column("Backends", ".spec.clusterBackends[*].cluster"),
+        _Column("Backends", ".spec.clusterBackends"),
         _ACCEPTED,
     ),
     DrainRequest: (

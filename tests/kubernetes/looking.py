@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 
 from tests.testkit.lab import Caller, KubernetesLab
 
 WEST, EAST = "us-west-1", "us-east-1"
 WAIT_S = 60.0
+CALLS = 200
 
 
 def becomes(
@@ -37,11 +39,14 @@ def answers(lab: KubernetesLab, call: Caller, service: str) -> None:
     lab.wait(lambda: call() == service, timeout_s=WAIT_S, what=lambda: f"{service}, not {call()}")
 
 
-def splits_to(lab: KubernetesLab, call: Caller, service: str, share: float) -> None:
-    """Wait until ``service`` answers that part of 200 calls, within what chance explains."""
-    slack = 0.0 if share in (0.0, 1.0) else 0.12
-    lab.wait(
-        lambda: abs(call.share(service, 200) - share) <= slack,
-        timeout_s=WAIT_S,
-        what=lambda: f"{service}: {call.share(service, 200)}, not {share}",
-    )
+def splits_to(lab: KubernetesLab, call: Caller, stable: str, canary: str, share: float) -> None:
+    """Wait until ``canary`` answers that part of 200 calls and ``stable`` the rest, within five
+    standard deviations."""
+    slack = 5 * math.sqrt(share * (1 - share) / CALLS)
+
+    def divided() -> bool:
+        found = call.shares(CALLS)
+        seen = {stable: found.get(stable, 0.0), canary: found.get(canary, 0.0)}
+        return sum(seen.values()) == 1.0 and abs(seen[canary] - share) <= slack
+
+    lab.wait(divided, timeout_s=WAIT_S, what=lambda: f"{share} to {canary}: {call.shares(CALLS)}")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from tests.kubernetes.looking import WEST, becomes
+from tests.kubernetes.looking import EAST, WEST, becomes
 from tests.testkit.lab import Caller, KubernetesLab
 
 pytestmark = pytest.mark.timeout(240)
@@ -95,7 +96,7 @@ ERRORS = {
             "v1beta1",
             "{serviceImport: {name: wrong}, clusterBackends: [{cluster: us-west-1, weight: 0}]}",
         ),
-        refused="clusterBackends: weight sum is zero",
+        refused="weight sum is zero",
     ),
     "a field that there is not": Wrong(
         own("BackendTrafficPolicy", "v1alpha3", f"{{{TARGET}, retries: {{attempts: 3}}}}"),
@@ -107,11 +108,11 @@ ERRORS = {
             "v1alpha3",
             f"{{{TARGET}, retry: {{attempts: 1, backoff: {{defaultDuration: soon}}}}}}",
         ),
-        refused='spec.retry.backoff.defaultDuration: Invalid value: "soon"',
+        refused='spec.retry.backoff.defaultDuration: Invalid value: "soon": not a duration',
     ),
     "a resolution that is not DNS": Wrong(
         own("ServiceImport", "v1beta1", "{type: ClusterSetIP, ports: [{port: 1}], resolution: A}"),
-        refused="resolution must be DNS (clients find the import in svc.clusterset.local)",
+        refused="must be DNS (clients find the import in svc.clusterset.local)",
     ),
     # These are taken, and their status says what is wrong.
     "weights of a route that are all zero": Wrong(
@@ -316,3 +317,29 @@ def test_weights_patched_to_zero_change_nothing(lab: KubernetesLab, call: Caller
         lambda: call(host=HOST) == "user-service-v2", timeout_s=60, what=lambda: call(host=HOST)
     )
     assert "PartiallyInvalid" not in lab.conditions(WEST, "grpcroute", "wrong", "grpc-gateway")
+
+
+def test_an_error_is_an_event_too(lab: KubernetesLab) -> None:
+    # Events of earlier routes of the same name are still there: a Service that only this one names.
+    lab.kubectl(WEST, "apply", "-f", "-", stdin=route("{name: never-seen, port: 9090}"))
+
+    def events() -> str:
+        return lab.kubectl(WEST, "events", "--for", "grpcroute/wrong", "-n", "app").out
+
+    lab.wait(lambda: "never-seen" in events(), timeout_s=60, what=events)
+    (line,) = (line for line in events().splitlines() if "never-seen" in line)
+    assert "Warning" in line
+    assert "BackendNotFound" in line
+    assert "never-seen" in lab.kubectl(WEST, "describe", "grpcroute", "wrong", "-n", "app").out
+
+
+def test_a_cluster_name_that_another_holds(lab: KubernetesLab, tmp_path: Path) -> None:
+    """An agent of us-east-1's API server that calls itself us-west-1."""
+    east = lab.directory / "kubernetes" / EAST / "federation-agent.kubeconfig"
+    options = ("--cluster", WEST, "--region", WEST, "--state-dir", str(tmp_path))
+    source = ("--source", "kubernetes", "--kubeconfig", str(east))
+    etcd = lab.first_status["etcd"]
+    refused = lab.fedctl("--etcd", etcd, "agent", *options, *source, check=False)
+    assert refused.code == 1, refused
+    assert WEST in refused.err
+    assert "another" in refused.err, refused.err

@@ -77,9 +77,28 @@ def test_policies_show_their_columns(lab: KubernetesLab) -> None:
         assert line.split()[1:3] == ["GRPCRoute", "user-service-route"]
 
 
+def test_imports_and_their_clusters_show_all_of_them(lab: KubernetesLab) -> None:
+    for region in (WEST, EAST):
+        apply(lab, "6-multi-cluster.yaml", region=region)
+    becomes(lab, "multiclusterservice", "user-service-global", {"BackendsReady": "True, "})
+
+    def shown() -> str:
+        kinds = "serviceimports.gateway.networking.k8s.io,multiclusterservices"
+        return lab.kubectl(WEST, "get", kinds, "-n", "app").out
+
+    lab.wait(
+        lambda: shown().count(WEST) == 2 and shown().count(EAST) == 2, timeout_s=30, what=shown
+    )
+    heads = [line.split() for line in shown().splitlines() if line.startswith("NAME")]
+    assert heads == [
+        ["NAME", "TYPE", "CLUSTERS", "AGE"],
+        ["NAME", "IMPORT", "BACKENDS", "ACCEPTED", "AGE"],
+    ]
+
+
 def test_weights_follow_the_documents_json_patch(lab: KubernetesLab, call: Caller) -> None:
     apply(lab, "2-weighted-split.yaml")
-    splits_to(lab, call, "user-service-v2", 0.20)
+    splits_to(lab, call, "user-service-v1", "user-service-v2", 0.20)
     for stable, canary in ((60, 40), (0, 100), (100, 0)):
         patch = f"""[
           {{"op":"replace","path":"/spec/rules/0/backendRefs/0/weight","value":{stable}}},
@@ -87,7 +106,7 @@ def test_weights_follow_the_documents_json_patch(lab: KubernetesLab, call: Calle
         route = ("patch", "grpcroute", "user-service-weighted", "-n", "app")
         said = lab.kubectl(WEST, *route, "--type=json", f"-p={patch}").out
         assert said == "grpcroute.gateway.networking.k8s.io/user-service-weighted patched\n"
-        splits_to(lab, call, "user-service-v2", canary / 100)
+        splits_to(lab, call, "user-service-v1", "user-service-v2", canary / 100)
 
 
 def test_grpcurl_calls_through_the_gateway(lab: KubernetesLab, call: Caller) -> None:
@@ -174,7 +193,7 @@ def test_basic_routing(lab: KubernetesLab, call: Caller) -> None:
 
 def test_the_canary_is_marked(lab: KubernetesLab, call: Caller) -> None:
     apply(lab, "3-canary.yaml", refused=1)
-    splits_to(lab, call, "user-service-v2", 0.05)
+    splits_to(lab, call, "user-service-v1", "user-service-v2", 0.05)
     _, headers = call.answered(f"{USERS}/GetUser", host="grpc.example.com")
     assert headers["x-backend-version"] == "canary-v2"
 
@@ -232,3 +251,21 @@ def test_health_first_and_a_gateway_of_several_protocols(lab: KubernetesLab, cal
     apply(lab, "8-keepalive-health-coexistence.yaml", refused=1)
     answers(lab, call, "user-service-primary")
     assert {call() for _ in range(20)} == {"user-service-primary"}
+    # What the Gateway API's schema wants of a listener that passes TLS through.
+    (several,) = (
+        text
+        for text in (DOCUMENTS / "8-keepalive-health-coexistence.yaml").read_text().split("---\n")
+        if "kind: Gateway" in text
+    )
+    head, internal, tail = several.partition("- name: grpc-internal")
+    spelt = head + internal + tail.replace("protocol: HTTPS", "protocol: TLS")
+    lab.kubectl(WEST, "apply", "-f", "-", stdin=spelt)
+    for listener in ("http", "grpc-internal"):
+        becomes(
+            lab,
+            "gateway",
+            "multi-protocol-gateway",
+            {"Accepted": "True, Accepted", "Programmed": "True, Programmed: 2/2 gateways"},
+            at=listener,
+            namespace="infra",
+        )

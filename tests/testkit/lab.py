@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
@@ -155,9 +156,10 @@ class Caller:
         found = {str(key): str(value) for key, value in call.initial_metadata()}
         return server_of(found.items())[1], found
 
-    def share(self, service: str, calls: int, **headers: str) -> float:
-        """The part of ``calls`` that ``service`` answers."""
-        return sum(self(headers=headers) == service for _ in range(calls)) / calls
+    def shares(self, calls: int) -> dict[str, float]:
+        """The part of ``calls`` that each service answers."""
+        answers = collections.Counter(self() for _ in range(calls))
+        return {service: count / calls for service, count in answers.items()}
 
     def _channel(self, host: str) -> grpc.Channel:
         if host not in self._channels:
