@@ -38,6 +38,9 @@ CONTROLLERS = (
     "statefulset-controller",
     "serviceaccount-controller",
     "root-ca-certificate-publisher-controller",
+    "statefulset-controller",
+    "disruption-controller",
+    "horizontal-pod-autoscaler-controller",
 )
 
 
@@ -117,6 +120,11 @@ class KubernetesServer:
         assert isinstance(found, dict)
         return found
 
+    def items(self, kind: str, namespace: str) -> list[dict[str, Any]]:
+        """The objects of a kind in a namespace."""
+        found = json.loads(self.kubectl("get", kind, "-n", namespace, "-o", "json"))
+        return list(found["items"])
+
     def start(self) -> None:
         """Start everything and wait until the API answers."""
         self._etcd.start()
@@ -182,10 +190,11 @@ class KubernetesServer:
 
 @contextlib.contextmanager
 def running_kubernetes(
-    *, controllers: bool = False, service_network: str = "10.96.0.0/16"
+    *, controllers: bool = False, accounts: bool = False, service_network: str = "10.96.0.0/16"
 ) -> Iterator[KubernetesServer]:
     """A control plane of one's own; without ``controllers`` etcd and the API server alone.
 
+    With ``accounts`` (which wants controllers) Pods have accounts, as they have on a cluster.
     Clusters side by side whose Services are answered want a ``service_network`` each.
 
     Raises ``NoProgramsError`` where it cannot be built.
@@ -200,6 +209,7 @@ def running_kubernetes(
             etcd=f"127.0.0.1:{free_port()}",
             service_network=service_network,
             controllers=CONTROLLERS if controllers else (),
+            accounts=accounts,
         )
     )
     try:

@@ -1,29 +1,18 @@
-"""Who is who in an installation: the certificates and the objects that carry them.
+"""Certificates of an installation besides its members' own (``federation.cli.credentials``).
 
-Decides: names in certificates of etcd, its people and the demo, and which Secrets hold them.
-Leaves to others: those of members (``cli.credentials``), signing (``lab.authority``), writing
-objects (``install``).
-Invariants: three authorities (etcd's, the clusterset's, the clients'), so that none can stand for
-another. Keys of authorities are kept nowhere: in kind, new clusters get new ones.
+Decides: names in the certificates of etcd and the resolvers, and of the demo's listener.
+Leaves to others: signing (``lab.authority``), writing objects (``install``).
+Invariants: etcd's members trust each other by an authority of their own, that nobody else has.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from federation.cli.context import DEFAULT_PREFIX
-from federation.cli.credentials import (
-    NAMESPACE,
-    Membership,
-    Signers,
-    identity_secret,
-    member_objects,
-    service_names,
-)
+from federation.cli.credentials import NAMESPACE, Signers, identity_secret, service_names
 from federation.cli.lab.authority import Authority, KeyPair, write_private
 
 ETCD = "federation-etcd"
@@ -33,65 +22,35 @@ HOSTNAMES = ("grpc.example.com", "*.example.com")
 """What the demo's listener is called."""
 
 
-@dataclass(frozen=True, slots=True)
-class Authorities:
-    """Who signs."""
-
-    etcd: Authority = field(default_factory=lambda: Authority("federation etcd"))
-    clusterset: Authority = field(default_factory=lambda: Authority("federation clusterset"))
-    clients: Authority = field(default_factory=lambda: Authority("federation demo"))
-
-    @property
-    def signers(self) -> Signers:
-        """Those of members."""
-        return Signers(etcd=self.etcd, clusterset=self.clusterset)
-
-    def etcd_user(self, name: str) -> KeyPair:
-        """What makes its holder the user ``name`` of etcd."""
-        return self.signers.etcd_user(name)
-
-
-def of_member(
-    authorities: Authorities, region: str, *, etcd: Sequence[str]
-) -> list[dict[str, Any]]:
-    """The objects that make a cluster the member ``region``, which reaches ``etcd`` there."""
-    member = Membership(
-        cluster=region,
-        region=region,
-        etcd=etcd,
-        etcd_ca=authorities.etcd.certificate_pem,
-        prefix=DEFAULT_PREFIX,
+def of_control(signers: Signers, *, addresses: Sequence[str]) -> list[dict[str, Any]]:
+    """The Secrets of etcd and the resolvers; etcd is reached at ``addresses`` from outside."""
+    names = ("localhost", *service_names(ETCD, NAMESPACE))
+    server = signers.etcd.issue(ETCD, dns=names, addresses=("127.0.0.1", *addresses))
+    peers = Authority("federation etcd peers")
+    members = tuple(
+        f"{ETCD}-{number}.{ETCD_PEERS}.{NAMESPACE}.svc" for number in range(ETCD_MEMBERS)
     )
-    return member_objects(member, authorities.signers)
-
-
-def of_control(authorities: Authorities, *, addresses: Sequence[str]) -> list[dict[str, Any]]:
-    """The objects of etcd and the resolvers; etcd is reached at ``addresses`` from outside."""
-    server = authorities.etcd.issue(
-        ETCD,
-        dns=("localhost", *service_names(ETCD, NAMESPACE)),
-        addresses=("127.0.0.1", *addresses),
-    )
-    members = [f"{ETCD}-{number}.{ETCD_PEERS}" for number in range(ETCD_MEMBERS)]
-    names = tuple(f"{member}.{NAMESPACE}.svc" for member in members)
-    peer = Authority("federation etcd peers")
-    return [
-        _secret(f"{ETCD}-server", server, authorities.etcd),
-        _secret(f"{ETCD}-peer", peer.issue(ETCD_PEERS, dns=names), peer),
-        _secret("federation-resolver", authorities.etcd_user("resolver"), authorities.etcd),
+    found = [
+        _secret(f"{ETCD}-server", server, signers.etcd),
+        _secret(f"{ETCD}-peer", peers.issue(ETCD_PEERS, dns=members), peers),
+        _secret("federation-resolver", signers.etcd_user("resolver"), signers.etcd),
     ]
+    for secret in found:
+        # They are not a member's: `fedctl cluster remove` is to leave them alone.
+        del secret["metadata"]["labels"]
+    return found
 
 
-def of_demo(authorities: Authorities) -> dict[str, Any]:
-    """The certificate that the demo's Gateway names."""
-    pair = authorities.clients.issue(HOSTNAMES[0], dns=HOSTNAMES)
-    data = {"tls.crt": _encoded(pair.certificate_pem), "tls.key": _encoded(pair.key_pem)}
+def of_demo(clients: Authority) -> dict[str, Any]:
+    """The certificate that the demo's Gateway names, signed by ``clients``."""
+    pair = clients.issue(HOSTNAMES[0], dns=HOSTNAMES)
+    content = {"tls.crt": pair.certificate_pem, "tls.key": pair.key_pem}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": "grpc-cert", "namespace": "infra"},
         "type": "kubernetes.io/tls",
-        "data": data,
+        "data": {name: base64.b64encode(text).decode() for name, text in content.items()},
     }
 
 
@@ -104,7 +63,3 @@ def write_identity(folder: Path, pair: KeyPair, authority: Authority) -> None:
 
 def _secret(name: str, pair: KeyPair, authority: Authority) -> dict[str, Any]:
     return identity_secret(name, pair, authority.certificate_pem, NAMESPACE)
-
-
-def _encoded(content: bytes) -> str:
-    return base64.b64encode(content).decode()

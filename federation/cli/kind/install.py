@@ -1,9 +1,9 @@
 """Installing the federation into clusters that are there, with the manifests of ``clusters/kind``.
 
-Decides: the order: kinds, credentials, manifests, rights in etcd; and what is waited for.
-Leaves to others: making clusters (``clusters``), certificates (``credentials``).
-Invariants: nothing here knows that the clusters are kind's: each is a kubeconfig. Pods may start
-before what they wait for is there; every wait is bounded.
+Decides: the order (kinds, etcd, rights and credentials, everything else), and what is waited for.
+Leaves to others: making clusters (``clusters``), what a member is made of (``fedctl cluster add``).
+Invariants: nothing here knows that the clusters are kind's: each is a kubeconfig; every wait is
+bounded; running it again changes nothing but certificates.
 """
 
 from __future__ import annotations
@@ -11,21 +11,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from federation.cli.credentials import NAMESPACE
-from federation.cli.kind.credentials import (
-    Authorities,
-    of_control,
-    of_demo,
-    of_member,
-    write_identity,
-)
+from federation.cli.authorities import open_authorities
+from federation.cli.credentials import NAMESPACE, Signers
+from federation.cli.kind.credentials import ETCD, of_control, of_demo, write_identity
 from federation.cli.kind.site import ETCD_NODE_PORT, Member, Site, manifests
 from federation.cli.kind.tools import listed
-from federation.cli.lab.authority import write_private
+from federation.cli.lab.authority import Authority, write_private
 
 READY_WITHIN = "300s"
 WORKLOADS = ("deployment/federation-agent", "deployment/federation-gateway")
-CONTROL_WORKLOADS = ("statefulset/federation-etcd", "deployment/federation-resolver")
+CONTROL_WORKLOADS = (f"statefulset/{ETCD}", "deployment/federation-resolver")
 USERS = ("root", "operator")
 """Users of etcd that are people on this machine."""
 
@@ -37,28 +32,22 @@ def install(site: Site, *, crds: Sequence[str], say: Say) -> None:
 
     Raises ``ToolError``.
     """
-    authorities = Authorities()
-    _keep(site, authorities)
-    addresses = node_addresses(site.control)
-    outside = [f"https://{address}:{ETCD_NODE_PORT}" for address in addresses]
-    inside = [f"https://federation-etcd.{NAMESPACE}.svc:2379"]
+    signers, _ = open_authorities(site.authority)
+    for user in USERS:
+        write_identity(site.identity(user), signers.etcd_user(user), signers.etcd)
     for member in site.members:
-        say(f"{member.region}: kinds, credentials and manifests")
+        say(f"{member.region}: the kinds")
         _install_kinds(member, crds)
-        control = member is site.control
-        objects = of_member(authorities, member.region, etcd=inside if control else outside)
-        if control:
-            objects += of_control(authorities, addresses=addresses)
         member.kubectl.apply("-f", str(manifests("clusters/base/namespace.yaml")))
-        member.kubectl.apply("-f", "-", stdin=json.dumps(listed(objects)))
-        member.kubectl.apply("-k", str(manifests(f"clusters/kind/{member.region}")))
-        member.kubectl.apply("-f", "-", stdin=json.dumps(of_demo(authorities)))
-    say("etcd: waiting for its members, then giving each part its rights")
-    _await(site.control, CONTROL_WORKLOADS[:1])
-    for user in (*(member.region for member in site.members), "resolver", "operator"):
-        site.fedctl("access", "grant", user, user="root")
-    site.fedctl("access", "enable", user="root")
-    say("waiting until everything is ready")
+    say("etcd, and everyone's rights in it")
+    _install_etcd(site, signers)
+    say("everything else")
+    clients = Authority("federation demo")
+    write_private(site.client_ca, clients.certificate_pem)
+    for member in site.members:
+        member.kubectl.apply("-k", _overlay(member))
+        member.kubectl.apply("-f", "-", stdin=json.dumps(of_demo(clients)))
+        _forward_names(member)
     _await(site.control, CONTROL_WORKLOADS)
     for member in site.members:
         _await(member, WORKLOADS)
@@ -87,19 +76,54 @@ def node_addresses(member: Member) -> list[str]:
     return list(found)
 
 
-def _keep(site: Site, authorities: Authorities) -> None:
-    """Write what people on this machine need."""
-    for user in USERS:
-        write_identity(site.identity(user), authorities.etcd_user(user), authorities.etcd)
-    write_private(site.client_ca, authorities.clients.certificate_pem)
-
-
 def _install_kinds(member: Member, crds: Sequence[str]) -> None:
     names = [option for source in crds for option in ("-f", source)]
     member.kubectl.apply(*names)
     member.kubectl.apply("-f", str(manifests("crds")))
-    established = ("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-    member.kubectl(*established)
+    member.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+
+
+def _install_etcd(site: Site, signers: Signers) -> None:
+    """etcd first: members are added to it, and asking for certificates begins when all have one."""
+    control = site.control
+    addresses = node_addresses(control)
+    secrets = listed(of_control(signers, addresses=addresses))
+    control.kubectl.apply("-f", "-", stdin=json.dumps(secrets))
+    control.kubectl.apply("-k", _overlay(control), "-l", f"app.kubernetes.io/name={ETCD}")
+    _await(control, CONTROL_WORKLOADS[:1])
+    for user in ("resolver", "operator"):
+        site.fedctl("access", "grant", user, user="root")
+    inside = f"https://{ETCD}.{NAMESPACE}.svc:2379"
+    outside = ",".join(f"https://{address}:{ETCD_NODE_PORT}" for address in addresses)
+    for member in site.members:
+        site.fedctl(
+            *("cluster", "add", member.region, "--region", member.region),
+            *("--kubeconfig", str(member.kubeconfig), "--authority", str(site.authority)),
+            *("--agent-etcd", inside if member is control else outside),
+            user="root",
+        )
+    site.fedctl("access", "enable", user="root")
+
+
+def _forward_names(member: Member) -> None:
+    """Have the cluster's CoreDNS pass names of the clusterset on, where it has one like kind's."""
+    place = ("configmap", "coredns", "-n", "kube-system")
+    found = member.kubectl("get", *place, "-o", "json", "--ignore-not-found")
+    if not found:
+        return
+    corefile = json.loads(found)["data"]["Corefile"]
+    if "clusterset.local" in corefile:
+        return
+    service = ("service", "federation-dns", "-n", NAMESPACE)
+    address = member.kubectl("get", *service, "-o", "jsonpath={.spec.clusterIP}")
+    stanza = manifests("clusters/base/dns/Corefile").read_text()
+    stanza = stanza.replace("{$FEDERATION_DNS}", f"{address}:53")
+    patch = json.dumps({"data": {"Corefile": f"{corefile.rstrip()}\n{stanza}"}})
+    member.kubectl("patch", *place, "--type=merge", "-p", patch)
+
+
+def _overlay(member: Member) -> str:
+    return str(manifests(f"clusters/kind/{member.region}"))
 
 
 def _await(member: Member, workloads: Sequence[str]) -> None:

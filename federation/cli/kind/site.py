@@ -51,6 +51,11 @@ class Site:
         """PEM: who signs the certificate that the Gateways' listeners show."""
         return self.directory / "client-ca.crt"
 
+    @property
+    def authority(self) -> Path:
+        """The folder with the authorities, as `fedctl cluster add` keeps them."""
+        return self.directory / "authority"
+
     def identity(self, name: str) -> Path:
         """The folder with ``ca.crt``, ``tls.crt`` and ``tls.key`` of a user of etcd."""
         return self.directory / name

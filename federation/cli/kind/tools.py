@@ -42,7 +42,7 @@ def need_kind() -> None:
 
 def find(program: str) -> str | None:
     """Where a program is: on the PATH, or beside this Python (kubectl comes with the tools)."""
-    beside = Path(sys.executable).with_name(program)
+    beside = Path(sys.executable).parent / program
     return shutil.which(program) or (str(beside) if beside.is_file() else None)
 
 

@@ -197,6 +197,7 @@ func (c *container) told() (*start, error) {
 	if c.pod.holder != nil {
 		made.Network = c.pod.holder.path()
 	}
+	made.User, made.Group = c.pod.user(&c.spec)
 	if security := c.spec.SecurityContext; security != nil {
 		made.ReadOnly = ptr.Deref(security.ReadOnlyRootFilesystem, false)
 	}

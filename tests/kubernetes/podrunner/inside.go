@@ -35,13 +35,25 @@ type start struct {
 	Mounts     []mounted
 	Files      map[string]string
 	ReadOnly   bool
+	User       *int64 // nil: whoever runs podrunner
+	Group      *int64
 	WorkingDir string
 	Argv       []string
 	Env        []string
 }
 
-// hold keeps a Pod's network namespace until its input ends, with podrunner if not before.
-func hold() {
+// hold keeps a Pod's network namespace, with the kernel's parameters given as NAME=VALUE, until its
+// input ends, with podrunner if not before.
+func hold(parameters []string) {
+	for _, parameter := range parameters {
+		name, value, _ := strings.Cut(parameter, "=")
+		path := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
+		if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	_, _ = fmt.Println("held")
 	_, _ = os.Stdin.Read(make([]byte, 1))
 }
 
@@ -92,6 +104,9 @@ func enter(path string) error {
 	}
 	program, err := exec.LookPath(told.Argv[0])
 	if err != nil {
+		return err
+	}
+	if err := become(told.User, told.Group); err != nil {
 		return err
 	}
 	return fmt.Errorf("running %s: %w", program, unix.Exec(program, told.Argv, told.Env))
@@ -258,7 +273,11 @@ func (r *root) furnish(told *start) error {
 		}
 	}
 	for _, wanted := range told.Mounts {
-		if err := mountVolume(r.path+filepath.Clean(wanted.At), &wanted); err != nil {
+		at, err := r.within(wanted.At)
+		if err != nil {
+			return err
+		}
+		if err := mountVolume(at, &wanted); err != nil {
 			return err
 		}
 	}
@@ -266,6 +285,29 @@ func (r *root) furnish(told *start) error {
 		return nil
 	}
 	return r.readOnly()
+}
+
+// within is where a path of the container's is for us: links on the way lead to paths of the
+// container's as well (/var/run is one in most).
+func (r *root) within(path string) (string, error) {
+	at, rest := r.path, strings.Split(strings.Trim(filepath.Clean(path), "/"), "/")
+	for links := 0; len(rest) > 0; {
+		next := filepath.Join(at, rest[0])
+		to, err := os.Readlink(next)
+		if err != nil {
+			at, rest = next, rest[1:]
+			continue
+		}
+		if links++; links > 40 {
+			return "", fmt.Errorf("%s: too many links", path)
+		}
+		parts := strings.Split(strings.Trim(filepath.Clean(to), "/"), "/")
+		if filepath.IsAbs(to) {
+			at = r.path
+		}
+		rest = append(parts, rest[1:]...)
+	}
+	return at, nil
 }
 
 func mountVolume(at string, wanted *mounted) error {
@@ -307,4 +349,51 @@ func pivot(root string) error {
 		return fmt.Errorf("leaving the old root: %w", err)
 	}
 	return os.Chdir("/")
+}
+
+// become takes on the container's user, with no right of root's but to read: see main.go. In a
+// namespace that knows one user only, nothing changes.
+func become(user, group *int64) error {
+	if user == nil || *user == 0 || !mapped(*user) {
+		return nil
+	}
+	gid := *user
+	if group != nil {
+		gid = *group
+	}
+	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("keeping capabilities: %w", err)
+	}
+	if err := unix.Setgroups(nil); err != nil {
+		return fmt.Errorf("leaving groups: %w", err)
+	}
+	if err := unix.Setresgid(int(gid), int(gid), int(gid)); err != nil {
+		return fmt.Errorf("becoming group %d: %w", gid, err)
+	}
+	if err := unix.Setresuid(int(*user), int(*user), int(*user)); err != nil {
+		return fmt.Errorf("becoming user %d: %w", *user, err)
+	}
+	kept := uint32(1) << unix.CAP_DAC_READ_SEARCH
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := [2]unix.CapUserData{{Effective: kept, Permitted: kept, Inheritable: kept}}
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		return fmt.Errorf("giving capabilities up: %w", err)
+	}
+	return unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_DAC_READ_SEARCH, 0, 0)
+}
+
+// mapped is whether this user namespace has such a user.
+func mapped(user int64) bool {
+	content, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return false
+	}
+	var first, outside, count int64
+	for _, line := range strings.Split(strings.TrimSpace(string(content)), "\n") {
+		if _, err := fmt.Sscan(line, &first, &outside, &count); err == nil &&
+			first <= user && user < first+count {
+			return true
+		}
+	}
+	return false
 }

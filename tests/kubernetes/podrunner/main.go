@@ -6,8 +6,12 @@
 // stands in for kube-proxy (TCP) and for a cloud's load balancers: the addresses of Services are
 // answered in the namespace it runs in, which is to be a test's own (tests/testkit/namespace.py).
 //
-// It leaves out: IPv6, UDP Services, resource limits, users of containers, persistent data beyond
-// its own life, exec and port-forward through the API server, following a log.
+// Containers that name a user run as it where podrunner is root, without capabilities but one: what
+// stands for their images' files may be this machine's user's alone, so they may read everything.
+//
+// It leaves out: IPv6, UDP Services, network policies, resource limits, groups of volumes,
+// persistent data beyond its own life, exec and port-forward through the API server, following a
+// log.
 package main
 
 import (
@@ -70,7 +74,7 @@ func main() {
 			inside(os.Args[2])
 			return
 		case holdCommand:
-			hold()
+			hold(os.Args[2:])
 			return
 		}
 	}
@@ -90,7 +94,8 @@ func parsed() settings {
 		"addresses of Pods, the first one the bridge's")
 	flag.TextVar(&s.loadBalancers, "load-balancers", netip.MustParsePrefix("10.77.200.0/24"),
 		"addresses for LoadBalancer Services; must be local to this namespace")
-	flag.StringVar(&s.dns, "dns", "", "name server in Pods' resolv.conf; empty: the machine's file")
+	flag.StringVar(&s.dns, "dns", "",
+		"name server in Pods' resolv.conf; `self`: this program, for Services; empty: the machine's file")
 	flag.DurationVar(&s.restartDelay, "restart-delay", time.Second,
 		"first delay before a container starts again; doubles up to 30 times it")
 	flag.Parse()

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net/netip"
@@ -70,11 +72,17 @@ type holder struct {
 	input   io.WriteCloser
 }
 
-// connect makes a namespace with `address` on the bridge.
-func (n *network) connect(address netip.Addr) (*holder, error) {
-	command := exec.Command("/proc/self/exe", holdCommand)
+// connect makes a namespace with `address` on the bridge and the kernel's `parameters`, NAME=VALUE.
+func (n *network) connect(address netip.Addr, parameters []string) (*holder, error) {
+	command := exec.Command("/proc/self/exe", append([]string{holdCommand}, parameters...)...)
+	var trouble bytes.Buffer
+	command.Stderr = &trouble
 	command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	input, err := command.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	output, err := command.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +90,10 @@ func (n *network) connect(address netip.Addr) (*holder, error) {
 		return nil, fmt.Errorf("making a network namespace: %w", err)
 	}
 	made := &holder{command, input}
+	if held, _ := bufio.NewReader(output).ReadString('\n'); held == "" {
+		made.end()
+		return nil, fmt.Errorf("setting the kernel's parameters: %s", trouble.Bytes())
+	}
 	n.mu.Lock()
 	n.links++
 	link := fmt.Sprintf("%s-%d", n.bridge, n.links)

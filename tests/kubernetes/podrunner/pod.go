@@ -188,7 +188,7 @@ func (p *pod) connect() error {
 	if err != nil {
 		return err
 	}
-	made, err := network.connect(address)
+	made, err := network.connect(address, p.parameters())
 	if err != nil {
 		network.release(address)
 		return err
@@ -197,6 +197,33 @@ func (p *pod) connect() error {
 	p.holder, p.ip = made, address
 	p.mu.Unlock()
 	return nil
+}
+
+// parameters are the kernel's that the Pod wants in its namespace.
+func (p *pod) parameters() []string {
+	var found []string
+	if security := p.current().Spec.SecurityContext; security != nil {
+		for _, parameter := range security.Sysctls {
+			found = append(found, parameter.Name+"="+parameter.Value)
+		}
+	}
+	return found
+}
+
+// user is whom a container runs as; nil: nobody says.
+func (p *pod) user(container *corev1.Container) (user, group *int64) {
+	if security := p.current().Spec.SecurityContext; security != nil {
+		user, group = security.RunAsUser, security.RunAsGroup
+	}
+	if security := container.SecurityContext; security != nil {
+		if security.RunAsUser != nil {
+			user = security.RunAsUser
+		}
+		if security.RunAsGroup != nil {
+			group = security.RunAsGroup
+		}
+	}
+	return user, group
 }
 
 // runContainers returns when the containers are done for good.

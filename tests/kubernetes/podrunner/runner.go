@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
+	discoverylisters "k8s.io/client-go/listers/discovery/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
 )
@@ -32,6 +33,7 @@ type runner struct {
 	configMaps corelisters.ConfigMapLister
 	secrets    corelisters.SecretLister
 	services   corelisters.ServiceLister
+	slices     discoverylisters.EndpointSliceLister
 	nodes      []*corev1.Node
 
 	mu     sync.Mutex
@@ -70,11 +72,18 @@ func (r *runner) run(ctx context.Context) error {
 	r.configMaps = factory.Core().V1().ConfigMaps().Lister()
 	r.secrets = factory.Core().V1().Secrets().Lister()
 	r.services = factory.Core().V1().Services().Lister()
+	r.slices = factory.Discovery().V1().EndpointSlices().Lister()
 	addresses := newServices(ctx, r, factory)
 	pods := factory.Core().V1().Pods().Informer()
 	factory.Start(ctx.Done())
 	factory.WaitForCacheSync(ctx.Done())
 	go addresses.run(ctx)
+	if r.settings.dns == dnsSelf {
+		if err := r.serveNames(); err != nil {
+			return err
+		}
+		r.settings.dns = r.network.gateway.String()
+	}
 	_, err = pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(object any) { r.see(ctx, object.(*corev1.Pod)) },
 		UpdateFunc: func(_, object any) { r.see(ctx, object.(*corev1.Pod)) },

@@ -28,8 +28,8 @@ const (
 	apiService = "kubernetes"
 )
 
-// services gives LoadBalancer Services addresses and answers at the addresses of all Services, by
-// relaying connections to the endpoints in turn.
+// services gives LoadBalancer Services addresses and answers at the addresses of all Services, and at
+// the Nodes' for their node ports, by relaying connections to the endpoints in turn.
 type services struct {
 	runner *runner
 	all    corelisters.ServiceLister
@@ -173,11 +173,15 @@ func (s *services) want(wanted map[string][]string, service *corev1.Service, add
 		if port.Protocol != corev1.ProtocolTCP {
 			continue
 		}
+		targets := s.targets(service, slices, port.Name)
 		for _, address := range addresses {
 			if address != corev1.ClusterIPNone && address != "" {
-				at := net.JoinHostPort(address, strconv.Itoa(int(port.Port)))
-				wanted[at] = s.targets(service, slices, port.Name)
+				wanted[net.JoinHostPort(address, strconv.Itoa(int(port.Port)))] = targets
 			}
+		}
+		if port.NodePort != 0 {
+			at := netip.AddrPortFrom(s.runner.network.gateway, uint16(port.NodePort))
+			wanted[at.String()] = targets
 		}
 	}
 }

@@ -76,6 +76,12 @@ func (p *pod) makeVolume(declared *corev1.Volume) (*volume, error) {
 	if err := os.MkdirAll(made.path, 0o755); err != nil {
 		return nil, err
 	}
+	if declared.EmptyDir != nil || declared.PersistentVolumeClaim != nil {
+		// For whatever user the containers run as.
+		if err := os.Chmod(made.path, 0o777); err != nil {
+			return nil, err
+		}
+	}
 	return made, made.renew()
 }
 

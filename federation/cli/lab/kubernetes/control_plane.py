@@ -10,6 +10,7 @@ scheduler and no kubelet: nothing runs Pods.
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 import ssl
 import urllib.error
@@ -65,6 +66,8 @@ class ControlPlane(Value):
     service_network: str = "10.96.0.0/16"
     users: tuple[str, ...] = (ADMIN,)
     controllers: tuple[str, ...] = ()
+    accounts: bool = False
+    """Whether Pods get accounts and their tokens: wants controllers that make accounts."""
 
     @property
     def url(self) -> str:
@@ -87,7 +90,7 @@ class ControlPlane(Value):
         pair = authority.issue(
             "kube-apiserver",
             dns=("localhost", "kubernetes", "kubernetes.default.svc"),
-            addresses=("127.0.0.1",),
+            addresses=("127.0.0.1", self._service_address),
         )
         self._authority.write_bytes(authority.certificate_pem)
         self._certificate.write_bytes(pair.certificate_pem)
@@ -128,8 +131,8 @@ class ControlPlane(Value):
         )
 
     def api_command(self) -> tuple[str, ...]:
-        """kube-apiserver. Accounts of Pods are not admitted to need a controller that makes them,
-        and the API's own endpoint, on loopback, could not be written."""
+        """kube-apiserver. Without ``accounts`` Pods have none, and need no controller that makes
+        them. The API's own endpoint, on loopback, could not be written."""
         host, port = self.api.rsplit(":", 1)
         return (
             str(self.programs / "kube-apiserver"),
@@ -147,7 +150,7 @@ class ControlPlane(Value):
             f"--service-account-key-file={self._accounts}",
             f"--service-account-signing-key-file={self._accounts}",
             "--endpoint-reconciler-type=none",
-            "--disable-admission-plugins=ServiceAccount",
+            *(() if self.accounts else ("--disable-admission-plugins=ServiceAccount",)),
         )
 
     def controllers_command(self) -> tuple[str, ...]:
@@ -179,6 +182,11 @@ class ControlPlane(Value):
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+    @property
+    def _service_address(self) -> str:
+        """Where Pods ask for the API: its Service's, the first of the network."""
+        return str(ipaddress.ip_network(self.service_network)[1])
 
     @property
     def _authority(self) -> Path:

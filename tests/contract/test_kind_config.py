@@ -12,9 +12,12 @@ import pytest
 from federation.cli.lab.kubernetes.go_programs import GoPrograms, NoProgramsError
 from tests.testkit.manifests import KIND_CONFIG, REGIONS, kustomized, objects, of_kind
 
+pytestmark = pytest.mark.timeout(600)
+
 KINDCHECK = GoPrograms(
-    module=Path(__file__).parent / "kindcheck",
-    name="kindcheck",
+    module=Path(__file__).parent / "go" / "kind",
+    name="kind",
+    packages=(".", "sigs.k8s.io/kind"),
     environment=(("CGO_ENABLED", "0"),),
 )
 

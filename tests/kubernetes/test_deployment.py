@@ -1,0 +1,125 @@
+"""The manifests of ``make kind-up`` run, and ``make kind-demo`` drains a region with calls running.
+
+Agents, resolvers, gateways, etcd and the demo's servers are Pods of two clusters without a common
+Pod network, made from the manifests as they are; installing and showing are the product's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from federation.cli.kind.demo import show
+from federation.cli.kind.install import install
+from federation.cli.kind.tools import ToolError
+from federation.cli.lab.kubernetes.crds import released_crds
+from tests.testkit import namespace
+from tests.testkit.deployment import Deployment, running_clusters
+from tests.testkit.federation import until
+
+pytestmark = [
+    pytest.mark.skipif(
+        not namespace.inside(), reason="wants its own network: make test-kubernetes"
+    ),
+    pytest.mark.timeout(600),
+]
+
+NAMESPACE = "federation-system"
+PODS = {"federation-agent": 2, "federation-gateway": 2}
+CONTROL_PODS = {"federation-etcd": 3, "federation-resolver": 2}
+USER = "65532"
+COREDNS = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "coredns", "namespace": "kube-system"},
+    "data": {"Corefile": ".:53 {\n    kubernetes cluster.local\n    reload\n}\n"},
+}
+"""What kind's clusters have of it; here nothing runs by it."""
+
+
+@pytest.fixture(scope="module")
+def deployment(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    """Everything is installed and ready."""
+    from tests.kubernetes.conftest import MISSING
+
+    if missing := request.config.stash.get(MISSING, ""):
+        pytest.skip(missing)
+    with running_clusters(tmp_path_factory.mktemp("deployment")) as found:
+        for cluster in found.clusters:
+            cluster.server.apply(COREDNS)
+        said: list[str] = []
+        try:
+            install(found.site, crds=[str(path) for path in released_crds()], say=said.append)
+        except ToolError as error:
+            pytest.fail(f"{error}\n{said}\n{found.told()}")
+        yield found
+
+
+def test_every_part_runs_as_nobody_and_has_not_failed(deployment: Deployment) -> None:
+    for number, cluster in enumerate(deployment.clusters):
+        wanted = PODS | (CONTROL_PODS if number == 0 else {})
+        pods = cluster.pods(NAMESPACE)
+        seen = [pod["metadata"]["labels"]["app.kubernetes.io/name"] for pod in pods]
+        assert {name: seen.count(name) for name in seen} == wanted
+        for pod in (*pods, *cluster.pods("app")):
+            (status,) = pod["status"]["containerStatuses"]
+            assert (status["ready"], status["restartCount"]) == (True, 0), cluster.told()
+            process = Path("/proc") / status["containerID"].removeprefix("process://")
+            assert users(process) == {USER}
+
+
+def users(process: Path) -> set[str]:
+    """Whom the process and its children run as."""
+    lines = (process / "status").read_text().splitlines()
+    (found,) = [line.split()[1:] for line in lines if line.startswith("Uid:")]
+    return set(found)
+
+
+def test_budgets_and_autoscalers_mean_these_pods(deployment: Deployment) -> None:
+    for cluster in deployment.clusters:
+
+        def counted(kubernetes: Any = cluster.server) -> bool:
+            budgets = kubernetes.items("poddisruptionbudgets", NAMESPACE)
+            return bool(budgets) and all(
+                budget.get("status", {}).get("currentHealthy", 0)
+                == budget["status"]["expectedPods"]
+                == (PODS | CONTROL_PODS)[budget["metadata"]["name"]]
+                for budget in budgets
+            )
+
+        until(counted, cluster.told)
+
+
+def test_names_of_the_clusterset_are_passed_on(deployment: Deployment) -> None:
+    for cluster in deployment.clusters:
+        (service,) = (
+            one
+            for one in cluster.server.items("services", NAMESPACE)
+            if one["metadata"]["name"] == "federation-dns"
+        )
+        found = cluster.server.object("configmap", "kube-system", "coredns")["data"]["Corefile"]
+        assert found.startswith(COREDNS["data"]["Corefile"])
+        assert f"forward . {service['spec']['clusterIP']}:53 {{" in found
+        assert "$" not in found
+
+
+def test_a_region_drains_with_calls_running_and_none_is_lost(deployment: Deployment) -> None:
+    said: list[str] = []
+    try:
+        lost = asyncio.run(show(deployment.site, rate=20, say=said.append))
+    except ToolError as error:
+        pytest.fail(f"{error}\n{said}\n{deployment.told()}")
+    told = "\n".join(said)
+    assert lost == 0, told
+    for region in ("us-west-1", "us-east-1"):
+        line = f"us-east-1 drained: calls from {region}: 100 % answered by us-west-1, p99"
+        assert line in told
+        for when in ("before", "after"):
+            assert f"{when}: calls from {region}: " in told
+    assert "lost" in said[-1]
