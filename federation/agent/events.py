@@ -99,6 +99,7 @@ class EventWriter:
                 for service, entry in federation.view.resolved.items()
                 if (source := entry.source(region)) is not None
             },
+            exports=federation.view.exports,
             quarantine=manifest.quarantine if manifest is not None else None,
         )
         for event in derive_events(self._seen, now, cluster=cluster):

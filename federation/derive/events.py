@@ -20,7 +20,7 @@ from federation.model.base import ClusterId, ServiceName
 from federation.model.conditions import Condition, ConditionStatus
 from federation.model.duration import format_duration
 from federation.model.events import NOTE_MAX, ObjectEvent
-from federation.model.facts import Quarantine
+from federation.model.facts import ExportFact, Quarantine
 from federation.model.objects import (
     ApiObject,
     DrainRequest,
@@ -58,11 +58,13 @@ SERVICES_TOLD = 10
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What events are made from: ``sources`` are resolutions for callers of this cluster."""
+    """What events are made from: ``sources`` are resolutions for callers of this cluster,
+    ``exports`` what all clusters export."""
 
     objects: ObjectSnapshot
     statuses: Mapping[ObjectKey, ObjectStatus]
     sources: Mapping[ServiceName, SourceResolution] = field(default_factory=dict)
+    exports: Mapping[ServiceName, Mapping[ClusterId, ExportFact]] = field(default_factory=dict)
     quarantine: Quarantine | None = None
 
 
@@ -72,6 +74,7 @@ def derive_events(before: Seen | None, now: Seen, *, cluster: ClusterId) -> tupl
         event.model_copy(update={"note": _cut(event.note), "known": before is None})
         for event in (
             *_of_statuses(before, now),
+            *_of_readiness(before, now),
             *_of_shares(before, now),
             *_of_quarantine(before, now, cluster),
         )
@@ -161,7 +164,29 @@ def _of_drain(
         yield _event(source, "DrainExpired", "Undrain", note)
 
 
-# --- shares of clusters -----------------------------------------------------------------------
+# --- exports and shares of clusters ------------------------------------------------------------
+
+
+def _of_readiness(before: Seen | None, now: Seen) -> Iterator[ObjectEvent]:
+    """At imports: nobody who exports the service has a ready endpoint, or somebody has again."""
+    if before is None:
+        return
+    for service in sorted(before.exports.keys() & now.exports.keys(), key=str):
+        facts = now.exports[service]
+        was, ready = _any_ready(before.exports[service]), _any_ready(facts)
+        if was == ready or not facts:
+            continue
+        where = ", ".join(sorted(facts))
+        note = f"none of the endpoints of {service} in {where} is ready"
+        if ready:
+            note = f"endpoints of {service} are ready again"
+        reason = "BackendsReady" if ready else "NoReadyBackends"
+        for source in _imports_of(service, now):
+            yield _event(source, reason, "CheckBackends", note, warning=not ready)
+
+
+def _any_ready(facts: Mapping[ClusterId, ExportFact]) -> bool:
+    return any(fact.ready for fact in facts.values())
 
 
 def _of_shares(before: Seen | None, now: Seen) -> Iterator[ObjectEvent]:
@@ -205,7 +230,7 @@ def _imports_of(service: ServiceName, now: Seen) -> Iterator[ApiObject]:
         *now.objects.of(McsServiceImport),
     ]
     for source in imports:
-        if meant_service(source, now.sources) == service:
+        if meant_service(source, now.exports) == service:
             yield source
 
 

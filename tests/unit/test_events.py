@@ -9,7 +9,7 @@ from federation.derive.events import Seen, derive_events
 from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.conditions import Condition, ConditionStatus
 from federation.model.events import NOTE_MAX, ObjectEvent
-from federation.model.facts import Quarantine
+from federation.model.facts import ExportFact, Quarantine, ServicePort
 from federation.model.objects import ApiObject, ParentReference
 from federation.model.resolved import ClusterShare, Reason, ReasonCode, SourceResolution
 from federation.model.status import DrainProgress, ObjectStatus, ParentStatus
@@ -144,7 +144,35 @@ def shares(west: int, east: int, *, why: ReasonCode = ReasonCode.NO_READY_ENDPOI
         for name, weight in (("east", east), ("west", west))
     )
     source = SourceResolution(region=Region("west"), shares=found)
-    return replace(seen(), sources={USERS: source})
+    return replace(exported(1), sources={USERS: source})
+
+
+def exported(ready: int) -> Seen:
+    fact = ExportFact(
+        cluster=ClusterId("east"),
+        region=Region("east"),
+        service=USERS,
+        ports=(ServicePort(port=9090),),
+        ready=ready,
+        total=3,
+        capacity=ready,
+    )
+    return replace(seen(), exports={USERS: {fact.cluster: fact}})
+
+
+def test_an_import_whose_last_endpoint_goes_is_told() -> None:
+    assert told(exported(3), exported(1)) == []
+    assert told(exported(1), exported(0)) == [
+        (
+            "ServiceImport Warning NoReadyBackends CheckBackends: none of the endpoints of "
+            "app/users in east is ready"
+        )
+    ]
+    assert told(exported(0), exported(0)) == []
+    assert told(exported(0), exported(2)) == [
+        ("ServiceImport Normal BackendsReady CheckBackends: endpoints of app/users are ready again")
+    ]
+    assert told(None, exported(0)) == []
 
 
 def test_a_cluster_that_gives_up_its_part_is_told_at_the_import() -> None:
