@@ -46,6 +46,11 @@ class StateDir:
     def __repr__(self) -> str:
         return f"StateDir({self._path}, {'locked' if self._lock is not None else 'closed'})"
 
+    @property
+    def has_identity(self) -> bool:
+        """Whether an agent has run with this directory before."""
+        return (self._path / "instance").exists()
+
     def open(self, instance: str | None = None) -> str:
         """Create and lock the directory; returns the agent's identity. Raises StateDirError.
 

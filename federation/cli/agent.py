@@ -260,7 +260,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     """Wire the agent to its adapters and run it until cancelled."""
     from federation.adapters.clock import SystemClock
     from federation.adapters.hosts import SystemHostNames
-    from federation.agent import Agent, AgentSettings
+    from federation.agent import Agent, AgentSettings, StateDir
     from federation.cli.agent_limits import (
         FIRST_SHARE_PPM,
         beside_discovery,
@@ -307,6 +307,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         clock=clock,
         controller=compiling.controller_name,
         clusterset=compiling.trust_domain,
+        new=not StateDir(options.state_dir).has_identity,
         gateway_service=compiling.gateway_service,
         gateways_in=options.gateway_template.namespace if options.gateway_template else None,
     )

@@ -125,11 +125,13 @@ async def opened(
     clock: Clock,
     controller: str,
     clusterset: str,
+    new: bool,
     gateway_service: ServiceName | None = None,
     gateways_in: str | None = None,
 ) -> AsyncGenerator[ObjectPorts, None]:
     """The adapters that ``options`` name. Raises ``CommandError`` without credentials.
 
+    ``new``: the agent has no identity from before, and waits for the cluster's;
     ``gateway_service`` is the Service whose addresses will be asked for; ``gateways_in`` is the
     namespace of Gateways' own gateways, if all stand in one.
     """
@@ -150,6 +152,7 @@ async def opened(
                     yield await _on_kubernetes(
                         connection,
                         clock,
+                        new=new,
                         cluster=cluster,
                         lease=options.lease,
                         controller=controller,
@@ -165,6 +168,7 @@ async def _on_kubernetes(
     connection: Connection,
     clock: Clock,
     *,
+    new: bool,
     cluster: ClusterId,
     lease: LeaseOptions | None,
     controller: str,
@@ -200,7 +204,7 @@ async def _on_kubernetes(
     return ObjectPorts(
         source,
         statuses,
-        instance=await cluster_uid(connection),
+        instance=await cluster_uid(connection, wait=new),
         derived={kind: KubernetesDerivedObjects(writing, kind) for kind in DERIVED_KINDS},
         infrastructure=KubernetesGatewayInfrastructure(writing, clock, namespace=gateways_in),
         service_ports=KubernetesServicePorts(writing),

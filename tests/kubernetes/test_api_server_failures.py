@@ -173,6 +173,30 @@ def test_a_server_that_was_restored_from_an_old_backup(cluster: KubernetesCluste
     until(lambda: not exported(cluster), lambda: told(cluster))
 
 
+def test_an_agent_that_starts_while_the_server_is_away(cluster: KubernetesCluster) -> None:
+    """It serves what it knows; one that knows nothing, not even who it is, waits."""
+    with nothing_lost(cluster):
+        first = cluster.agents["agent"].command
+        cluster.kubeconfig = cluster.token()
+        cluster.kubernetes.kill_api()
+        first.kill()
+        first.wait()
+        again = cluster.start_agent("agent")
+        again.says("serving the last good state")
+        says(cluster, "kubernetes: the API server does not answer")
+        cluster.kubernetes.start_api()
+        silent(cluster)
+        follows(cluster)
+        again.command.kill()
+        again.command.wait()
+        cluster.kubernetes.kill_api()
+        fresh = cluster.start_agent("agent", "--state-dir", str(cluster.directory / "elsewhere"))
+        fresh.says("the cluster's identity is not known now")
+        cluster.kubernetes.start_api()
+        fresh.says("heartbeat is present")
+        follows(cluster, "blue")
+
+
 def test_credentials_that_are_revoked(cluster: KubernetesCluster) -> None:
     kubectl = cluster.kubectl
     with nothing_lost(cluster):

@@ -99,6 +99,7 @@ class KubernetesCluster:
     lease: bool = False
     server: str = ""
     options: tuple[str, ...] = ()
+    kubeconfig: Path | None = None
     agents: dict[str, Process] = field(default_factory=dict)
     xds: dict[str, str] = field(default_factory=dict)
     gateways: dict[str, str] = field(default_factory=dict)
@@ -124,7 +125,7 @@ class KubernetesCluster:
 
     def start_agent(self, name: str, *options: str) -> Process:
         """An agent; several of them with a lease."""
-        kubeconfig = self.token()
+        kubeconfig = self.kubeconfig or self.token()
         xds = self.xds.setdefault(name, f"127.0.0.1:{free_port()}")
         lease = ("--lease", LEASE, "--lease-identity", name) if self.lease else ()
         command = (

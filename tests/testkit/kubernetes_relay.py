@@ -171,6 +171,7 @@ def relay_before(server: KubernetesServer) -> Iterator[Relay]:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
             await runner.cleanup()
+        await asyncio.sleep(0.3)  # TLS connections take a moment to close (aiohttp's own advice)
 
     thread = threading.Thread(target=asyncio.run, args=[run()], daemon=True)
     thread.start()

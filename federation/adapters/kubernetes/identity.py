@@ -4,7 +4,8 @@ and its name in the clusterset, which ClusterProperties tell (KEP-2149).
 Decides: what stands for a cluster's identity (the usual convention; Kubernetes itself has none),
 and when its ClusterProperties are written: where the kind is served and nobody else wrote them.
 Leaves to others: what the identity is for (``agent.claim``), installing the kind.
-Invariants: an API server that is away is no failure: the identity is then not known now; a property
+Invariants: an API server that is away is no failure: the identity is then not known now, or waited
+for by who knows of none; a property
 that somebody else wrote is never changed, since a cluster's id lasts as long as its membership.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 
 from federation.adapters.kubernetes.connection import Connection, ResourceAbsent
 from federation.adapters.kubernetes.statuses import MANAGER
+from federation.aio import Backoff, retrying
 from federation.derive.mcs_imports import MANAGED_BY
 from federation.derive.mcs_imports import MANAGER as OWNER
 from federation.ports import PortError
@@ -28,6 +30,9 @@ CLUSTER_ID = "cluster.clusterset.k8s.io"
 CLUSTERSET = "clusterset.k8s.io"
 """The ClusterProperty that says which clusterset the cluster is a member of."""
 
+ASK_S = 3.0
+"""How long an agent that knows who it is asks; what it serves meanwhile is on its disk."""
+
 AGAIN_S = 10.0
 """How often properties are looked at: the kind may be installed at any time."""
 
@@ -37,14 +42,31 @@ ABOUT_VERSIONS = ("v1", "v1beta1", "v1alpha1")
 """Versions of ClusterProperty, all of one form."""
 
 
-async def cluster_uid(connection: Connection) -> str | None:
-    """The cluster's identity, or ``None`` when the API server does not tell."""
-    try:
+async def cluster_uid(connection: Connection, *, wait: bool) -> str | None:
+    """The cluster's identity.
+
+    ``wait`` for an API server that does not tell; without it ``None`` is returned after
+    ``ASK_S``.
+    """
+
+    async def ask() -> str:
         found = await connection.get("/api/v1/namespaces/kube-system")
-    except PortError as error:
-        log.warning("the cluster's identity is not known now", extra={"reason": str(error)})
+        return str(found["metadata"]["uid"])
+
+    def tell(failure: Exception, attempt: int, _wait_s: float) -> None:
+        if attempt == 1:
+            log.warning("the cluster's identity is not known now", extra={"reason": str(failure)})
+
+    if wait:
+        return await retrying(
+            ask, on=PortError, backoff=Backoff(first_s=0.2, max_s=3.0), before_wait=tell
+        )
+    try:
+        async with asyncio.timeout(ASK_S):
+            return await ask()
+    except (PortError, TimeoutError) as error:
+        tell(error, 1, 0.0)
         return None
-    return str(found["metadata"]["uid"])
 
 
 class ClusterProperties:
