@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import textwrap
 from collections.abc import Iterator
@@ -100,6 +101,53 @@ async def test_the_listeners_hostname_chooses_the_certificate(
                 return call(client)[1]
 
         assert await asyncio.to_thread(answers) == "plain"
+
+
+async def test_a_connection_is_for_hosts_of_its_listener_alone(
+    tmp_path: Path, ca: Authority, backend: Backend
+) -> None:
+    """RFC 9110, 15.5.20; clients reuse a connection for all that its certificate is good for."""
+    port = free_port()
+    manifests = [
+        kit.gateway(
+            https("a", port, "wide", hostname="a.example.com"),
+            https("rest", port, "wide", hostname='"*.example.com"'),
+        ),
+        secret("wide", ca.leaf("*.example.com")),
+        kit.service("echo", port_of(backend)),
+        kit.route("echo", EVERY_CALL),
+    ]
+
+    def asked(server_name: str, host: str) -> str:
+        credentials = grpc.ssl_channel_credentials(ca.pem.encode())
+        options = [
+            ("grpc.ssl_target_name_override", server_name),
+            ("grpc.default_authority", host),
+        ]
+        with grpc.secure_channel(f"127.0.0.1:{port}", credentials, options) as client:
+            try:
+                return call(client)[1]
+            except grpc.RpcError as error:
+                return f"{error.code().name}: {error.details()}"
+
+    def page(server_name: str, host: str) -> int:
+        context = ssl.create_default_context(cadata=ca.pem)
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname=server_name) as tls,
+        ):
+            tls.sendall(f"GET / HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())
+            return int(tls.recv(4096).split()[1])
+
+    async with kit.standalone(tmp_path, manifests):
+        for server_name, host in (("b", "c"), ("b", "b"), ("a", "a")):
+            names = f"{server_name}.example.com", f"{host}.example.com"
+            assert await asyncio.to_thread(asked, *names) == "plain", names
+        for server_name, host in (("a", "b"), ("b", "a")):
+            names = f"{server_name}.example.com", f"{host}.example.com"
+            said = await asyncio.to_thread(asked, *names)
+            assert said.startswith("UNIMPLEMENTED: host `" + names[1]), said
+            assert await asyncio.to_thread(page, *names) == 421
 
 
 async def test_a_renewed_certificate_holds_for_new_connections_and_touches_no_other(

@@ -18,6 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use self::host::HostMap;
+pub(crate) use self::host::without_port;
 use self::index::PathIndex;
 pub(crate) use self::limits::KnownLimits;
 use self::limits::Limits;

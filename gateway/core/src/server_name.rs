@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use crate::Name;
 use crate::config::PassthroughTarget;
 use crate::random::Draws;
+use crate::route::without_port;
 
 /// Entries by server name.
 #[derive(Debug, Clone)]
@@ -56,6 +57,24 @@ impl<T: Clone> ServerNames<T> {
         let mut dots = name.match_indices('.').map(|(at, _)| at);
         dots.find_map(|at| self.suffixes.get(&name[at..]).filter(|_| at > 0))
             .or(self.other.as_ref())
+    }
+}
+
+impl<T: Clone + PartialEq> ServerNames<T> {
+    /// Whether a client that asked for `name` came to another entry than `host` (with or without a port) belongs to.
+    #[must_use]
+    pub fn misdirected(&self, name: &str, host: &[u8]) -> bool {
+        let host = without_port(host);
+        if host.eq_ignore_ascii_case(name.as_bytes()) {
+            return false;
+        }
+        let Ok(host) = std::str::from_utf8(host) else {
+            return false;
+        };
+        match (self.find(Some(name)), self.find(Some(host))) {
+            (Some(taken), Some(asked)) => taken != asked,
+            _ => false,
+        }
     }
 }
 
@@ -113,6 +132,29 @@ mod tests {
         assert_eq!(map.find(None), None);
         let all = ServerNames::new([(&[][..], 7)]);
         assert_eq!((all.find(None), all.find(Some("x"))), (Some(&7), Some(&7)));
+    }
+
+    #[test]
+    fn hosts_belong_to_the_entry_of_their_connection() {
+        let map = map();
+        let cases = [
+            ("a.example.com", "a.example.com", false),
+            ("a.example.com", "A.example.com:443", false),
+            ("a.example.com", "b.example.com", true),
+            ("b.example.com", "c.example.com", false),
+            ("b.example.com", "b.example.org", false),
+            ("b.example.com", "a.example.com", true),
+            // Nobody's name says nothing about who is meant.
+            ("example.net", "a.example.com", false),
+            ("a.example.com", "example.net", false),
+        ];
+        for (name, host, misdirected) in cases {
+            assert_eq!(
+                map.misdirected(name, host.as_bytes()),
+                misdirected,
+                "{name}, {host}"
+            );
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use gateway_h2::{ErrorCode, Fields};
 use crate::call::{Call, CallId, Phase, Tries, deadlines};
 use crate::conn::{DownPhase, Side, StreamAt, UpPhase};
 use crate::headers::HeaderList;
+use crate::listener::WorkerListener;
 use crate::reply::{FEDERATION_PREFIX, Form, HEALTH_CHECK_PATH, Reason, Reply};
 use crate::rewrite::{cors_fields, upstream_headers};
 use crate::web;
@@ -57,6 +58,16 @@ impl Worker {
         }
         let listener_state = &self.listeners[listener];
         let host = host(&request.headers);
+        if let Some(reply) = self.misdirected(down.conn, listener_state, host) {
+            self.answer_stream(
+                down,
+                listener,
+                (form, ended),
+                &reply,
+                &HeaderList::default(),
+            );
+            return self.recycle(request.headers, Vec::new());
+        }
         let table = &listener_state.table;
         match table.lookup(host, path, &request.headers, form.is_grpc()) {
             Ok(route) => {
@@ -83,6 +94,24 @@ impl Worker {
                 self.recycle(request.headers, Vec::new());
             }
         }
+    }
+
+    /// The refusal of a request for a host of another listener of the port than the one that the connection was opened
+    /// for by its server name (RFC 9110, 15.5.20): that one may demand other things of its clients.
+    fn misdirected(&self, conn: usize, listener: &WorkerListener, host: &[u8]) -> Option<Reply> {
+        let hosts = listener.hosts.as_ref()?;
+        let name = self.conns.get(conn)?.transport.server_name()?;
+        if !hosts.misdirected(name, host) {
+            return None;
+        }
+        let host = String::from_utf8_lossy(host);
+        Some(Reply::new(
+            Code::Unimplemented,
+            Reason::Misdirected,
+            format!(
+                "host `{host}` is not served on connections for the TLS server name `{name}`: open another for it"
+            ),
+        ))
     }
 
     /// Turns a call away before it costs anything more.

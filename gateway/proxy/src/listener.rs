@@ -18,6 +18,7 @@ pub(crate) struct ListenerConfig {
     pub table: Arc<RouteTable>,
     pub tls: Option<Arc<ServerConfig>>,
     pub entrances: Option<Arc<ServerNames<Entrance>>>,
+    pub hosts: Option<Arc<ServerNames<usize>>>,
 }
 
 /// One worker's part of a listener. It stays while connections of it are open, also after its socket is closed.
@@ -28,6 +29,8 @@ pub(crate) struct WorkerListener {
     pub tls: Option<Arc<ServerConfig>>,
     /// What the server name decides; `None`: nothing.
     pub entrances: Option<Arc<ServerNames<Entrance>>>,
+    /// The entries of the port that hosts belong to; `None`: there is one.
+    pub hosts: Option<Arc<ServerNames<usize>>>,
     /// Where connections without TLS go as they are; `None`: their calls are routed.
     pub passthrough: Option<Arc<Passthrough>>,
     /// How long new connections live.
@@ -41,6 +44,19 @@ pub(crate) struct WorkerListener {
     /// Keys of its connections are not kept; this is their number.
     pub connections: usize,
     pub drain_timers: Vec<TimerId>,
+}
+
+/// Which entries a listener for clients has, by server name; `None`: one for all. Towards gateways of other clusters the
+/// server name says something else than the host.
+pub(crate) fn hosts(listener: &Listener) -> Option<Arc<ServerNames<usize>>> {
+    let tls = listener.tls.as_ref().filter(|tls| !tls.chains.is_empty())?;
+    if listener.kind != ListenerKind::Ingress {
+        return None;
+    }
+    let chains = tls.chains.iter().enumerate();
+    let named = chains.map(|(at, chain)| (&chain.server_names[..], at));
+    let rest = (!tls.certificates.is_empty()).then_some((&[][..], tls.chains.len()));
+    Some(Arc::new(ServerNames::new(named.chain(rest))))
 }
 
 // === impl ListenerConfig ===
@@ -61,6 +77,7 @@ impl WorkerListener {
             table: Arc::clone(&listener.table),
             tls: listener.tls.clone(),
             entrances: listener.entrances.clone(),
+            hosts: listener.hosts.clone(),
             passthrough: listener.passthrough(),
             connection: listener.config.connection.clone(),
             socket: Some(socket),
@@ -77,6 +94,7 @@ impl WorkerListener {
         self.table = Arc::clone(&listener.table);
         self.tls.clone_from(&listener.tls);
         self.entrances.clone_from(&listener.entrances);
+        self.hosts.clone_from(&listener.hosts);
         self.passthrough = listener.passthrough();
         self.connection.clone_from(&listener.config.connection);
     }

@@ -39,6 +39,7 @@ pub(crate) const HEALTH_NOT_SERVING: &[u8] = &[0, 0, 0, 0, 2, 0x08, 2];
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Reason {
     NoRoute,
+    Misdirected,
     RouteReply,
     NoWeight,
     NoEndpoints,
@@ -92,6 +93,7 @@ impl Reason {
     pub const fn word(self) -> &'static str {
         match self {
             Self::NoRoute => "no_route",
+            Self::Misdirected => "misdirected",
             Self::RouteReply => "route_reply",
             Self::NoWeight => "no_weight",
             Self::NoEndpoints => "no_endpoints",
@@ -242,6 +244,7 @@ impl Reply {
 fn http_status(code: Code, reason: Reason) -> u16 {
     match reason {
         Reason::NoRoute => 404,
+        Reason::Misdirected => 421,
         Reason::NoWeight => 500,
         Reason::Deadline | Reason::StreamAge | Reason::Idle => 504,
         Reason::BadRequest => 400,

@@ -16,7 +16,7 @@ use rustls::{ClientConfig, ServerConfig};
 use crate::bind::bind;
 use crate::clusters::{ClusterChanges, ToldCluster};
 use crate::control::{Applied, Command};
-use crate::listener::ListenerConfig;
+use crate::listener::{ListenerConfig, hosts};
 use crate::passthrough::entrances;
 use crate::runtime::{ListenerReport, RuntimeError, WorkerHandle};
 use crate::tls::{self, Certificates, ClientDemand};
@@ -210,6 +210,7 @@ impl State {
                     },
                     tls: bound.tls.clone(),
                     entrances: entrances(&bound.config),
+                    hosts: hosts(&bound.config),
                 })
             })
             .collect();

@@ -53,6 +53,17 @@ impl Transport {
         }
     }
 
+    /// The name that a client asked for by TLS.
+    pub fn server_name(&self) -> Option<&str> {
+        match self {
+            Self::Tls(tls) => match &tls.session {
+                rustls::Connection::Server(session) => session.server_name(),
+                rustls::Connection::Client(_) => None,
+            },
+            Self::Plain(_) => None,
+        }
+    }
+
     /// Reads what is there; 0 is the peer's end.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {

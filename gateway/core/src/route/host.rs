@@ -74,7 +74,7 @@ fn lower_case_host<'a>(authority: &[u8], buffer: &'a mut [u8; HOST_BYTES_MAX]) -
     Some(lower)
 }
 
-fn without_port(authority: &[u8]) -> &[u8] {
+pub(crate) fn without_port(authority: &[u8]) -> &[u8] {
     if let Some(rest) = authority.strip_prefix(b"[") {
         return rest.split(|byte| *byte == b']').next().unwrap_or(rest);
     }
