@@ -53,7 +53,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     )
     yield "| profile | core | extended | beside it |"
     yield "| --- | --- | --- | --- |"
-    for profile in report["profiles"]:
+    for profile in sorted(report["profiles"], key=lambda profile: profile["name"]):
         core, extended = (_passed(profile.get(part, {})) for part in ("core", "extended"))
         yield f"| {profile['name']} | {core} | {extended} | {PEER[profile['name']]} |"
     beyond = [profile.get("extended", {}) for profile in report["profiles"]]
