@@ -196,7 +196,8 @@ def _service(
     spec = ServiceSpec(
         ports=tuple(
             CoreServicePort(
-                name=port.name,
+                # Of several ports each needs a name, and one cluster's single port may have none.
+                name=port.name or (f"port-{port.port}" if len(source.spec.ports) > 1 else ""),
                 port=port.port,
                 protocol=port.protocol,
                 app_protocol=port.app_protocol,

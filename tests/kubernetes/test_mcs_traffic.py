@@ -17,31 +17,40 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import grpc
 import pytest
 
 from federation.cli.lab.kubernetes.go_programs import NoProgramsError
 from tests.kubernetes.conftest import MISSING
-from tests.testkit import namespace
+from tests.native.support import SERVICE, channel
+from tests.testkit import federation, namespace
 from tests.testkit.coredns import running_coredns
-from tests.testkit.federation import Process, until
+from tests.testkit.federation import Process
 from tests.testkit.kubernetes import (
     KubernetesServer,
     install_released_crds_now,
     running_kubernetes,
 )
-from tests.testkit.members import EASTWEST_PORT, Member, running_members
+from tests.testkit.members import (
+    EASTWEST_PORT,
+    POD_PORT,
+    Member,
+    Members,
+    place,
+    running_members,
+)
 from tests.testkit.pods import running_pods
 
 pytestmark = [
     pytest.mark.skipif(
         not namespace.inside(), reason="wants its own network: make test-kubernetes"
     ),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
 ]
 
 DATA = Path(__file__).parent / "data"
@@ -57,7 +66,15 @@ SOURCE_LABEL = "multicluster.kubernetes.io/source-cluster"
 TCP = {"name": "tcp", "port": 42, "protocol": "TCP"}
 UDP = {"name": "udp", "port": 42, "protocol": "UDP"}
 DNS_PORT = 15053
+PATIENCE_S = 60.0
+"""Pods of two clusters, their gateways and name servers share one machine."""
 _numbers = itertools.count(1)
+T = TypeVar("T")
+
+
+def until(look: Callable[[], T], what: Callable[[], object]) -> T:
+    """`tests.testkit.federation.until` with more patience."""
+    return federation.until(look, what, within_s=PATIENCE_S)
 
 
 def front(member: Member) -> list[dict[str, Any]]:
@@ -90,6 +107,7 @@ class Cluster:
 
     member: Member
     pods: Process
+    members: Members
 
     @property
     def name(self) -> str:
@@ -238,7 +256,8 @@ def clusters(
         found = []
         for member in members.both:
             member.server.apply(*front(member))
-            found.append(Cluster(member, stack.enter_context(_pods(member, directory))))
+            pods = stack.enter_context(_pods(member, directory))
+            found.append(Cluster(member, pods, members))
             answers = (dns_address(member.number), f"{dns_address(member.number)}:{DNS_PORT}")
             place = directory / f"coredns-{member.number}"
             try:
@@ -453,6 +472,44 @@ def test_pods_of_a_stateful_set_have_names_by_host_and_cluster(here: Clusterset)
         for host, address in hosts.items():
             name = f"{host}.{here.west.name}.{here.name}"
             until(lambda: here.dig(cluster, name) == [address], cluster.told)  # noqa: B023
+
+
+def test_calls_to_the_address_go_where_routes_to_the_import_go(
+    clusters: tuple[Cluster, Cluster],
+) -> None:
+    """Ports that say what they speak: each call is balanced, and fails over, by itself."""
+    west, east = clusters
+    with place(west.members) as there:
+        for cluster in clusters:
+            there.service(cluster.member)
+        there.export(west.member, east.member)
+
+        def address() -> str:
+            spec = east.server.object(IMPORTS, there.namespace, "users")["spec"]
+            return next(iter(spec.get("ips", ())), "")
+
+        # One connection all the time: it is calls that move.
+        with channel(f"{until(address, east.told)}:{POD_PORT}") as opened:
+            until(lambda: answer(opened) == "users@us-east-1", east.told)
+            assert {answer(opened) for _ in range(50)} == {"users@us-east-1"}
+            local = east.server.object("endpointslice", there.namespace, "users-1")
+            gone = there.slice("users", [])
+            gone["endpoints"] = [
+                {"addresses": entry["addresses"], "conditions": {"ready": False}}
+                for entry in local["endpoints"]
+            ]
+            east.server.apply(gone)
+            until(lambda: answer(opened) == "users@us-west-1", east.told)
+            assert {answer(opened) for _ in range(50)} == {"users@us-west-1"}
+
+
+def answer(opened: grpc.Channel) -> str:
+    """Who answers a call, or with which code it fails."""
+    try:
+        _, call = opened.unary_unary(f"/{SERVICE}/Unary").with_call(b"", timeout=10)
+    except grpc.RpcError as error:
+        return str(error.code().name)
+    return str(dict(call.initial_metadata()).get("x-served-by", ""))
 
 
 def test_a_name_that_cannot_be_resolved_says_why(here: Clusterset) -> None:

@@ -28,6 +28,9 @@ from tests.testkit.ports import free_port
 REGIONS = {"us-west-1": "us-west", "us-east-1": "us-east"}
 """The members and their regions."""
 
+START_S = 60.0
+"""What a gateway's process may take on a machine that has much to do."""
+
 LISTENER_PORT, EASTWEST_PORT, POD_PORT = 8080, 15444, 9090
 MANIFESTS = ROOT / "clusters" / "base"
 
@@ -115,7 +118,11 @@ def running_members(
             _start(stack, member, federation, authority, directory, options(member))
             found.append(member)
         for member in found:
-            until(lambda: "gateway started" in member.gateway.output(), member.gateway.output)  # noqa: B023
+            until(
+                lambda: "gateway started" in member.gateway.output(),  # noqa: B023
+                member.gateway.output,
+                within_s=START_S,
+            )
         yield Members(found[0], found[1], federation)
         for member in found:
             assert ": 403" not in member.agent.output(), member.agent.output()

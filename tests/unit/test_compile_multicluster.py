@@ -101,9 +101,14 @@ def test_an_import_that_no_cluster_exports() -> None:
         "or app/user-service; apply a ServiceExport where the Service is, or a "
         "MultiClusterService that lists that cluster"
     )
+    unnamed = (
+        "ServiceImport DNS resolution failed: user-service-import.app.svc.clusterset.local: "
+        "the agent of this cluster answers no DNS; start it with --dns HOST:PORT"
+    )
     assert [(entry.status, entry.reason, entry.message) for entry in found.values()] == [
         ("False", "BackendNotFound", message),
         ("False", "Pending", message),
+        ("False", "NoServer", unnamed),
     ]
 
 

@@ -161,6 +161,18 @@ def test_an_import_gets_the_addresses_of_its_derived_service() -> None:
     assert (there.metadata.annotations or {})[DERIVED_SERVICE] == DERIVED.name
 
 
+def test_ports_without_a_name_get_one_beside_others() -> None:
+    bare = ServicePort(port=80)
+    alone = derive(objects(), view(export(EAST, bare))).services[DERIVED]
+    assert [port.name for port in alone.spec.ports] == [""]
+    joined = settled(view(export(EAST, bare), export(WEST, GRPC)))
+    service = joined.get(Service, "app", DERIVED.name)
+    assert service is not None
+    assert sorted(port.name for port in service.spec.ports) == ["grpc", "port-80"]
+    (slice_,) = (entry for entry in joined.of(EndpointSlice) if entry.metadata.namespace == "app")
+    assert sorted(port.name for port in slice_.ports) == ["grpc", "port-80"]
+
+
 def test_a_deleted_service_comes_back_at_its_address() -> None:
     federation = view(export(EAST, GRPC))
     found = settled(federation)
