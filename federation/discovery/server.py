@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -89,6 +90,8 @@ class DiscoveryServer(Generic[S]):
         self._catalogs: dict[NodeView, Catalog] = {}
         # Each remembers the resources of one form and part.
         self._sealers: dict[tuple[bool, str], Sealer] = {}
+        self._rendering = asyncio.Lock()
+        self._one_at_a_time = threading.Lock()
         self._clients: list[_Client] = []
         self._left: dict[str, None] = {}
         self._streams_opened = 0
@@ -239,7 +242,7 @@ class DiscoveryServer(Generic[S]):
         clock = asyncio.get_running_loop().time
         while True:
             client.wake.clear()
-            catalog = self._catalog(client.node)
+            catalog = await self._catalog(client.node)
             while catalog is not None:
                 response = client.stream.next_response(catalog, now_s=clock())
                 if response is None:
@@ -248,7 +251,7 @@ class DiscoveryServer(Generic[S]):
                     await context.write(response)
                 except _CLIENT_LEFT:
                     return
-                catalog = self._catalog(client.node)
+                catalog = await self._catalog(client.node)
             self._tell_acks()
             wait_s = client.stream.retry_at_s() - clock()
             try:
@@ -257,22 +260,32 @@ class DiscoveryServer(Generic[S]):
             except TimeoutError:
                 continue
 
-    def _catalog(self, node: NodeIdentity | None) -> Catalog | None:
-        if node is None or self._snapshot is None:
+    async def _catalog(self, node: NodeIdentity | None) -> Catalog | None:
+        if node is None:
             return None
         view = NodeView(
             node.address, node.port_offset, shards=node.endpoint_shards, serves=node.serves
         )
-        catalog = self._catalogs.get(view)
-        if catalog is None:
-            # As many as there are streams at most: views of nodes that left go with a publication.
-            resources = self._render(self._snapshot, view)
+        async with self._rendering:
+            if self._snapshot is None:
+                return None
+            if (known := self._catalogs.get(view)) is not None:
+                return known
+            snapshot, generation = self._snapshot, self._generation
             sealer = self._sealers.setdefault(_form(node), Sealer())
-            catalog = sealer.seal(resources, generation=self._generation)
-            if len(self._catalogs) >= self._settings.streams_max:
-                self._catalogs.clear()
-            self._catalogs[view] = catalog
-        return catalog
+            # Beside the loop, since a first time takes a second for thousands of routes.
+            catalog = await asyncio.to_thread(self._made, snapshot, view, sealer, generation)
+            if generation == self._generation:  # else it is sent once, and the newer one after it
+                # As many as there are streams at most: views of nodes that left go with a
+                # publication.
+                if len(self._catalogs) >= self._settings.streams_max:
+                    self._catalogs.clear()
+                self._catalogs[view] = catalog
+            return catalog
+
+    def _made(self, snapshot: S, view: NodeView, sealer: Sealer, generation: int) -> Catalog:
+        with self._one_at_a_time:  # a stream that ends leaves its thread behind
+            return sealer.seal(self._render(snapshot, view), generation=generation)
 
     def _note_leave(self, node: NodeIdentity) -> None:
         """Remember who left; beyond the bound the one who left first is forgotten (and stays

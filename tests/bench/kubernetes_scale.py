@@ -42,6 +42,7 @@ from tests.testkit.kubernetes import install_crds, running_kubernetes
 from tests.testkit.ports import free_port
 
 CHANGES = 200
+MODULE = "tests.bench.kubernetes_scale"
 CLUSTER = "west-a"
 PODS = ("10.77.1.1", "10.77.1.2")
 PATIENCE_S = 900.0
@@ -121,7 +122,7 @@ def measure(*, changes: int = CHANGES) -> Figures:
     """All of it, in a namespace of its own."""
     if namespace.inside():
         return asyncio.run(_measure(BigCluster(), changes))
-    command = [sys.executable, "-m", "tests.testkit.namespace", sys.executable, "-m", __name__]
+    command = [sys.executable, "-m", "tests.testkit.namespace", sys.executable, "-m", MODULE]
     done = subprocess.run([*command, str(changes)], stdout=subprocess.PIPE, check=True, text=True)
     return Figures(**json.loads(done.stdout.splitlines()[-1]))
 
