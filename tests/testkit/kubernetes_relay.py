@@ -37,10 +37,10 @@ class Relay:
     """How it is now; a test changes the fields while it runs.
 
     ``delay_s`` before each answer; ``swallow``: nothing is passed on any more, and no connection
-    ends; ``swallow_watches``: the same for watches that are open, alone; ``wait_for_server``: a
-    request waits while the server is away, and a watch that it breaks ends as if it were over;
-    ``refuse``: every request is answered with this status; ``rewrite`` changes each line of an
-    answer, ``date`` its date.
+    ends; ``swallow_watches``: what comes on open watches is lost, and none of them ends;
+    ``wait_for_server``: a request waits while the server is away, and a watch that it breaks ends
+    as if it were over; ``refuse``: every request is answered with this status; ``rewrite`` changes
+    each line of an answer, ``date`` its date.
     """
 
     url: str
@@ -99,6 +99,8 @@ class _Handler:
             await passed.prepare(request)
             with contextlib.suppress(aiohttp.ClientError):
                 while line := await answer.content.readline():
+                    if watch and relay.swallow_watches:
+                        continue
                     await self._hold(watch=watch)
                     if b'"code":410' in line:
                         relay.expired += 1
