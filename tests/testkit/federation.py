@@ -28,7 +28,7 @@ from tests.testkit.ports import free_port
 
 CLUSTER, REGION = "west-a", "us-west-1"
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 20.0
+DEADLINE_S = 40.0
 
 T = TypeVar("T")
 
