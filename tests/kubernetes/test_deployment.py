@@ -13,13 +13,17 @@ from typing import Any
 
 import pytest
 
+from federation.aio import cancel_and_wait
 from federation.cli.kind.demo import show
 from federation.cli.kind.install import install
 from federation.cli.kind.tools import ToolError
+from federation.cli.lab.client import Client
 from federation.cli.lab.kubernetes.crds import released_crds
 from tests.testkit import namespace
 from tests.testkit.deployment import Deployment, running_clusters
 from tests.testkit.federation import until
+from tests.testkit.manifests import CLUSTERS
+from tests.testkit.network_policies import NAME, End, Flow, denied, flows
 
 pytestmark = [
     pytest.mark.skipif(
@@ -109,6 +113,26 @@ def test_names_of_the_clusterset_are_passed_on(deployment: Deployment) -> None:
         assert "$" not in found
 
 
+def test_network_policies_allow_every_connection_that_there_is(deployment: Deployment) -> None:
+    seen: set[tuple[str, str]] = set()
+    for cluster in deployment.clusters:
+        policies = cluster.server.items("networkpolicies", NAMESPACE)
+        for flow in flows(cluster.server, NAMESPACE):
+            assert denied(policies, flow) == "", f"{cluster.region}: {flow}"
+            seen.add((flow.source.name, flow.target.name))
+        agent, gateway = (End(NAMESPACE, {NAME: f"federation-{it}"}) for it in ("agent", "gateway"))
+        assert denied(policies, Flow(agent, gateway, 15000)) == "egress"
+        assert denied(policies, Flow(gateway, agent, 15020)) == "ingress"
+        assert denied(policies, Flow(End("app", {}), agent, 15010)) == "ingress"
+    assert {
+        ("federation-agent", "federation-etcd"),
+        ("federation-agent", ""),  # the API server, and etcd of the other cluster
+        ("federation-gateway", "federation-agent"),
+        ("federation-resolver", "federation-etcd"),
+        ("federation-etcd", "federation-etcd"),
+    } <= seen
+
+
 def test_a_region_drains_with_calls_running_and_none_is_lost(deployment: Deployment) -> None:
     said: list[str] = []
     try:
@@ -123,3 +147,26 @@ def test_a_region_drains_with_calls_running_and_none_is_lost(deployment: Deploym
         for when in ("before", "after"):
             assert f"{when}: calls from {region}: " in told
     assert "lost" in said[-1]
+
+
+async def test_a_rolling_update_of_gateways_loses_no_call(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    site, (cluster, _) = deployment.site, deployment.clusters
+    for member in site.members:
+        member.kubectl.apply("-f", str(CLUSTERS / "examples" / "multi-cluster.yaml"))
+    client = Client([site.control.entrance], rate=20, ca=site.client_ca.read_bytes())
+    calling = asyncio.create_task(client.run(out=tmp_path / "figures"))
+    try:
+        await asyncio.to_thread(until, lambda: client.figures().total_ok > 20, cluster.told)
+        gateways = ("deployment/federation-gateway", "-n", NAMESPACE)
+        await asyncio.to_thread(cluster.server.kubectl, "rollout", "restart", *gateways)
+        before = client.figures().total_ok
+        status = ("rollout", "status", *gateways, "--timeout=120s")
+        await asyncio.to_thread(site.control.kubectl, *status)
+        seen = client.figures()
+        assert (seen.total_errors, seen.errors) == (0, {}), cluster.told()
+        assert seen.total_ok > before
+    finally:
+        await cancel_and_wait(calling)
+        await client.close()

@@ -120,9 +120,10 @@ class KubernetesServer:
         assert isinstance(found, dict)
         return found
 
-    def items(self, kind: str, namespace: str) -> list[dict[str, Any]]:
-        """The objects of a kind in a namespace."""
-        found = json.loads(self.kubectl("get", kind, "-n", namespace, "-o", "json"))
+    def items(self, kind: str, namespace: str | None = None) -> list[dict[str, Any]]:
+        """The objects of a kind in a namespace, or in all."""
+        place = ("-A",) if namespace is None else ("-n", namespace)
+        found = json.loads(self.kubectl("get", kind, *place, "-o", "json"))
         return list(found["items"])
 
     def start(self) -> None:
