@@ -79,6 +79,12 @@ def test_on_kubernetes_every_region_has_a_control_plane() -> None:
     assert federation.command[0] == "/programs/etcd"
 
 
+def test_no_connection_can_be_given_a_planned_port() -> None:
+    """The system chooses ports of connections from 32,768 on (Linux)."""
+    ports = [int(address.rpartition(":")[2]) for address in addresses(plan_on_kubernetes("a", "b"))]
+    assert max(ports) < 32_768
+
+
 def test_every_region_has_its_processes() -> None:
     plan = plan_of("a", "b")
     for region in ("a", "b"):

@@ -26,6 +26,9 @@ LISTENER_PORTS = (80, 443, 8080, 8443, 9090, 15443, EASTWEST_PORT)
 """Gateway ports that manifests commonly name; each must be free at a gateway's offset."""
 SERVICE_PORT = 9090
 """Port of every demo Service."""
+PORTS = range(20_000, 32_000)
+"""Where processes listen: below the ports that systems give to connections (from 32,768 on Linux,
+49,152 on macOS), one of which would now and then take a planned port before its process has it."""
 REGIONS_MAX = 8
 REGION_LENGTH_MAX = 40
 REGION_NAME = re.compile(rf"(?!-)[a-z0-9-]{{1,{REGION_LENGTH_MAX}}}(?<!-)", re.ASCII)
@@ -196,9 +199,20 @@ class _Ports:
         self._held = held
 
     def address(self) -> str:
-        sock = self._held.enter_context(socket.socket())
-        sock.bind((LOOPBACK, 0))
-        return f"{LOOPBACK}:{sock.getsockname()[1]}"
+        """An address whose port is free."""
+        for port in random.sample(PORTS, 200):
+            with ExitStack() as attempt:
+                sock = attempt.enter_context(socket.socket())
+                try:
+                    sock.bind((LOOPBACK, port))
+                except OSError:
+                    continue
+                self._held.push(attempt.pop_all())
+                return f"{LOOPBACK}:{port}"
+        raise OSError(
+            f"no port of {PORTS.start} to {PORTS.stop - 1} is free on {LOOPBACK}; end what listens "
+            "there, or a lab that runs already (`fedctl lab down`)"
+        )
 
     def offset(self) -> int:
         """An offset at which all of ``LISTENER_PORTS`` are free."""
@@ -228,7 +242,7 @@ def lay_out(
 ) -> LabPlan:
     """Lay out a lab of one cluster for each of ``regions``, without its processes.
 
-    Ports are chosen free by the system; ``commands.with_processes`` adds what runs on them. With
+    Ports are free at that moment; ``commands.with_processes`` adds what runs on them. With
     ``programs`` (the folder of Kubernetes' own servers) each cluster has an API server.
 
     Raises ``ValueError`` for fewer than one, more than eight, repeated or misspelt regions,
