@@ -11,15 +11,26 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from federation.derive.infrastructure import infrastructure_of
+from federation.model.objects import Gateway
+from federation.wire.gateway_template import read_template
 from tests.testkit.kubernetes import (
     KubernetesServer,
     install_released_crds_now,
     running_kubernetes,
 )
-from tests.testkit.manifests import kustomized, objects, of_kind, pod_of, workloads
+from tests.testkit.manifests import (
+    CLUSTERS,
+    kustomized,
+    objects,
+    of_kind,
+    pod_of,
+    workloads,
+)
 
 SETS = ("base", "control", "kind/us-west-1", "kind/us-east-1")
 WARNED = "pod-security.kubernetes.io/warn"
@@ -74,6 +85,48 @@ def test_a_field_that_is_not_one_is_refused(server: KubernetesServer) -> None:
     done = dry_run(server, text)
     assert done.returncode == 1
     assert "field not declared in schema" in done.stderr or "unknown field" in done.stderr
+
+
+def dedicated() -> list[dict[str, Any]]:
+    """What stands in clusters/dedicated besides its template, and what that makes of a Gateway."""
+    folder = CLUSTERS / "dedicated"
+    listeners = [{"name": "grpc", "port": 80, "protocol": "HTTP"}]
+    gateway = Gateway.model_validate(
+        {
+            "metadata": {"name": "edge", "namespace": "infra"},
+            "spec": {"gatewayClassName": "istio", "listeners": listeners},
+        }
+    )
+    template = read_template((folder / "template.yaml").read_text())
+    made = [dict(it.document) for it in infrastructure_of(gateway, (80,), template)]
+    others = sorted(set(folder.glob("*.yaml")) - {folder / "template.yaml"})
+    return [*made, *(it for path in others for it in objects(path.read_text()))]
+
+
+def test_what_dedicated_gateways_need_is_taken(server: KubernetesServer) -> None:
+    found = dedicated()
+    done = dry_run(server, json.dumps({"apiVersion": "v1", "kind": "List", "items": found}))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (deployment,) = of_kind(found, "Deployment")
+    done = dry_run(server, json.dumps(pod_of(deployment)))
+    assert done.returncode == 0, done.stderr
+    assert "PodSecurity" not in done.stderr
+    # The Service of the shared gateways must not lead to these.
+    (shared,) = (
+        service
+        for service in of_kind(objects(kustomized("base")), "Service")
+        if service["metadata"]["name"] == "federation-gateway"
+    )
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert not shared["spec"]["selector"].items() <= labels.items()
+    for policy in of_kind(found, "NetworkPolicy"):
+        peers = [peer for rule in policy["spec"]["ingress"] for peer in rule.get("from", [])]
+        selectors = [policy["spec"]["podSelector"], *(it.get("podSelector", {}) for it in peers)]
+        assert any(
+            (chosen := it.get("matchLabels")) and chosen.items() <= labels.items()
+            for it in selectors
+        )
 
 
 @pytest.mark.parametrize("folder", SETS)

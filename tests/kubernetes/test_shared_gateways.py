@@ -12,6 +12,7 @@ import pytest
 from tests.testkit import namespace
 from tests.testkit.federation import until
 from tests.testkit.gateway_cluster import (
+    CLUSTERS,
     PODS_START_S,
     GatewayCluster,
     answer,
@@ -151,11 +152,19 @@ def test_without_the_service_a_gateway_has_no_address(cluster: GatewayCluster, w
 
 
 def test_a_port_that_cannot_be_added_is_said(cluster: GatewayCluster, where: str) -> None:
-    """As where the agent may not write the Service: the role is bound to its name."""
+    """As where the agent may write no Services."""
     kubectl = cluster.kubernetes.kubectl
-    name = "federation-agent-gateway-ports"
-    role = kubectl("get", "role", name, "-n", SYSTEM, "-o", "json")
-    kubectl("delete", "role", name, "-n", SYSTEM)
+    role = json.loads(kubectl("get", "clusterrole", "federation-agent", "-o", "json"))
+    role["rules"] = [
+        {**rule, "verbs": [verb for verb in rule["verbs"] if verb != "patch"]}
+        if "services" in rule["resources"]
+        else rule
+        for rule in role["rules"]
+    ]
+    kubectl("replace", "-f", "-", stdin=json.dumps(role))
+    account = "--as=system:serviceaccount:federation-system:federation-agent"
+    asked = ("auth", "can-i", "patch", f"services/{SERVICE}", "-n", SYSTEM, account)
+    until(lambda: kubectl(*asked, ok=False).startswith("no"), cluster.log)
     try:
         cluster.apply(gateway(where, "edge", {"name": "a", "port": 9400, "protocol": "HTTP"}))
 
@@ -169,5 +178,5 @@ def test_a_port_that_cannot_be_added_is_said(cluster: GatewayCluster, where: str
         )
         assert programmed().startswith("False, NoResources")
     finally:
-        kubectl("create", "-f", "-", stdin=role)
+        kubectl("apply", "-f", str(CLUSTERS / "base/agent/rbac.yaml"))
     cluster.programmed(where, "edge")

@@ -53,14 +53,15 @@ def template(*, agent: str, namespace: str | None) -> dict[str, Any]:
     found["spec"]["replicas"] = 1
     pod = found["spec"]["template"]["spec"]
     container = pod["containers"][0]
-    told = ("--agent", "--agent-ca", "--identity-", "--trust-bundle", "--cluster")
+    told = ("--agent", "--identity-", "--trust-bundle", "--cluster", "--drain-grace")
     kept = [word for word in container["args"] if not word.startswith(told)]
     container["args"] = [*kept, f"--agent={agent}", f"--cluster={CLUSTER}", "--drain-grace=1"]
-    container.pop("envFrom")
+    container["env"] = [it for it in container["env"] if it["name"] == "POD_NAME"]
     container["volumeMounts"] = [it for it in container["volumeMounts"] if it["name"] == "state"]
     pod["volumes"] = [it for it in pod["volumes"] if it["name"] == "state"]
     pod["terminationGracePeriodSeconds"] = 5
     container["readinessProbe"]["periodSeconds"] = 1
+    container.pop("lifecycle")
     return found
 
 
