@@ -163,6 +163,36 @@ async def test_a_watch_goes_on_where_it_ended_without_a_list(
             await snapshots.aclose()
 
 
+@pytest.mark.timeout(180)
+async def test_a_version_that_is_no_longer_kept_is_listed_anew(
+    own_kubernetes: KubernetesServer,
+) -> None:
+    """410: written while nobody watched, and the server started again since."""
+    with relay_before(own_kubernetes) as relay:
+        async with connected_by(relay, own_kubernetes) as connection:
+            path = "/api/v1/namespaces/default/configmaps"
+            async with connection_to(own_kubernetes) as direct:
+                await direct.post(path, config("goes", value="1"))
+                await direct.post(path, config("changes", value="1"))
+                patient = replace(QUICK, watch_s=60, silence_s=90.0)
+                source = KubernetesSource(connection, replace(SETTINGS, reflector=patient))
+                snapshots = source.snapshots()
+                wanted = {"goes": "1", "changes": "1"}
+                await until(snapshots, lambda s: values(s, "default") == wanted)
+                relay.wait_for_server = relay.swallow_watches = True
+                await direct.delete(f"{path}/goes")
+                await direct.apply(f"{path}/changes", config("changes", value="2"), manager="test")
+                own_kubernetes.kill_api()
+                await asyncio.to_thread(own_kubernetes.start_api)
+                relay.swallow_watches = False
+                listed = relay.lists("configmaps")
+                await until(snapshots, lambda s: values(s, "default") == {"changes": "2"})
+                assert relay.expired + relay.answered.count(410) > 0
+                assert relay.lists("configmaps") == listed + 1
+                await until_so(lambda: not source.problems(), "all is current again")
+                await snapshots.aclose()
+
+
 @pytest.mark.timeout(120)
 async def test_a_server_that_refuses_is_asked_at_a_bounded_pace(
     own_kubernetes: KubernetesServer,
