@@ -16,7 +16,7 @@ from tests.testkit.federation import FEDCTL, Federation, Process, conditions, pr
 from tests.testkit.kubernetes import KubernetesServer
 from tests.testkit.ports import free_port
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 BASE = Path(__file__).parents[2] / "clusters" / "base"
 REGIONS = {"us-west-1": "us-west", "us-east-1": "us-east"}

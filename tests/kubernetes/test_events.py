@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(
         not namespace.inside(), reason="wants its own network: make test-kubernetes"
     ),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
 ]
 
 
