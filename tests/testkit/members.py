@@ -126,6 +126,8 @@ def running_members(
         yield Members(found[0], found[1], federation)
         for member in found:
             assert ": 403" not in member.agent.output(), member.agent.output()
+            # Nobody else writes statuses here: to think so is to mistake one's own writes.
+            assert "changed by another" not in member.agent.output(), member.agent.output()
 
 
 def _start(

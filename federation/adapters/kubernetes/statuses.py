@@ -53,6 +53,7 @@ class KubernetesStatusSink:
         self._controller = controller
         self._written: dict[ObjectKey, ObjectStatus] = {}
         self._versions: dict[ObjectKey, str] = {}
+        self._shown_meanwhile: dict[ObjectKey, Json | None] = {}
         self._writing = asyncio.Lock()
         self._repairs = Repairs()
         self._damage = asyncio.Event()
@@ -67,7 +68,14 @@ class KubernetesStatusSink:
         self._repairs.forget()
 
     def saw(self, key: ObjectKey, shown: Json) -> None:
-        """Take in what a watch shows of an object: whether our status is there as we wrote it."""
+        """Take in what a watch shows of an object: whether our status is there as we wrote it.
+
+        While a write of ours is under way, what is shown may be that write, which the answer alone
+        tells: it is looked at then.
+        """
+        if key in self._shown_meanwhile:
+            self._shown_meanwhile[key] = shown
+            return
         written = self._written.get(key)
         metadata = shown.get("metadata", {})
         version = str(metadata.get("resourceVersion", ""))
@@ -128,6 +136,15 @@ class KubernetesStatusSink:
         await all_written(writes, noun="a status", plural="statuses")
 
     async def _bring(self, key: ObjectKey, status: ObjectStatus, *, kept: bool) -> None:
+        self._shown_meanwhile[key] = None
+        try:
+            await self._bring_one(key, status, kept=kept)
+        finally:
+            shown = self._shown_meanwhile.pop(key)
+            if shown is not None:
+                self.saw(key, shown)
+
+    async def _bring_one(self, key: ObjectKey, status: ObjectStatus, *, kept: bool) -> None:
         try:
             await self._write(key, status)
         except PortError:
