@@ -100,14 +100,21 @@ class ImportWriter:
             wanted.imports,
         )
         settled = True
+        failure: TemporaryError | None = None
         for kind, wanted_ones in zip(DERIVED_KINDS, by_kind, strict=True):
             foreign = {key for key in wanted_ones if _is_foreign(objects.shown, key)}
             told = foreign <= self._foreign.get(kind, set())
             if not (told and agrees(objects.shown, kind, wanted_ones)):
                 # What was written is settled once it is seen: it may be gone again by then.
-                refused = not await self._sinks[kind].write(wanted_ones)
+                try:
+                    refused = not await self._sinks[kind].write(wanted_ones)
+                except TemporaryError as error:  # the other kinds are not to wait for this one
+                    failure = failure or error
+                    continue
                 self._foreign[kind] = foreign
                 settled &= refused
+        if failure is not None:
+            raise failure
         self._settled = basis if settled else None
 
     def _follow(self, objects: ObjectSnapshot, front: ServiceName | None) -> None:

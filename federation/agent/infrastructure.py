@@ -19,7 +19,7 @@ from typing import Any
 from federation.agent.routing import Routing
 from federation.agent.state import ClusterObjects
 from federation.aio import Latest
-from federation.derive.infrastructure import infrastructure_of, place_of
+from federation.derive.infrastructure import infrastructure_of, place_of, unread_gateways
 from federation.model.infrastructure import GatewayTemplate, MadeKind, MadeObject, Place
 from federation.model.objects import Gateway, ObjectKey, ObjectSnapshot, Service
 from federation.ports import GatewayInfrastructure, PortError
@@ -93,6 +93,7 @@ class InfrastructureWriter:
             return False
         # A Gateway that has no port to open now keeps what it has.
         kept = [key for key, made in wanted.items() if not made]
+        kept += unread_gateways(objects.shown)
         try:
             failures = await self._sink.write(wanted, kept=kept)
         except PortError as error:

@@ -17,7 +17,12 @@ from typing import Any
 from federation.agent.routing import Routing
 from federation.agent.state import ClusterObjects
 from federation.aio import Backoff, Latest, any_change, retrying
-from federation.derive.shared_gateways import added_ports, has_ports, shared_place
+from federation.derive.shared_gateways import (
+    added_ports,
+    has_ports,
+    shared_place,
+    unread_listeners,
+)
 from federation.model.acks import AckView
 from federation.model.base import ServiceName
 from federation.model.infrastructure import Place, ServedPort
@@ -82,7 +87,8 @@ class SharedService:
         service = objects.shown.get(Service, self._name.namespace, self._name.name)
         if service is None or acks is None:
             return
-        wanted = added_ports(service, routing.compiled.ports, acks.nodes)
+        sure = not unread_listeners(objects.shown)
+        wanted = added_ports(service, routing.compiled.ports, acks.nodes, removing=sure)
         if wanted is None or has_ports(service, wanted):
             return
         if self._refused == (wanted, service.spec):

@@ -26,7 +26,7 @@ from federation.model.infrastructure import (
     MadeObject,
     Place,
 )
-from federation.model.objects import Gateway, ObjectSnapshot, Service
+from federation.model.objects import Gateway, GatewayClass, ObjectKey, ObjectSnapshot, Service
 from federation.model.serving import only_gateway
 from federation.model.status import GatewayStatusAddress
 
@@ -51,6 +51,18 @@ def infrastructure_of(
         MadeObject(MadeKind.SERVICE, _service(gateway, ports, template)),
         MadeObject(MadeKind.DEPLOYMENT, _deployment(gateway, ports, template)),
     )
+
+
+def unread_gateways(objects: ObjectSnapshot) -> list[ObjectKey]:
+    """The Gateways of which it is not known now what they want, so that they keep what they have.
+
+    They cannot be read, by an agent that never saw them otherwise; or a GatewayClass cannot, which
+    may be any Gateway's.
+    """
+    rejected = [key for key in objects.rejected if isinstance(key, ObjectKey)]
+    if any((key.group, key.kind) == (GatewayClass.GROUP, GatewayClass.KIND) for key in rejected):
+        rejected += [gateway.key for gateway in objects.of(Gateway)]
+    return [key for key in rejected if (key.group, key.kind) == (Gateway.GROUP, Gateway.KIND)]
 
 
 def infrastructure_name(gateway: Gateway) -> str:

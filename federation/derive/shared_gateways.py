@@ -17,7 +17,14 @@ from federation.derive.infrastructure import NO_RESOURCES, NOT_ASSIGNED, place_a
 from federation.model.acks import NodeAcks
 from federation.model.base import ServiceName
 from federation.model.infrastructure import Place, ServedPort
-from federation.model.objects import Gateway, ObjectKey, ObjectSnapshot, Service
+from federation.model.objects import (
+    Gateway,
+    GatewayClass,
+    ListenerSet,
+    ObjectKey,
+    ObjectSnapshot,
+    Service,
+)
 from federation.model.serving import EAST_WEST
 from federation.model.status import GatewayStatusAddress, address_type
 
@@ -25,20 +32,35 @@ _NAME = "listener-{}"
 
 
 def added_ports(
-    service: Service, asked: Mapping[ObjectKey, Sequence[int]], nodes: Iterable[NodeAcks]
+    service: Service,
+    asked: Mapping[ObjectKey, Sequence[int]],
+    nodes: Iterable[NodeAcks],
+    *,
+    removing: bool = True,
 ) -> tuple[ServedPort, ...] | None:
     """The ports that the agent keeps in ``service`` for Gateways; ``None``: it is not known.
 
     ``asked`` are the Gateways' ports, ``nodes`` the connected gateways, which say by what offset
-    their own ports differ.
+    their own ports differ. Without ``removing`` those that are there stay, asked for or not.
     """
     offsets = {node.port_offset for node in nodes if node.serves != EAST_WEST}
     if len(offsets) != 1:
         return None
     (offset,) = offsets
-    others = {port.port for port in service.spec.ports if port.name != _NAME.format(port.port)}
-    wanted = {port for ports in asked.values() for port in ports} - others
+    there = {port.port for port in service.spec.ports}
+    ours = {port.port for port in service.spec.ports if port.name == _NAME.format(port.port)}
+    wanted = {port for ports in asked.values() for port in ports} - (there - ours)
+    if not removing:
+        wanted |= ours
     return tuple(ServedPort(_NAME.format(port), port, port + offset) for port in sorted(wanted))
+
+
+def unread_listeners(objects: ObjectSnapshot) -> bool:
+    """Whether an object that asks for ports cannot be read, so that what it asks for is unknown."""
+    kinds = {(kind.GROUP, kind.KIND) for kind in (Gateway, GatewayClass, ListenerSet)}
+    return any(
+        isinstance(key, ObjectKey) and (key.group, key.kind) in kinds for key in objects.rejected
+    )
 
 
 def has_ports(service: Service, wanted: Sequence[ServedPort]) -> bool:

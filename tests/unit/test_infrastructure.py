@@ -14,9 +14,17 @@ from federation.derive.infrastructure import (
     infrastructure_name,
     infrastructure_of,
     place_of,
+    unread_gateways,
 )
 from federation.model.infrastructure import GatewayTemplate, Place
-from federation.model.objects import Gateway, ObjectKey, Service
+from federation.model.objects import (
+    Gateway,
+    GatewayClass,
+    ObjectKey,
+    ObjectSnapshot,
+    RejectedObject,
+    Service,
+)
 from federation.model.serving import is_known
 from federation.wire.gateway_template import TemplateError, read_template
 from tests.testkit.routing import compiled, parse, snapshot_of
@@ -226,3 +234,15 @@ def test_ports_of_dedicated_gateways_do_not_meet() -> None:
     accepted = result.statuses[keys[0]].condition("Accepted")
     assert accepted is not None
     assert accepted.reason == "UnsupportedAddress"
+
+
+def test_a_gateway_that_cannot_be_read_keeps_what_it_has() -> None:
+    readable = edge()
+    key = ObjectKey(Gateway.GROUP, "Gateway", "infra", "broken")
+    rejected = {key: RejectedObject("infra/broken", "a field is not known")}
+    objects = {readable.key: readable}
+    assert unread_gateways(ObjectSnapshot(objects, rejected, 1)) == [key]
+    of_class = ObjectKey(GatewayClass.GROUP, "GatewayClass", "", "istio")
+    rejected = {of_class: RejectedObject("istio", "a field is not known")}
+    assert unread_gateways(ObjectSnapshot(objects, rejected, 1)) == [readable.key]
+    assert unread_gateways(ObjectSnapshot(objects, {}, 1)) == []

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from federation.derive.shared_gateways import added_ports, has_ports, shared_place
+from federation.derive.shared_gateways import added_ports, has_ports, shared_place, unread_listeners
 from federation.model.acks import NodeAcks
 from federation.model.base import ServiceName
 from federation.model.infrastructure import ServedPort
-from federation.model.objects import Gateway, ObjectKey, Service
+from federation.model.objects import (
+    Gateway,
+    ObjectKey,
+    ObjectSnapshot,
+    RejectedObject,
+    Service,
+)
 from tests.testkit.routing import snapshot_of
 
 NAME = ServiceName(namespace="system", name="gateway")
@@ -62,6 +68,19 @@ def test_ports_of_ours_stay_ours() -> None:
     complete = service(WEB, mine, {"name": "listener-443", "port": 443, "targetPort": 443})
     assert has_ports(complete, found)
     assert not has_ports(service(WEB, mine), found)
+
+
+def test_ports_stay_while_an_object_that_may_ask_for_them_cannot_be_read() -> None:
+    mine = {"name": "listener-8443", "port": 8443, "targetPort": 8443}
+    there = service(EAST_WEST, mine)
+    assert added_ports(there, {}, [node()]) == ()
+    assert added_ports(there, {}, [node()], removing=False) == (
+        ServedPort("listener-8443", 8443, 8443),
+    )
+    unread = ObjectKey(Gateway.GROUP, "Gateway", "app", "b")
+    rejected = {unread: RejectedObject("app/b", "a field is not known")}
+    assert unread_listeners(ObjectSnapshot({}, rejected, 1))
+    assert not unread_listeners(ObjectSnapshot({}, {}, 1))
 
 
 def test_nothing_is_known_before_a_gateway_says_where_it_listens() -> None:

@@ -35,6 +35,16 @@ MESSAGE_MAX = 500
 APPLY = "application/apply-patch+yaml"
 """Content type of a server-side apply."""
 
+_LASTING = (
+    "exceeded quota",
+    "being terminated",
+    "denied the request",
+    "denied request",
+    "violates PodSecurity",
+)
+"""What a 403 says that is about the object and not about who asks: admission, which gives the same
+answer until somebody changes something else."""
+
 Query = Sequence[tuple[str, str]]
 Json = dict[str, Any]
 
@@ -279,6 +289,8 @@ def _of_status(what: str, status: Mapping[str, Any]) -> PortError:
 
 def _of_code(what: str, code: int, message: str) -> PortError:
     text = f"{what}: {code}: {message[:MESSAGE_MAX].strip()}"
+    if code == 403 and any(sign in message for sign in _LASTING):
+        return ApiServerRefused(text)
     if code in (401, 403):
         return AccessDenied(text)
     if code == 404:

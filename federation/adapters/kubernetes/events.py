@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from federation.adapters.kubernetes.connection import (
+    AccessDenied,
     ApiServerRefused,
     ChangedMeanwhile,
     Connection,
@@ -59,8 +60,8 @@ class KubernetesEventSink:
         except ChangedMeanwhile:
             if not event.known:
                 await self._tell_again(f"{path}/{name}")
-        except (ApiServerRefused, ResourceAbsent) as error:
-            # A namespace that is going away takes no more events.
+        except (AccessDenied, ApiServerRefused, ResourceAbsent) as error:
+            # A namespace that is going away takes no more events, and none is worth waiting for.
             log.info("an event was refused", extra={"reason": str(error)})
 
     async def _tell_again(self, path: str) -> None:
@@ -69,7 +70,7 @@ class KubernetesEventSink:
             count = int((stored.get("series") or {}).get("count", 1))
             stored["series"] = {"count": count + 1, "lastObservedTime": self._now()}
             await self._connection.put(path, stored)
-        except (ChangedMeanwhile, ResourceAbsent, ApiServerRefused) as error:
+        except (AccessDenied, ChangedMeanwhile, ResourceAbsent, ApiServerRefused) as error:
             log.info("an event was not counted", extra={"reason": str(error)})
 
     def _document(self, event: ObjectEvent) -> Json:

@@ -95,7 +95,10 @@ class KubernetesSource:
 
     async def snapshots(self) -> AsyncGenerator[ObjectSnapshot, None]:
         """Complete snapshots, the first once every kind is known."""
-        tasks = [asyncio.create_task(reflector.run()) for reflector in self._reflectors]
+        tasks = [
+            asyncio.create_task(reflector.run())
+            for reflector in (*self._reflectors, *self._asked.values())
+        ]
         tasks.append(asyncio.create_task(self._pulse.run()))
         try:
             last = ObjectSnapshot()

@@ -92,17 +92,24 @@ class KubernetesStatusSink:
             self._damage.set()
 
     async def repair(self) -> None:
-        """Write what was damaged again, for ever."""
+        """Write what was damaged again, until cancelled: then others write, and know better."""
+        try:
+            while True:
+                await self._repair_all()
+        except asyncio.CancelledError:
+            self.forget()
+            raise
+
+    async def _repair_all(self) -> None:
+        """Write what is due, and wait for the next."""
         clock = asyncio.get_running_loop().time
-        while True:
-            self._damage.clear()
-            for key in self._repairs.due(clock()):
-                async with self._writing:
-                    await self._repair(key, clock())
-            next_s = self._repairs.next_s()
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(next_s):
-                    await self._damage.wait()
+        self._damage.clear()
+        for key in self._repairs.due(clock()):
+            async with self._writing:
+                await self._repair(key, clock())
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._repairs.next_s()):
+                await self._damage.wait()
 
     async def _repair(self, key: ObjectKey, now_s: float) -> None:
         self._repairs.repaired(key, now_s)
@@ -172,6 +179,7 @@ class KubernetesStatusSink:
             if all(stored.get(name) == value for name, value in wanted.items()) and (
                 wanted or not stored  # an object made anew has nothing to clear
             ):
+                self._versions[key] = str(current["metadata"]["resourceVersion"])
                 return
             try:
                 await self._apply(resource, key, current, wanted)

@@ -94,8 +94,8 @@ class TestHeader:
             (
                 'user.yaml:2: Kind "Foo" in example.com/v1 is not known; known kinds: '
                 "BackendTrafficPolicy, ConfigMap, Drain, EndpointSlice, GRPCRoute, Gateway, "
-                "GatewayClass, HTTPRoute, MultiClusterService, Namespace, ReferenceGrant, Secret, "
-                "Service, ServiceExport, ServiceImport"
+                "GatewayClass, HTTPRoute, ListenerSet, MultiClusterService, Namespace, "
+                "ReferenceGrant, Secret, Service, ServiceExport, ServiceImport"
             )
         ]
 
