@@ -8,8 +8,10 @@ PIP_FLAGS := --disable-pip-version-check -q
 RUST_SOURCES := $(shell find gateway -name '*.rs' -not -path '*/fuzz/*' -not -path '*/tests/*' -not -path '*/benches/*' 2>/dev/null) Cargo.toml Cargo.lock $(wildcard gateway/*/Cargo.toml)
 TEST_CRATES := tests/bench/load tests/conformance/hyper
 FUZZ_CRATES := $(wildcard gateway/*/fuzz)
-PYTEST := $(BIN)/python -m pytest
-IN_NAMESPACE := $(BIN)/python -m tests.testkit.namespace
+# AGAIN=1 runs once more what failed, as .ci/run does.
+AGAIN ?=
+PYTEST := $(BIN)/python -m $(if $(AGAIN),tests.again,pytest)
+KUBERNETES := $(BIN)/python -m tests.kubernetes $(if $(AGAIN),--again)
 LAB_FLAGS ?=
 FUZZ_SECONDS ?= 60
 
@@ -39,10 +41,10 @@ lab: build ## Start the lab (two regions on this machine) and show it live
 lab-down: build ## Stop the lab
 	$(BIN)/fedctl lab down
 
-test: build ## Everything: Rust, unit, property, integration and end-to-end tests
+test: build ## Rust, unit, property, integration, end-to-end tests, and the quick ones on Kubernetes
 	cargo test --locked --workspace --exclude gateway-binding -q
 	$(PYTEST) -q --ignore=tests/abuse --ignore=tests/kubernetes
-	$(IN_NAMESPACE) $(PYTEST) -q tests/kubernetes
+	$(KUBERNETES) --only quick
 
 test-rust: ## Tests of the native crates
 	cargo test --locked --workspace --exclude gateway-binding -q
@@ -57,7 +59,7 @@ test-e2e: build ## Tests against the whole lab
 	$(PYTEST) -q tests/e2e
 
 test-kubernetes: build ## Tests with real Kubernetes API servers, built once from Go modules (minutes)
-	$(IN_NAMESPACE) $(PYTEST) -q tests/kubernetes
+	$(KUBERNETES)
 
 lint: build ## ruff, mypy, import-linter, stubtest, cargo fmt, clippy, cargo-deny
 	$(BIN)/ruff format --check .

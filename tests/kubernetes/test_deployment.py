@@ -7,6 +7,7 @@ Pod network, made from the manifests as they are; installing and showing are the
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,13 @@ def deployment(
 def test_every_part_runs_as_nobody_and_has_not_failed(deployment: Deployment) -> None:
     for number, cluster in enumerate(deployment.clusters):
         wanted = PODS | (CONTROL_PODS if number == 0 else {})
+
+        def counted(pods: Any = cluster.pods) -> Counter[str]:
+            labels = (pod["metadata"]["labels"] for pod in pods(NAMESPACE))
+            return Counter(found["app.kubernetes.io/name"] for found in labels)
+
+        until(lambda: counted() == wanted, counted)  # noqa: B023 - waited for here
         pods = cluster.pods(NAMESPACE)
-        seen = [pod["metadata"]["labels"]["app.kubernetes.io/name"] for pod in pods]
-        assert {name: seen.count(name) for name in seen} == wanted
         for pod in (*pods, *cluster.pods("app")):
             (status,) = pod["status"]["containerStatuses"]
             assert (status["ready"], status["restartCount"]) == (True, 0), cluster.told()

@@ -156,7 +156,7 @@ def clusters(
             found.append(cluster)
         yield found[0], found[1]
         for cluster in found:
-            assert "403" not in cluster.agent.output(), cluster.agent.output()
+            assert ": 403" not in cluster.agent.output(), cluster.agent.output()
 
 
 @pytest.fixture

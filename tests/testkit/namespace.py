@@ -48,11 +48,14 @@ def _unshare() -> list[str]:
     return ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-Urn"]
 
 
-def main() -> None:
-    """Replace this process by the command in a new namespace."""
+def prepared() -> bool:
+    """Whether commands can run in namespaces here; builds what they cannot fetch inside.
+
+    Where they cannot, a line says why.
+    """
     if reason := why_not():
         print(f"skipped: {reason}", file=sys.stderr)
-        return
+        return False
     from federation.cli.lab.kubernetes.control_plane import PROGRAMS
     from federation.cli.lab.kubernetes.crds import released_crds
     from federation.cli.lab.kubernetes.go_programs import NoProgramsError
@@ -66,12 +69,19 @@ def main() -> None:
         released_crds()
     except NoProgramsError as error:
         print(f"skipped: {error}", file=sys.stderr)
-        return
+        return False
     for programs in (COREDNS, FLAGGER):
         try:
             programs.build()
         except NoProgramsError as error:
             print(f"no {programs.name} to test with: {error}", file=sys.stderr)
+    return True
+
+
+def main() -> None:
+    """Replace this process by the command in a new namespace."""
+    if not prepared():
+        return
     shell = ["/bin/sh", "-c", _SET_UP, "sh", *sys.argv[1:]]
     environment = os.environ | {INSIDE: "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [*_unshare(), *shell]
