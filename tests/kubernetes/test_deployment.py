@@ -70,11 +70,18 @@ def test_every_part_runs_as_nobody_and_has_not_failed(deployment: Deployment) ->
     for number, cluster in enumerate(deployment.clusters):
         wanted = PODS | (CONTROL_PODS if number == 0 else {})
 
-        def counted(pods: Any = cluster.pods) -> Counter[str]:
-            labels = (pod["metadata"]["labels"] for pod in pods(NAMESPACE))
-            return Counter(found["app.kubernetes.io/name"] for found in labels)
+        def ready(pods: Any = cluster.pods) -> Counter[str]:
+            return Counter(
+                pod["metadata"]["labels"]["app.kubernetes.io/name"]
+                for pod in pods(NAMESPACE)
+                if all(
+                    one["ready"]
+                    for one in pod["status"].get("containerStatuses", [{"ready": False}])
+                )
+            )
 
-        until(lambda: counted() == wanted, counted)  # noqa: B023 - waited for here
+        # The autoscaler asks for the second gateway once it has seen the first.
+        until(lambda: ready() == wanted, cluster.told)  # noqa: B023 - waited for here
         pods = cluster.pods(NAMESPACE)
         for pod in (*pods, *cluster.pods("app")):
             (status,) = pod["status"]["containerStatuses"]
