@@ -132,6 +132,7 @@ def test_an_agent_that_starts_again_changes_nothing(cluster: GatewayCluster, whe
     name = f"{where}/edge"
     before = {kind: cluster.made(kind, name) for kind in ("deployment", "service")}
     transitions = cluster.status(where, "edge")["conditions"]
+    until(lambda: answer(f"{address}:80") == "users", lambda: answer(f"{address}:80"))
     cluster.stop_agent()
     assert answer(f"{address}:80") == "users"
     cluster.start_agent().says("snapshot published")
