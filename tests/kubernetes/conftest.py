@@ -44,19 +44,25 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def kubernetes(request: pytest.FixtureRequest) -> Iterator[KubernetesServer]:
+def programs(request: pytest.FixtureRequest) -> None:
+    """What clusters are made of is built, or the test is skipped with the line that says why."""
+    if missing := request.config.stash.get(MISSING, ""):
+        pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def kubernetes(programs: None) -> Iterator[KubernetesServer]:
     """An API server with the released CRDs that tests share; each keeps to names of its own."""
-    for server in _server(request):
+    for server in _server():
         install_released_crds_now(server)
         yield server
 
 
 @pytest.fixture(scope="session")
 def started_lab(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    programs: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[KubernetesLab]:
     """The lab on API servers that tests share, without clients; gone at the end."""
-    _skip_without_programs(request)
     found = KubernetesLab(tmp_path_factory.mktemp("lab") / "lab")
     found.fedctl("lab", "up", "--kubernetes", "--detach", "--rate", "0", timeout_s=180)
     pids = [process["pid"] for process in found.status()["processes"]]
@@ -82,29 +88,23 @@ def call(lab: KubernetesLab) -> Iterator[Caller]:
 
 
 @pytest.fixture
-def own_kubernetes(request: pytest.FixtureRequest) -> Iterator[KubernetesServer]:
+def own_kubernetes(programs: None) -> Iterator[KubernetesServer]:
     """An API server of one's own, to break."""
-    yield from _server(request)
+    yield from _server()
 
 
-def _skip_without_programs(request: pytest.FixtureRequest) -> None:
-    if missing := request.config.stash.get(MISSING, ""):
-        pytest.skip(missing)
-
-
-def _server(request: pytest.FixtureRequest) -> Iterator[KubernetesServer]:
-    _skip_without_programs(request)
+def _server() -> Iterator[KubernetesServer]:
     with running_kubernetes() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def kubernetes_pair(
-    request: pytest.FixtureRequest,
+    programs: None,
 ) -> Iterator[tuple[KubernetesServer, KubernetesServer]]:
     """Two clusters side by side, with the released CRDs."""
-    for west in _server(request):
-        for east in _server(request):
+    for west in _server():
+        for east in _server():
             for server in (west, east):
                 install_released_crds_now(server)
             yield west, east

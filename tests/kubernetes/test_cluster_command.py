@@ -18,7 +18,7 @@ from federation.cli.lab.authority import KeyPair
 from federation.cli.main import app
 from tests.testkit.etcd import EtcdServer, TlsFiles, running_etcd
 from tests.testkit.federation import FEDCTL, Process, process, until
-from tests.testkit.kubernetes import KubernetesServer, install_released_crds_now
+from tests.testkit.kubernetes import EXPORTED_SERVICE, KubernetesServer, install_released_crds_now
 from tests.testkit.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
@@ -27,28 +27,6 @@ ROOT = Path(__file__).parents[2]
 CLUSTER = "us-west-1"
 NAMESPACE = "federation-system"
 SECRETS = ("federation-etcd", "federation-agent", "federation-gateway")
-
-EXPORTED = """
-apiVersion: v1
-kind: Namespace
-metadata: {name: app}
----
-apiVersion: v1
-kind: Service
-metadata: {name: users, namespace: app}
-spec: {ports: [{name: grpc, port: 9090}]}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: users-1, namespace: app, labels: {kubernetes.io/service-name: users}}
-addressType: IPv4
-ports: [{name: grpc, port: 9090}]
-endpoints: [{addresses: [10.77.1.1], conditions: {ready: true}}]
----
-apiVersion: multicluster.x-k8s.io/v1beta1
-kind: ServiceExport
-metadata: {name: users, namespace: app}
-"""
 
 
 @dataclass
@@ -177,7 +155,7 @@ def test_a_cluster_joins_serves_and_parts(site: Site) -> None:
     assert "apply --server-side -k clusters/base" in told
     rights(site.kubernetes)
     own = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine", "namespace": "app"}}
-    site.kubernetes.kubectl("apply", "-f", "-", stdin=EXPORTED)
+    site.kubernetes.kubectl("apply", "-f", "-", stdin=EXPORTED_SERVICE)
     site.kubernetes.apply(own)
     with site.resolver(), site.joined():
         until(lambda: "app/users" in site.ok("status"), lambda: site.ok("status"))

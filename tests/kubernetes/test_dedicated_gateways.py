@@ -34,14 +34,8 @@ UID = "{.metadata.uid}"
 
 
 @pytest.fixture(scope="module")
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[GatewayCluster]:
+def cluster(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayCluster]:
     """A cluster whose dedicated gateways stand in the federation's namespace."""
-    from tests.kubernetes.conftest import MISSING
-
-    if missing := request.config.stash.get(MISSING, ""):
-        pytest.skip(missing)
     directory = tmp_path_factory.mktemp("dedicated")
     with running_gateway_cluster(directory, dedicated_in=SYSTEM) as found:
         yield found

@@ -47,14 +47,8 @@ COREDNS = {
 
 
 @pytest.fixture(scope="module")
-def deployment(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Deployment]:
+def deployment(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Everything is installed and ready."""
-    from tests.kubernetes.conftest import MISSING
-
-    if missing := request.config.stash.get(MISSING, ""):
-        pytest.skip(missing)
     with running_clusters(tmp_path_factory.mktemp("deployment")) as found:
         for cluster in found.clusters:
             cluster.server.apply(COREDNS)

@@ -13,35 +13,13 @@ import pytest
 
 from tests.testkit.etcd import EtcdServer, running_etcd
 from tests.testkit.federation import FEDCTL, Federation, Process, conditions, process, until
-from tests.testkit.kubernetes import KubernetesServer
+from tests.testkit.kubernetes import EXPORTED_SERVICE, KubernetesServer
 from tests.testkit.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 
 BASE = Path(__file__).parents[2] / "clusters" / "base"
 REGIONS = {"us-west-1": "us-west", "us-east-1": "us-east"}
-
-SERVED = """
-apiVersion: v1
-kind: Namespace
-metadata: {name: app}
----
-apiVersion: v1
-kind: Service
-metadata: {name: users, namespace: app}
-spec: {ports: [{name: grpc, port: 9090}]}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: users-1, namespace: app, labels: {kubernetes.io/service-name: users}}
-addressType: IPv4
-ports: [{name: grpc, port: 9090}]
-endpoints: [{addresses: [10.77.1.1], conditions: {ready: true}}]
----
-apiVersion: multicluster.x-k8s.io/v1beta1
-kind: ServiceExport
-metadata: {name: users, namespace: app}
-"""
 
 
 @dataclass
@@ -129,7 +107,7 @@ class Pair:
     def serve(self) -> None:
         """Let both clusters export the service and have a gateway."""
         for cluster in (self.west, self.east):
-            cluster.server.kubectl("apply", "-f", "-", stdin=SERVED)
+            cluster.server.kubectl("apply", "-f", "-", stdin=EXPORTED_SERVICE)
 
         def whole() -> bool:
             shown = json.loads(self.federation.fedctl("status", "-o", "json").stdout)

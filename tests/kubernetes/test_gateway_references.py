@@ -48,14 +48,8 @@ _namespaces = (f"refs-{number}" for number in itertools.count())
 
 
 @pytest.fixture(scope="module")
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[GatewayCluster]:
+def cluster(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayCluster]:
     """A cluster with one gateway, on ports of this machine."""
-    from tests.kubernetes.conftest import MISSING
-
-    if missing := request.config.stash.get(MISSING, ""):
-        pytest.skip(missing)
     directory = tmp_path_factory.mktemp("references")
     with running_gateway_cluster(directory) as found:
         found.kubernetes.kubectl("apply", "--server-side", "-f", str(CLUSTERS.parent / "crds"))

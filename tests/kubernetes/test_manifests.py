@@ -39,12 +39,8 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
-def server(request: pytest.FixtureRequest) -> Iterator[KubernetesServer]:
+def server(programs: None) -> Iterator[KubernetesServer]:
     """An API server that has the kinds and the namespaces, and nothing else."""
-    from tests.kubernetes.conftest import MISSING
-
-    if missing := request.config.stash.get(MISSING, ""):
-        pytest.skip(missing)
     with running_kubernetes() as found:
         install_released_crds_now(found)
         namespaces = of_kind(objects(kustomized("kind/us-west-1")), "Namespace")

@@ -26,7 +26,6 @@ import grpc
 import pytest
 
 from federation.cli.lab.kubernetes.go_programs import NoProgramsError
-from tests.kubernetes.conftest import MISSING
 from tests.native.support import SERVICE, channel
 from tests.testkit import federation, namespace
 from tests.testkit.coredns import running_coredns
@@ -233,11 +232,9 @@ class Clusterset:
 
 @pytest.fixture(scope="module")
 def clusters(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    programs: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Cluster, Cluster]]:
     """Two clusters with Pods, gateways and names."""
-    if missing := request.config.stash.get(MISSING, ""):
-        pytest.skip(missing)
     if shutil.which("dig") is None:
         pytest.skip("dig is missing (package bind9-dnsutils)")
     directory = tmp_path_factory.mktemp("traffic")

@@ -188,14 +188,8 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
+def cluster(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The Deployment runs and is ready."""
-    from tests.kubernetes.conftest import MISSING
-
-    if missing := request.config.stash.get(MISSING, ""):
-        pytest.skip(missing)
     state = tmp_path_factory.mktemp("pods")
     nodes = ("--node", "node-a=zone-a", "--node", "node-b=zone-b")
     with (

@@ -59,14 +59,8 @@ def shared_gateways(agent: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[GatewayCluster]:
+def cluster(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayCluster]:
     """A cluster with a gateway that all Gateways share."""
-    from tests.kubernetes.conftest import MISSING
-
-    if missing := request.config.stash.get(MISSING, ""):
-        pytest.skip(missing)
     directory = tmp_path_factory.mktemp("shared")
     options = ("--gateway-service", f"{SYSTEM}/{SERVICE}")
     with running_gateway_cluster(directory, options=options) as found:

@@ -28,6 +28,29 @@ from federation.cli.lab.kubernetes import crds
 from federation.cli.lab.kubernetes.control_plane import PROGRAMS, ControlPlane
 from tests.testkit.ports import free_port
 
+EXPORTED_SERVICE = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: app}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: users, namespace: app}
+spec: {ports: [{name: grpc, port: 9090}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: users-1, namespace: app, labels: {kubernetes.io/service-name: users}}
+addressType: IPv4
+ports: [{name: grpc, port: 9090}]
+endpoints: [{addresses: [10.77.1.1], conditions: {ready: true}}]
+---
+apiVersion: multicluster.x-k8s.io/v1beta1
+kind: ServiceExport
+metadata: {name: users, namespace: app}
+"""
+"""Namespace ``app`` with a Service of one ready endpoint, which is exported: to be applied."""
+
 READY_TIMEOUT_S = 60.0
 CONTROLLERS = (
     "namespace-controller",
