@@ -37,6 +37,7 @@ def of_cluster(keys: Keys, cluster: ClusterId) -> tuple[Permission, ...]:
         keys.facts(cluster),
         keys.statuses(cluster),
         keys.agents(cluster),
+        keys.traffic_of(cluster),
     )
     return _sorted(
         Permission(keys.state),
@@ -54,7 +55,11 @@ def of_resolver(keys: Keys) -> tuple[Permission, ...]:
         keys.drain_state(""),
         f"{keys.resolver_election}/",
     )
-    return _sorted(Permission(keys.state), *(Permission(key, write=True) for key in written))
+    return _sorted(
+        Permission(keys.state),
+        Permission(keys.traffic),  # drains show how many streams are left
+        *(Permission(key, write=True) for key in written),
+    )
 
 
 def of_operator(keys: Keys) -> tuple[Permission, ...]:

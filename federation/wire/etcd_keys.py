@@ -12,6 +12,7 @@ their own cluster reads them::
     state/drains/NAME  state/drain-states/NAME|C:NAME           of operators; of the resolver
     state/resolved/manifest  state/resolved/services/NS/NAME    of the resolver
     agents/C/IDENTITY                                           of each of several agents of C
+    traffic/C                                                   of cluster C's leading agent
     objects/C/GROUP|core/KIND/NS|_/NAME  statuses/...           the universal source
     elections/resolver/...
 
@@ -100,6 +101,15 @@ class Keys:
         """What one agent tells the others of its cluster."""
         return f"{self.agents(cluster)}{identity}"
 
+    @property
+    def traffic(self) -> str:
+        """Prefix of the clusters' traffic reports."""
+        return f"{self.prefix}traffic/"
+
+    def traffic_of(self, cluster: ClusterId) -> str:
+        """The live traffic of a cluster."""
+        return f"{self.traffic}{cluster}"
+
     def drain(self, name: str) -> str:
         """An operator's drain."""
         return f"{self.state}drains/{name}"
@@ -155,6 +165,7 @@ class Keys:
             self.gateways(cluster),
             self.facts(cluster),
             self.agents(cluster),
+            self.traffic_of(cluster),
             self.objects(cluster),
             self.statuses(cluster),
         )

@@ -83,6 +83,7 @@ async def test_a_cluster_writes_its_own_keys_alone(guarded: Guarded) -> None:
         for key in (
             KEYS.member(WEST),
             KEYS.gateways(WEST),
+            KEYS.traffic_of(WEST),
             KEYS.export(WEST, SERVICE),
             KEYS.manifest(WEST),
             KEYS.requested_drain(WEST, "d"),
@@ -93,6 +94,7 @@ async def test_a_cluster_writes_its_own_keys_alone(guarded: Guarded) -> None:
             KEYS.member(EAST),
             KEYS.heartbeat(EAST),
             KEYS.gateways(EAST),
+            KEYS.traffic_of(EAST),
             KEYS.export(EAST, SERVICE),
             KEYS.export(ClusterId("us-west-10"), SERVICE),
             KEYS.resolved(SERVICE),
@@ -116,6 +118,9 @@ async def test_a_resolver_leads_and_resolves(guarded: Guarded) -> None:
                 [Put(KEYS.resolved(SERVICE), b"x"), Put(KEYS.drain_state("d"), b"x")]
             )
             await store.commit([Delete(KEYS.drain("expired"))])
+            assert not (await store.list(KEYS.traffic)).entries
+            with pytest.raises(StoreRefused):
+                await store.commit([Put(KEYS.traffic_of(WEST), b"x")])
         with pytest.raises(StoreRefused, match=r"permission denied; .* `fedctl access grant`"):
             await store.commit([Put(KEYS.export(WEST, SERVICE), b"x")])
 
