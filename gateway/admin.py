@@ -7,6 +7,7 @@ Invariants: key material is never shown; reading changes nothing; ``POST /drain`
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +16,8 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from gateway.metrics import GatewayCollector, exposition
+from gateway.metrics import Reading, expiries, exposition, families
+from gateway.metrics.text import OPENMETRICS_TYPE, PLAIN_TYPE, wants_openmetrics
 from gateway.runtime import Runtime
 from gateway.status import Status
 from gateway.xds_translate import Kind, Piece
@@ -54,7 +56,6 @@ class Admin:
         self._subject = subject
         self._address = address
         self._runner: web.AppRunner | None = None
-        self._collector = GatewayCollector(subject.stats, subject.status)
 
     @property
     def address(self) -> str:
@@ -100,10 +101,19 @@ class Admin:
         status = status_body(self._subject.status())
         return _json({"gateway": status, "core": dict(self._subject.stats())})
 
-    async def _metrics(self, _request: web.Request) -> web.Response:
+    async def _metrics(self, request: web.Request) -> web.Response:
+        openmetrics = wants_openmetrics(request.headers.get("Accept", ""))
+        # What the event loop changes is read here; counting together and writing happen beside it.
+        status = self._subject.status()
+        ends = expiries(self._subject.runtime.in_force)
+
+        def body() -> bytes:
+            reading = Reading(self._subject.stats(), status, ends)
+            return exposition(families(reading), openmetrics=openmetrics)
+
         return web.Response(
-            body=exposition(self._collector),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+            body=await asyncio.to_thread(body),
+            headers={"Content-Type": OPENMETRICS_TYPE if openmetrics else PLAIN_TYPE},
         )
 
     async def _config_dump(self, _request: web.Request) -> web.Response:

@@ -32,6 +32,8 @@ class Status:
     listeners: dict[str, str | None]
     refused: dict[str, str]
     why: str | None = None
+    region: str = ""
+    """Of its cluster; empty when it was not told."""
 
     @property
     def ready(self) -> bool:

@@ -99,8 +99,8 @@ async def test_the_admin_endpoint_tells_state_numbers_and_configuration() -> Non
             assert (body["state"], body["ready"]) == ("InSync", True)
         async with http.get("/metrics") as answer:
             text = await answer.text()
-            assert 'federation_gateway_state{state="InSync"} 1.0' in text
-            assert "federation_gateway_config_version 2.0" in text
+            assert 'federation_gateway_state{state="InSync"} 1\n' in text
+            assert "federation_gateway_config_version 2\n" in text
         async with http.get("/config_dump") as answer:
             dump = await answer.json()
             assert [entry["name"] for entry in dump["listeners"]] == ["infra/gw/8080"]
