@@ -24,6 +24,14 @@
 //!       "ping_after_ms": 60000, "ping_timeout_ms": 20000,
 //!       "ping_limit": {"min_interval_ms": 10000, "without_calls": false, "strikes": 2}},
 //!     "route_table": "main",
+//!     "telemetry": {                                         // null: nothing is told
+//!       "tracing": {"collector": "infra/otel:4317", "sampling_per_million": 100000,
+//!                   "tags": [{"name": "env", "literal": "test"},
+//!                            {"name": "tenant", "header": "x-tenant", "default": null}]},
+//!       "access_logs": [{"sink": {"otlp": "infra/otel:4317"},  // or {"file": "/dev/stdout"}
+//!                        "format": "json",   // or {"json": [["to", "%DESTINATION_CLUSTER%"]]}
+//!                                            // or {"text": "%START_TIME% %METHOD% %REASON%"}
+//!                        "routes": null}]},  // or names of rules
 //!     "passthrough": null   // in place of tls and a table: as in chains, for connections without TLS
 //!   }],
 //!   "route_tables": [{"name": "main", "virtual_hosts": [{
@@ -63,7 +71,8 @@
 //!       "rewrite": {"host": "users.internal",                // path: or "prefix": "/x", or "full"
 //!                   "path": {"regex": {"pattern": "^/a/", "substitution": "/"}}},
 //!       "cors": {"origins": ["*"], "origin_regexes": [], "methods": ["PUT"], "headers": ["*"],
-//!                "expose_headers": [], "credentials": false, "max_age_s": 5}
+//!                "expose_headers": [], "credentials": false, "max_age_s": 5},
+//!       "tracing": {"sampling_per_million": 1000000, "tags": []}  // null: the listener's
 //!     }]
 //!   }]}],
 //!   "clusters": [{
@@ -111,6 +120,7 @@ mod limit;
 mod listener;
 mod policy;
 mod route;
+mod telemetry;
 
 use std::sync::Arc;
 
@@ -131,6 +141,9 @@ pub use self::policy::{Fault, FaultAbort, FaultDelay, Mirror, Session, SessionKi
 pub use self::route::{
     Action, HeaderMatch, HeaderOps, PathMatch, Reply, Retry, RetryOn, RouteConfig, RouteMatch,
     RouteTableConfig, VirtualHostConfig, WeightedCluster,
+};
+pub use self::telemetry::{
+    AccessLog, DefaultFormat, ListenerTelemetry, LogFormat, LogSink, RouteTracing, Tag, Tracing,
 };
 use crate::ConfigError;
 

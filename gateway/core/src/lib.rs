@@ -18,6 +18,7 @@
 // A test that cannot go on says so by panicking.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod access;
 pub mod aging;
 pub mod balance;
 pub mod cluster;

@@ -583,3 +583,77 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_told_about_calls_is_checked_with_its_path() {
+    let listener = "/listeners/0/telemetry";
+    for (pointer, value, error) in [
+        (
+            "/tracing/sampling_per_million",
+            json!(1_000_001),
+            "tracing.sampling_per_million: must be 0 to 1000000",
+        ),
+        (
+            "/tracing/collector",
+            json!(""),
+            "tracing.collector: must not be empty",
+        ),
+        (
+            "/tracing/tags/0/header",
+            json!("x-a"),
+            "tracing.tags[0]: needs exactly one",
+        ),
+        (
+            "/tracing/tags/1/name",
+            json!("cluster"),
+            "tracing.tags[1]: `cluster` is there twice",
+        ),
+        (
+            "/tracing/tags/1/header",
+            json!("X"),
+            "tracing.tags[1].header: must be",
+        ),
+        (
+            "/access_logs/1/sink/file",
+            json!("log"),
+            "access_logs[1].sink.file: must be an absolute path",
+        ),
+        (
+            "/access_logs/1/format/json/0/1",
+            json!("%START%"),
+            "access_logs[1].format.json[0][1]: `%START%` is no field",
+        ),
+        (
+            "/access_logs/2/format/text",
+            json!("5 %"),
+            "access_logs[2].format.text: `%` at byte 2",
+        ),
+        (
+            "/access_logs/0/format",
+            json!("xml"),
+            "access_logs[0].format",
+        ),
+    ] {
+        let place = format!("{listener}{pointer}");
+        let mut document: Value = serde_json::from_str(DOCUMENT).expect("JSON");
+        // A field that is not there yet is added to its object.
+        let (parent, field) = place.rsplit_once('/').expect("a path");
+        let parent = document.pointer_mut(parent).expect("the place exists");
+        match parent {
+            Value::Array(items) => items[field.parse::<usize>().expect("an index")] = value,
+            _ => parent[field] = value,
+        }
+        let message = parse_update(document.to_string().as_bytes())
+            .expect_err("refused")
+            .to_string();
+        let expected = format!("listeners[0].telemetry.{error}");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+    let tracing = "/route_tables/0/virtual_hosts/0/routes/0";
+    let mut document: Value = serde_json::from_str(DOCUMENT).expect("JSON");
+    document.pointer_mut(tracing).expect("a route")["tracing"] =
+        json!({"sampling_per_million": 2_000_000});
+    let message = parse_update(document.to_string().as_bytes()).expect_err("refused");
+    let expected = "route_tables[0].virtual_hosts[0].routes[0].tracing.sampling_per_million: must";
+    assert!(message.to_string().starts_with(expected), "{message}");
+}

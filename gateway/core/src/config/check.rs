@@ -8,6 +8,7 @@ mod cluster;
 mod http;
 mod policy;
 mod route;
+mod telemetry;
 
 use hashbrown::HashSet;
 
@@ -135,6 +136,9 @@ fn removed(update: &Update) -> Checked {
 fn listener(listener: &Listener) -> Checked {
     named("name", &listener.name)?;
     under("connection", connection(&listener.connection))?;
+    if let Some(told) = &listener.telemetry {
+        under("telemetry", telemetry::listener(told))?;
+    }
     let Some(tls) = &listener.tls else {
         if let Some(passed) = &listener.passthrough {
             under("passthrough", passthrough(passed))?;

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use serde::Deserialize;
 
-use super::Name;
+use super::{ListenerTelemetry, Name};
 
 /// One address to accept connections on.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Listener {
     /// The route table of every call on this listener; `None` where nothing but bytes is passed through.
     #[serde(default)]
     pub route_table: Option<Name>,
+    /// What is told about its calls; `None`: nothing but counters.
+    #[serde(default)]
+    pub telemetry: Option<ListenerTelemetry>,
     /// Without TLS and without calls: every connection goes on to endpoints as it is.
     #[serde(default)]
     pub passthrough: Option<Passthrough>,

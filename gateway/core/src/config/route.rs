@@ -2,7 +2,10 @@
 
 use serde::Deserialize;
 
-use super::{Cors, Fault, Mirror, Name, QueryMatch, RateLimitConfig, Redirect, Rewrite, Session};
+use super::{
+    Cors, Fault, Mirror, Name, QueryMatch, RateLimitConfig, Redirect, Rewrite, RouteTracing,
+    Session,
+};
 
 /// A named set of virtual hosts; several listeners may use one.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -76,6 +79,9 @@ pub struct RouteConfig {
     /// `None`: the service itself says who may call from a foreign page.
     #[serde(default)]
     pub cors: Option<Cors>,
+    /// In place of the listener's sampling and tags, where the listener traces; `None`: those.
+    #[serde(default)]
+    pub tracing: Option<RouteTracing>,
 }
 
 /// Conditions on a request; all must hold.

@@ -48,6 +48,7 @@ fn route(name: &str, path: PathMatch, headers: Vec<HeaderMatch>) -> RouteConfig 
         session: None,
         rewrite: None,
         cors: None,
+        tracing: None,
     }
 }
 

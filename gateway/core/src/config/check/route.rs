@@ -4,7 +4,9 @@ use std::fmt;
 
 use hashbrown::HashSet;
 
-use super::{Checked, WEIGHT_MAX, each, ensure, http, named, policy, positive, under, within};
+use super::{
+    Checked, WEIGHT_MAX, each, ensure, http, named, policy, positive, telemetry, under, within,
+};
 use crate::config::route::{
     Action, HeaderMatch, HeaderOps, PathMatch, Reply, Retry, RouteConfig, RouteMatch,
 };
@@ -99,6 +101,9 @@ fn route(route: &RouteConfig) -> Checked {
     }
     if let Some(cors) = &route.cors {
         under("cors", http::cors(cors))?;
+    }
+    if let Some(tracing) = &route.tracing {
+        under("tracing", telemetry::route(tracing))?;
     }
     route
         .retry
