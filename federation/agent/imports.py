@@ -5,7 +5,8 @@ Decides: when they are written: after a change of what they follow from, and whe
 as it should be, since somebody changed or deleted it or the kind was not served before.
 Leaves to others: what they say (``derive.mcs_objects``), writing (``DerivedObjects`` ports).
 Invariants: nothing is written from what is not live: an import is never removed because its exports
-are not known now; what came to nothing is not tried again before something has changed.
+are not known now (``derive.mcs_gone``); what came to nothing is not tried again before something
+has changed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from federation.agent.settings import AgentSettings
 from federation.agent.state import ClusterObjects, FederationState
 from federation.aio import Backoff, Latest, any_change, retrying
 from federation.derive.incremental import differences
+from federation.derive.mcs_gone import with_unexplained
 from federation.derive.mcs_imports import is_ours
 from federation.derive.mcs_objects import agrees, derive_state, shape
 from federation.model.base import ServiceName
@@ -62,6 +64,8 @@ class ImportWriter:
         self._last = ObjectSnapshot()
         self._mattering: list[ApiObject] = []
         self._foreign: dict[type[ApiObject], set[ObjectKey]] = {}
+        self._wanted: frozenset[ObjectKey] = frozenset()
+        self._unexplained: tuple[ObjectKey, ...] = ()
 
     def __repr__(self) -> str:
         return f"ImportWriter({'unwritten' if self._settled is None else 'settled'})"
@@ -94,6 +98,8 @@ class ImportWriter:
             gateway_service=settings.gateway_service,
             ports=settings.import_ports,
         )
+        wanted, unexplained = with_unexplained(wanted, self._mattering, federation.view)
+        self._tell(unexplained)
         by_kind: tuple[Mapping[ObjectKey, ApiObject], ...] = (
             wanted.services,
             wanted.slices,
@@ -116,15 +122,30 @@ class ImportWriter:
         if failure is not None:
             raise failure
         self._settled = basis if settled else None
+        self._wanted = frozenset(key for of_kind in by_kind for key in of_kind)
+
+    def _tell(self, unexplained: tuple[ObjectKey, ...]) -> None:
+        """Log what is left alone, when that is news."""
+        if unexplained != self._unexplained and unexplained:
+            log.warning(
+                "derived objects stay although no export is known for them: what their clusters "
+                "export cannot be read",
+                extra={"count": len(unexplained), "first": str(unexplained[0])},
+            )
+        self._unexplained = unexplained
 
     def _follow(self, objects: ObjectSnapshot, front: ServiceName | None) -> None:
         """Bring ``_mattering`` to ``objects``: few of many thousands, and few of the changes."""
         last, self._last = self._last, objects
         changed = differences(last.objects, objects.objects).changed
         touched = (entry for key in changed for entry in _at(key, last, objects))
-        if any(_matters(entry, front) for entry in touched):
+        if any(self._matters(entry, front) for entry in touched):
             found = objects.objects.values()
-            self._mattering = [entry for entry in found if _matters(entry, front)]
+            self._mattering = [entry for entry in found if self._matters(entry, front)]
+
+    def _matters(self, entry: ApiObject, front: ServiceName | None) -> bool:
+        """Whether derived objects follow from it, it is one, or it stands where one is to be."""
+        return _matters(entry, front) or entry.key in self._wanted
 
     def _note(self, failure: Exception, attempt: int, _wait_s: float) -> None:
         if attempt == 1:
@@ -141,7 +162,8 @@ def _basis(mattering: Sequence[ApiObject], federation: FederationState) -> objec
         service: tuple(shape(facts[cluster]) for cluster in sorted(facts))
         for service, facts in view.exports.items()
     }
-    return exports, view.endpoints, mattering
+    told = {cluster: view.is_told(cluster) for cluster in (*view.manifests, *view.departed)}
+    return exports, view.endpoints, sorted(view.members), told, mattering
 
 
 def _at(key: ObjectKey, *snapshots: ObjectSnapshot) -> Iterator[ApiObject]:

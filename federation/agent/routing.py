@@ -42,7 +42,11 @@ BESIDE_OBJECTS = 500
 """From so many objects on, compiling all of them anew takes more than some 50 ms."""
 
 STATUS_RETRY_S = 0.5
-"""Wait before statuses are offered again to a sink that was away."""
+"""Wait before statuses are offered again to a sink that did not take them all; doubled each time
+that nothing has changed meanwhile, since one may be refused for as long as a right is missing."""
+
+STATUS_RETRY_MAX_S = 16.0
+"""Longest such wait."""
 
 GATEWAYS_BACK_S = 3.0
 """Longest wait of a new agent for the gateways that its predecessor advertised, before it says what
@@ -187,15 +191,32 @@ class StatusWriter:
             cells = (*cells, *self._places.cells)
         if self._written is None:
             await self._gateways_back()
-        away = False
-        async with aclosing(any_change(*cells, settle_s=self._settle_s)) as changes:
-            async for _ in changes:
-                while (failure := await self._step()) is not None:
-                    if not away:
-                        log.warning("statuses are not written", extra={"reason": str(failure)})
-                        away = True
-                    await asyncio.sleep(STATUS_RETRY_S)
-                away = False
+        changed = asyncio.Event()
+        for cell in cells:
+            cell.subscribe(changed)
+        try:
+            await self._follow(changed)
+        finally:
+            for cell in cells:
+                cell.unsubscribe(changed)
+
+    async def _follow(self, changed: asyncio.Event) -> None:
+        wait_s = 0.0
+        while True:
+            changed.clear()
+            failure = await self._step()
+            if failure is None:
+                wait_s = 0.0
+                await changed.wait()
+                await asyncio.sleep(self._settle_s)
+                continue
+            if not wait_s:
+                log.warning("statuses are not written", extra={"reason": str(failure)})
+            wait_s = min(max(wait_s * 2, STATUS_RETRY_S), STATUS_RETRY_MAX_S)
+            await asyncio.sleep(STATUS_RETRY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s - STATUS_RETRY_S):
+                    await changed.wait()
 
     async def _gateways_back(self) -> None:
         """Wait for the gateways of before, so that Programmed does not flap with each new agent."""

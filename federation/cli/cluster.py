@@ -32,7 +32,9 @@ from federation.derive.departure import carried
 from federation.model import infrastructure
 from federation.model.base import ClusterId
 from federation.model.duration import parse_duration
-from federation.ports import MAX_WRITES, Delete, PortError, Store, StoreUnavailable
+from federation.model.facts import Departed
+from federation.ports import MAX_WRITES, Delete, PortError, Put, Store, StoreUnavailable
+from federation.wire.etcd import to_bytes
 from federation.wire.etcd_keys import Keys
 
 if TYPE_CHECKING:
@@ -237,6 +239,8 @@ async def _leave_store(context: Context, store: Store, cluster: ClusterId, *, fo
     for start in range(0, len(found), MAX_WRITES):
         await store.commit([Delete(key) for key in found[start : start + MAX_WRITES]])
     if found:
+        # Last: until then what it exported is merely missing, and nobody believes that.
+        await store.commit([Put(keys.departed(cluster), to_bytes(Departed(cluster=cluster)))])
         typer.echo(f"etcd: removed {len(found)} keys of {cluster}")
     return bool(found)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from federation.derive.entrances import GatewayPod, gateway_pods
@@ -157,7 +157,7 @@ def _is_foreign(objects: ObjectSnapshot, key: ObjectKey) -> bool:
 
 
 def _allocated(
-    objects: ObjectSnapshot, imports: Iterable[McsServiceImport], ports: PortRange
+    objects: ObjectSnapshot, imports: Collection[McsServiceImport], ports: PortRange
 ) -> Mapping[PortKey, int]:
     kept: dict[PortKey, int] = {}
     wanted: list[PortKey] = []
@@ -172,6 +172,11 @@ def _allocated(
                 if port.port in has:
                     kept[key] = has[port.port]
     taken = {spec.port for gateway in objects.of(Gateway) for spec in gateway.spec.listeners}
+    # Those of imports that are not known to be gone are in use still.
+    names = {derived_name(_name(entry)) for entry in imports}
+    for service in objects.of(Service):
+        if is_ours(service) and service.metadata.name not in names:
+            taken |= set(listener_ports(service, ports).values())
     return allocate(wanted, kept=kept, taken=taken, ports=ports)
 
 

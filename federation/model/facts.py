@@ -50,6 +50,16 @@ class Member(Value):
     leader: str = Field(default="", exclude_if=operator.not_)
 
 
+class Departed(Value):
+    """A cluster that an operator took out of the federation.
+
+    Says that what it exported is gone, which the mere absence of its keys does not say: a store
+    that was restored empty lacks them, too. Of no meaning once the cluster is a member again.
+    """
+
+    cluster: ClusterId
+
+
 class Heartbeat(Value):
     """Liveness of a cluster's agent, under a lease; its end means ``Stale`` and moves no traffic.
 

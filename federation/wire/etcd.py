@@ -21,6 +21,7 @@ from federation.model.drain import Drain, DrainState, drain_object_name
 from federation.model.facts import (
     AcceptedShrink,
     ClusterGateways,
+    Departed,
     EndpointsFact,
     ExportFact,
     FactsManifest,
@@ -94,6 +95,7 @@ def checksum(values: Mapping[str, bytes]) -> str:
 
 _KINDS: tuple[tuple[str, type[Value]], ...] = (
     ("members", Member),
+    ("departed", Departed),
     ("heartbeats", Heartbeat),
     ("gateways", ClusterGateways),
     ("drains", Drain),
@@ -127,6 +129,8 @@ def _identity(value: Value) -> tuple[str, ...]:
     match value:
         case Member():
             return ("members", value.cluster)
+        case Departed():
+            return ("departed", value.cluster)
         case Heartbeat():
             return ("heartbeats", value.cluster)
         case ClusterGateways():
@@ -170,6 +174,7 @@ class _Gathered:
 
     revision: int
     members: dict[ClusterId, Member] = field(default_factory=dict)
+    departed: dict[ClusterId, Departed] = field(default_factory=dict)
     heartbeats: dict[ClusterId, Heartbeat] = field(default_factory=dict)
     gateways: dict[ClusterId, ClusterGateways] = field(default_factory=dict)
     exports: dict[ServiceName, dict[ClusterId, ExportFact]] = field(default_factory=dict)
@@ -185,12 +190,8 @@ class _Gathered:
     def add(self, value: Value) -> None:
         """Put ``value`` where it belongs."""
         match value:
-            case Member():
-                self.members[value.cluster] = value
-            case Heartbeat():
-                self.heartbeats[value.cluster] = value
-            case ClusterGateways():
-                self.gateways[value.cluster] = value
+            case Member() | Departed() | Heartbeat() | ClusterGateways():
+                self._add_of_cluster(value)
             case ExportFact():
                 self.exports.setdefault(value.service, {})[value.cluster] = value
             case EndpointsFact() | ServicePolicyFact():
@@ -210,6 +211,17 @@ class _Gathered:
             case _:
                 raise AssertionError(f"no place for {type(value).__name__}")
 
+    def _add_of_cluster(self, value: Member | Departed | Heartbeat | ClusterGateways) -> None:
+        match value:
+            case Member():
+                self.members[value.cluster] = value
+            case Departed():
+                self.departed[value.cluster] = value
+            case Heartbeat():
+                self.heartbeats[value.cluster] = value
+            case ClusterGateways():
+                self.gateways[value.cluster] = value
+
     def _add_beside_export(self, value: EndpointsFact | ServicePolicyFact) -> None:
         """Of two imports of one service in one cluster the older speaks for it."""
         if isinstance(value, EndpointsFact):
@@ -220,11 +232,14 @@ class _Gathered:
         if other is None or value.create_revision < other.create_revision:
             of_service[value.cluster] = value
 
-    def view(self, stale_since: Mapping[ClusterId, float]) -> FederationView:
+    def view(
+        self, stale_since: Mapping[ClusterId, float], doubted: Mapping[ClusterId, str]
+    ) -> FederationView:
         """The finished view."""
         return FederationView(
             revision=self.revision,
             members=self.members,
+            departed=self.departed,
             heartbeats=self.heartbeats,
             stale_since=stale_since,
             gateways=self.gateways,
@@ -240,6 +255,7 @@ class _Gathered:
             drain_states=self.drain_states,
             resolved=self.resolved,
             resolved_manifest=self.resolved_manifest,
+            doubted=doubted,
         )
 
 
@@ -279,7 +295,8 @@ class ViewReader:
         for cluster in sorted(exporting):
             problems += self._add_exports(gathered, ClusterId(cluster), exports.get(cluster, []))
         self._track_silence(gathered)
-        return ViewReading(gathered.view(dict(self._stale_since)), tuple(problems))
+        view = gathered.view(dict(self._stale_since), doubted_clusters(self._keys, problems))
+        return ViewReading(view, tuple(problems))
 
     def _forget_others(self, exporting: set[str]) -> None:
         """What a cluster that has left exported is not held against its return."""
@@ -348,6 +365,17 @@ class ViewReader:
         now = self._now()
         silent = sorted(set(gathered.members) - set(gathered.heartbeats))
         self._stale_since = {cluster: self._stale_since.get(cluster, now) for cluster in silent}
+
+
+def doubted_clusters(keys: Keys, problems: Iterable[StoredProblem]) -> Mapping[ClusterId, str]:
+    """The clusters of whose facts something could not be read, or does not fit their seal, and
+    what."""
+    facts = f"{keys.state}facts/"
+    return {
+        ClusterId(problem.key.removeprefix(facts).split("/")[0]): str(problem)
+        for problem in problems
+        if problem.key.startswith(facts)
+    }
 
 
 def view_from(keys: Keys, revision: int, entries: Iterable[StoredEntry]) -> ViewReading:

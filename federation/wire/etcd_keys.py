@@ -5,6 +5,7 @@ so that one mirror reads it all at one revision; objects and statuses stand besi
 their own cluster reads them::
 
     state/members/C  state/heartbeats/C  state/gateways/C       of cluster C's agent
+    state/departed/C                                            of who took C out
     state/facts/C/manifest  state/facts/C/exports/NS/SERVICE
     state/facts/C/policies/NS/SERVICE/IMPORT  state/facts/C/accepted-shrink
     state/facts/C/endpoints/NS/SERVICE/SLICE                    of headless exports alone
@@ -56,6 +57,10 @@ class Keys:
     def member(self, cluster: ClusterId) -> str:
         """The claim of a cluster's name."""
         return f"{self.state}members/{cluster}"
+
+    def departed(self, cluster: ClusterId) -> str:
+        """The word that a cluster was taken out."""
+        return f"{self.state}departed/{cluster}"
 
     def heartbeat(self, cluster: ClusterId) -> str:
         """Liveness of a cluster's agent."""

@@ -5,8 +5,11 @@ The paragraphs are those of the KEP (keps/sig-multicluster/1645-multi-cluster-se
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
+import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from federation.adapters.kubernetes import ConnectionSettings, connected
+from federation.adapters.kubernetes.connection import ChangedMeanwhile
 from tests.testkit.etcd import running_etcd
 from tests.testkit.federation import FEDCTL, Federation, Process, conditions, process, until
 from tests.testkit.kubernetes import KubernetesServer
@@ -38,6 +43,9 @@ class Cluster:
     name: str
     server: KubernetesServer
     agent: Process
+    federation: Federation
+    options: tuple[str, ...]
+    """Of its agent, without the state directory."""
 
     def get(self, kind: str, namespace: str, name: str = "users") -> dict[str, Any]:
         """An object; empty when there is none."""
@@ -138,22 +146,20 @@ def clusters(
         found = []
         for (name, region), server in zip(REGIONS.items(), kubernetes_pair, strict=True):
             log = directory / f"{name}.log"
-            cluster = Cluster(name, server, agent=None)  # type: ignore[arg-type]
             for manifest in (BASE / "namespace.yaml", BASE / "agent" / "rbac.yaml"):
-                cluster.kubectl("apply", "-f", str(manifest))
-            token = cluster.kubectl(
-                "create", "token", "federation-agent", "-n", "federation-system"
-            )
+                server.kubectl("apply", "-f", str(manifest))
+            token = server.kubectl("create", "token", "federation-agent", "-n", "federation-system")
             kubeconfig = server.write_kubeconfig("agent", token.strip())
             options = (
                 *("agent", "--cluster", name, "--region", region),
                 *("--source", "kubernetes", "--kubeconfig", str(kubeconfig)),
-                *("--xds", f"127.0.0.1:{free_port()}", "--state-dir", str(directory / name)),
+                *("--xds", f"127.0.0.1:{free_port()}"),
             )
-            cluster.agent = stack.enter_context(
-                process(log, *FEDCTL, *federation.options, *options)
+            state = ("--state-dir", str(directory / name))
+            agent = stack.enter_context(
+                process(log, *FEDCTL, *federation.options, *options, *state)
             )
-            found.append(cluster)
+            found.append(Cluster(name, server, agent, federation, options))
         yield found[0], found[1]
         for cluster in found:
             assert ": 403" not in cluster.agent.output(), cluster.agent.output()
@@ -312,3 +318,68 @@ def test_an_import_that_is_not_ours_stays(clusterset: Clusterset) -> None:
     clusterset.imported(clusterset.west)
     clusterset.east.agent.says("an object of this name is not ours and stays as it is")
     assert clusterset.imported(clusterset.east)["type"] == "Headless"
+
+
+def test_an_agent_that_finds_etcd_empty_takes_nothing_back(
+    clusterset: Clusterset, tmp_path: Path
+) -> None:
+    """A Pod that starts anew while etcd was restored empty knows of no export of others: what it
+    derived before stays, and what it learns goes on being written."""
+    clusterset.east.apply(clusterset.service(), clusterset.export())
+    clusterset.imported(clusterset.west)
+    west = clusterset.west
+    other = Clusterset(west, clusterset.east, next(_namespaces))
+    west.kubectl("create", "namespace", other.namespace)
+
+    def exporters() -> list[str]:
+        status = west.get(IMPORTS, clusterset.namespace).get("status", {})
+        return [entry["cluster"] for entry in status.get("clusters", [])]
+
+    until(lambda: exporters() == ["us-east-1"], west.agent.output)
+    empty = Federation(west.federation.etcd, tmp_path)
+    options = (*west.options[:-1], f"127.0.0.1:{free_port()}", "--state-dir", str(tmp_path / "new"))
+    os.kill(west.agent.command.pid, signal.SIGSTOP)
+    try:
+        with process(tmp_path / "new.log", *FEDCTL, *empty.options, *options) as agent:
+            west.apply(other.service(), other.export())
+            until(lambda: west.get(IMPORTS, other.namespace), agent.output)
+            until(lambda: "derived objects stay" in agent.output(), agent.output)
+            assert west.get(IMPORTS, clusterset.namespace)
+            assert exporters() == ["us-east-1"]
+            # And what is said to be gone goes.
+            west.kubectl("delete", EXPORTS, "users", "-n", other.namespace)
+            until(lambda: not west.get(IMPORTS, other.namespace), agent.output)
+    finally:
+        os.kill(west.agent.command.pid, signal.SIGCONT)
+    assert west.get(IMPORTS, clusterset.namespace)
+
+
+def test_what_was_changed_since_it_was_read_is_not_deleted(
+    clusters: tuple[Cluster, Cluster], tmp_path: Path
+) -> None:
+    """The API server refuses to delete another object, or another version, than the one seen."""
+    west, _ = clusters
+    namespace = next(_namespaces)
+    west.kubectl("create", "namespace", namespace)
+    document = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "users", "namespace": namespace},
+        "spec": {"ports": [GRPC]},
+    }
+    west.apply(document)
+    before = west.get("services", namespace)["metadata"]
+    west.kubectl("label", "service", "users", "-n", namespace, "changed=yes")
+    path = f"/api/v1/namespaces/{namespace}/services/users"
+
+    async def delete(seen: dict[str, Any]) -> None:
+        async with connected(ConnectionSettings(west.server.kubeconfig)) as connection:
+            await connection.delete(path, seen=seen)
+
+    with pytest.raises(ChangedMeanwhile):
+        asyncio.run(delete(before))
+    now = west.get("services", namespace)["metadata"]
+    with pytest.raises(ChangedMeanwhile):
+        asyncio.run(delete({**now, "uid": "11111111-1111-1111-1111-111111111111"}))
+    asyncio.run(delete(now))
+    until(lambda: not west.get("services", namespace), west.agent.output)

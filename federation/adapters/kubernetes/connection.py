@@ -126,10 +126,18 @@ class Connection:
         """Replace an object at its ``metadata.resourceVersion``. Raises ``PortError``."""
         return await self._json("PUT", path, body=body)
 
-    async def delete(self, path: str) -> None:
-        """Delete an object; one that is not there is no error. Raises ``PortError``."""
+    async def delete(self, path: str, *, seen: Json | None = None) -> None:
+        """Delete an object; one that is not there is no error.
+
+        With ``seen``, its metadata as read, only the very object in that very version. Raises
+        ``PortError``; ``ChangedMeanwhile`` when it is another one by now.
+        """
+        body: Json | None = None
+        if seen is not None:
+            preconditions = {name: seen[name] for name in ("uid", "resourceVersion")}
+            body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
         try:
-            await self._json("DELETE", path)
+            await self._json("DELETE", path, body=body)
         except ResourceAbsent:
             return
 

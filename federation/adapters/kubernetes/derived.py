@@ -57,26 +57,30 @@ class KubernetesDerivedObjects:
         changed = {
             key
             for key, wanted in objects.items()
-            if (found := stored.get(key)) is None or not is_as_wanted(found, wanted)
+            if (found := stored.get(key)) is None
+            or found[0] is None
+            or not is_as_wanted(found[0], wanted)
         }
         writes = [
             partial(self._apply, resource, objects[key], known=key in stored)
             if key in objects
-            else partial(self._connection.delete, resource.object_path(key))
+            # What was changed since we looked at it may be somebody else's by now.
+            else partial(self._connection.delete, resource.object_path(key), seen=stored[key][1])
             for key in sorted(changed | (set(stored) - set(objects)))
         ]
         return await all_written(writes, noun="a derived object", plural="objects")
 
-    async def _stored(self, resource: Resource) -> dict[ObjectKey, ApiObject | None]:
-        """What is ours there; ``None`` for what cannot be read and is to be written anew."""
-        found: dict[ObjectKey, ApiObject | None] = {}
+    async def _stored(self, resource: Resource) -> dict[ObjectKey, tuple[ApiObject | None, Json]]:
+        """What is ours there with its metadata; ``None`` for what cannot be read and is to be
+        written anew."""
+        found: dict[ObjectKey, tuple[ApiObject | None, Json]] = {}
         query = [("labelSelector", f"{MANAGED_BY}={OWNER}")]
         async with aclosing(pages(self._connection, resource, query, page_size=PAGE)) as listed:
             async for page in listed:
                 for raw in page.items:
                     decoded = decode_value(raw, origin="", unknown_fields="ignore")
                     readable = decoded if isinstance(decoded, ApiObject) else None
-                    found[resource.key_of(raw)] = readable
+                    found[resource.key_of(raw)] = (readable, raw["metadata"])
         return found
 
     async def _apply(self, resource: Resource, wanted: ApiObject, *, known: bool) -> None:

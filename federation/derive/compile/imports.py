@@ -34,6 +34,7 @@ def import_status(index: Index, source: AnyImport) -> ObjectStatus:
     """The status of an import of either kind."""
     service = index.meaning(source)
     clusters = tuple(sorted(index.exports(service))) if service is not None else ()
+    clusters = tuple(sorted({*clusters, *_unexplained(index, source, clusters)}))
     conditions = [_ready(index, source), *_ports_served(index, source)]
     if isinstance(source, FederatedServiceImport) or index.settings.answers_names:
         conditions.append(name_resolved(index, source, service))
@@ -45,6 +46,17 @@ def import_status(index: Index, source: AnyImport) -> ObjectStatus:
         conditions=tuple(conditions),
         clusters=clusters,
     )
+
+
+def _unexplained(
+    index: Index, source: AnyImport, exporting: tuple[ClusterId, ...]
+) -> tuple[ClusterId, ...]:
+    """Clusters that were found behind a derived import and have not said that they no longer are:
+    what stands there is all that is known of them (``derive.mcs_gone``)."""
+    if not isinstance(source, McsServiceImport) or not is_ours(source) or source.status is None:
+        return ()
+    recorded = {ClusterId(entry.cluster) for entry in source.status.clusters} - {*exporting}
+    return tuple(cluster for cluster in recorded if not index.view.is_told(cluster))
 
 
 def _resolved_refs(index: Index, source: AnyImport) -> Condition:
