@@ -19,7 +19,7 @@ END_TIMEOUT_S = 10.0
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], ports: Sequence[int], log: Path
+    command: Sequence[str], ports: Sequence[int], log: Path, *, host: str = HOST
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is ready once it accepts on its ports; what it says goes to ``log``.
 
@@ -30,7 +30,7 @@ def running(
         child = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     try:
         for port in ports:
-            _await_accepting(port, child, log)
+            _await_accepting(host, port, child, log)
         yield child
     finally:
         child.terminate()
@@ -41,10 +41,12 @@ def running(
             child.wait()
 
 
-def _await_accepting(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
+def _await_accepting(host: str, port: int, child: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline and child.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
             return
         time.sleep(0.02)
-    raise RuntimeError(f"{child.args!r} does not listen on {port}:\n{log.read_text()[-2000:]}")
+    raise RuntimeError(
+        f"{child.args!r} does not listen on {host}:{port}:\n{log.read_text()[-2000:]}"
+    )
