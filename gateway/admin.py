@@ -1,4 +1,4 @@
-"""The admin endpoint: readiness, numbers, the configuration in force, recent events, and drain.
+"""The admin endpoint: readiness, numbers, configuration, trust, peers, events, and drain.
 
 Decides: paths and forms of the answers.
 Leaves to others: every fact in them. Traffic does not pass here, and a slow reader here slows none.
@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
 from aiohttp import web
 
 from gateway.metrics import Reading, expiries, exposition, families
 from gateway.metrics.text import OPENMETRICS_TYPE, PLAIN_TYPE, wants_openmetrics
+from gateway.peers import reachability
 from gateway.runtime import Runtime
+from gateway.settings import IdentityFiles
 from gateway.status import Status
+from gateway.trust import certificates
 from gateway.xds_translate import Kind, Piece
 
 EVENTS_MAX = 1024
@@ -42,6 +47,10 @@ class Subject(Protocol):
 
     def stats(self) -> Mapping[str, Any]:
         """The core's counters."""
+        ...
+
+    def identity_files(self) -> IdentityFiles | None:
+        """The identity that this gateway shows its peers."""
         ...
 
     def begin_drain(self) -> None:
@@ -71,6 +80,8 @@ class Admin:
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/config_dump", self._config_dump)
         application.router.add_get("/events", self._events)
+        application.router.add_get("/certificates", self._certificates)
+        application.router.add_get("/peers", self._peers)
         application.router.add_post("/drain", self._drain)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -122,14 +133,31 @@ class Admin:
     async def _events(self, _request: web.Request) -> web.Response:
         return _json(list(self._subject.events))
 
+    async def _certificates(self, _request: web.Request) -> web.Response:
+        return _json(certificates(self._subject.runtime.in_force))
+
+    async def _peers(self, _request: web.Request) -> web.Response:
+        subject = self._subject
+        found = await reachability(
+            subject.runtime.in_force, subject.identity_files(), subject.stats()
+        )
+        return _json(found)
+
     async def _drain(self, _request: web.Request) -> web.Response:
         self._subject.begin_drain()
         return _json(status_body(self._subject.status()), status=202)
 
 
 def status_body(status: Status) -> dict[str, Any]:
-    """A status as JSON."""
-    return asdict(status) | {"ready": status.ready}
+    """A status as JSON, with this program's version and this machine's clock."""
+    return asdict(status) | {"ready": status.ready, "release": _release(), "clock_s": time.time()}
+
+
+def _release() -> str:
+    try:
+        return version("grpc-federation")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def config_dump(runtime: Runtime) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from gateway import last_good
 from gateway.quota import QuotaClient
@@ -29,10 +30,17 @@ log = logging.getLogger("gateway.feed")
 class AgentFeed:
     """Feeds a runtime from the agent."""
 
-    def __init__(self, settings: GatewaySettings, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        runtime: Runtime,
+        *,
+        admin: Callable[[], str] = lambda: "",
+    ) -> None:
+        """``admin`` tells where the admin endpoint listens, for those who look for it."""
         self._settings = settings
         self._runtime = runtime
-        self._client = XdsClient(settings, runtime, on_synced=self._synced)
+        self._client = XdsClient(settings, runtime, on_synced=self._synced, admin=admin)
         self._quota = QuotaClient(settings, runtime.core)
         self._writer = last_good.LastGoodWriter(
             settings.state_dir, lambda: held_resources(self._runtime), cluster=settings.cluster

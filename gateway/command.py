@@ -116,7 +116,7 @@ async def _run(settings: GatewaySettings) -> None:
             ),
             core=open_core(settings.core),
         )
-        await shell.run(AgentFeed(settings, shell.runtime))
+        await shell.run(AgentFeed(settings, shell.runtime, admin=lambda: shell.admin.address))
     except (AdminError, GatewayError, IdentityError) as failure:
         typer.echo(f"gateway {settings.name}: {failure}", err=True)
         raise typer.Exit(1) from failure

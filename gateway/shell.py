@@ -133,6 +133,10 @@ class Shell:
         stats["endpoints"] = [it for it in endpoints if it["cluster"] != OWN_CLUSTER]
         return stats
 
+    def identity_files(self) -> IdentityFiles | None:
+        """The identity that this gateway shows its peers, if it has one."""
+        return self._settings.identity
+
     def begin_drain(self) -> None:
         """Take no new work; open streams may go on for the grace period."""
         if not self._draining.is_set():

@@ -61,6 +61,7 @@ class XdsClient:
     runtime: Runtime
     contact: Contact = field(default_factory=Contact)
     on_synced: Callable[[], None] = lambda: None
+    admin: Callable[[], str] = lambda: ""
     listeners_again: set[str] = field(default_factory=set)
     again: asyncio.Event = field(default_factory=asyncio.Event)
     leaving: bool = False

@@ -134,7 +134,7 @@ class Session:
         held = held_versions(self._runtime)
         return [
             discovery_pb2.DeltaDiscoveryRequest(
-                node=node_message(self._client.settings),
+                node=node_message(self._client.settings, admin=self._client.admin()),
                 type_url=TYPE_OF_KIND[kind],
                 resource_names_subscribe=["*"],
                 initial_resource_versions=held[kind],
@@ -275,8 +275,8 @@ def held_resources(runtime: Runtime) -> Iterable[discovery_pb2.Resource]:
     return [piece.origin for piece in pieces if piece.origin is not None]
 
 
-def node_message(settings: GatewaySettings) -> base_pb2.Node:
-    """Who this gateway is, for the agent."""
+def node_message(settings: GatewaySettings, *, admin: str = "") -> base_pb2.Node:
+    """Who this gateway is, for the agent; ``admin`` is where its admin endpoint listens."""
     node = base_pb2.Node(
         id=settings.name, cluster=settings.cluster, user_agent_name="grpc-federation-gateway"
     )
@@ -288,6 +288,7 @@ def node_message(settings: GatewaySettings) -> base_pb2.Node:
             "eastwest_address": settings.eastwest_address or "",
             "endpoint_shards": True,
             "serves": settings.serves,
+            "admin": admin,
         }
     )
     return node

@@ -19,7 +19,7 @@ from federation.agent.claim import Claim, claim
 from federation.agent.settings import AgentSettings
 from federation.aio import Backoff, cancel_and_wait, retrying
 from federation.model.facts import Heartbeat, Member
-from federation.ports import Lease, LeaseLost, Put, Store, StoreUnavailable, TemporaryError
+from federation.ports import Clock, Lease, LeaseLost, Put, Store, StoreUnavailable, TemporaryError
 from federation.wire.etcd import to_bytes
 from federation.wire.etcd_keys import Keys
 
@@ -45,15 +45,17 @@ class Presence:
         member: Member,
         observe: Callable[[], tuple[int, int]],
         degraded: Callable[[], tuple[str, ...]],
+        clock: Clock,
     ) -> None:
         """``observe`` tells the newest revision seen and the number of connected gateways;
-        ``degraded`` what the cluster does without."""
+        ``degraded`` what the cluster does without; ``clock`` is shown to those who compare."""
         self._settings = settings
         self._store = store
         self._keys = keys
         self._member = member
         self._observe = observe
         self._degraded = degraded
+        self._clock = clock
         self._state = "starting"
         self._unheard: tuple[int, float] | None = None
         self.claimed = asyncio.Event()
@@ -128,6 +130,7 @@ class Presence:
             version=self._settings.version,
             gateways_connected=gateways,
             degraded=self._degraded(),
+            sent_ms=int(self._clock.now() * 1000),
         )
         key = self._keys.heartbeat(self._member.cluster)
         try:

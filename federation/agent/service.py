@@ -208,6 +208,7 @@ class Agent:
             member=member,
             observe=self._observe,
             degraded=self._degraded,
+            clock=self._clock,
         )
         made = self._gateways_of_gateways()
         shared = self._shared_service() if made is None else None

@@ -15,7 +15,6 @@ import re
 import signal
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +24,7 @@ from federation.cli.agent_gateways import GatewayMode, checked_template
 from federation.cli.agent_identity import told_name
 from federation.cli.agent_objects import LeaseOptions, SourceOptions, opened, source_options
 from federation.cli.context import CommandError, Context, current, run
+from federation.cli.release import release
 
 if TYPE_CHECKING:
     from federation.discovery import TlsFiles
@@ -318,7 +318,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
                 cluster=cluster,
                 region=Region(options.region),
                 state_dir=options.state_dir,
-                version=_version(),
+                version=release(),
                 instance=ports.instance,
                 peer_dial=options.peer_dial,
                 endpoint_dial=options.endpoint_dial,
@@ -462,10 +462,3 @@ def _read_dial(option: str, path: Path | None) -> dict[str, str]:
     for address in (*found, *found.values()):
         checked_address(f"{option}: {path}", address)
     return found
-
-
-def _version() -> str:
-    try:
-        return version("grpc-federation")
-    except PackageNotFoundError:
-        return "unknown"

@@ -21,6 +21,7 @@ import typer
 
 from federation.cli.agent import checked_address
 from federation.cli.context import Context, current, run
+from federation.cli.release import release
 
 if TYPE_CHECKING:
     from federation.derive.drain_admission import DrainRight
@@ -75,6 +76,7 @@ def resolver(
         lease_ttl_s=lease_ttl,
         return_over_s=return_over,
         drain_rights=_drain_rights(may_drain or []),
+        release=release(),
     )
     at = checked_address("--health", health) if health is not None else None
     run(_serve(current(ctx), settings, health=at))

@@ -28,7 +28,8 @@ ANY_ADDRESS = frozenset({DEFAULT_ADDRESS, "::"})
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
     """A node of our cluster. ``port_offset`` is added to every listener's port; ``serves`` says
-    which listeners it opens (``model.serving``)."""
+    which listeners it opens (``model.serving``); ``admin`` is where its admin endpoint listens
+    (``HOST:PORT``, empty: not told), for those who look for it."""
 
     name: str
     cluster: str
@@ -38,6 +39,7 @@ class NodeIdentity:
     eastwest_address: str | None = None
     endpoint_shards: bool = False
     serves: str = EVERYTHING
+    admin: str = ""
 
 
 def read_node(node: base_pb2.Node, *, cluster: str) -> NodeIdentity:
@@ -59,6 +61,7 @@ def read_node(node: base_pb2.Node, *, cluster: str) -> NodeIdentity:
         eastwest_address=_text(metadata, "eastwest_address"),
         endpoint_shards=metadata.get("endpoint_shards") is True,
         serves=_serves(metadata),
+        admin=_text(metadata, "admin") or "",
     )
 
 

@@ -65,6 +65,8 @@ class Heartbeat(Value):
 
     ``seen_revision`` is the newest store revision the agent has consumed: a canary against an agent
     that is connected but deaf. ``degraded`` is what its cluster does without at present.
+    ``sent_ms`` is the agent's Unix time in milliseconds as it was sent (0: not told): it shows
+    clocks that disagree, and nothing rests on it.
     """
 
     cluster: ClusterId
@@ -73,6 +75,7 @@ class Heartbeat(Value):
     version: str
     gateways_connected: int = 0
     degraded: tuple[str, ...] = ()
+    sent_ms: int = Field(default=0, ge=0, exclude_if=operator.not_)
 
 
 class PeerGateway(Value):

@@ -9,6 +9,7 @@ stands in at most one tier of a share; everything is sorted, so equal inputs giv
 
 from __future__ import annotations
 
+import operator
 from enum import StrEnum
 
 from pydantic import Field
@@ -150,7 +151,8 @@ class SilentCluster(Value):
 class ResolvedManifest(Value):
     """Seal over all resolved services: fenced by the leader's term, complete by count and checksum.
 
-    ``silent`` are the stale members at that time, by name.
+    ``silent`` are the stale members at that time, by name; ``release`` is the version of the
+    resolver's program, empty where it is not known.
     """
 
     term: int
@@ -159,3 +161,4 @@ class ResolvedManifest(Value):
     count: int
     checksum: str
     silent: tuple[SilentCluster, ...] = ()
+    release: str = Field(default="", exclude_if=operator.not_)

@@ -151,7 +151,7 @@ class _Term:
         self._clock = clock
         self._keys = keys
         self._fence = CreatedAt(leadership.key, leadership.term)
-        self._leader = Leader(leadership.term, settings.identity)
+        self._leader = Leader(leadership.term, settings.identity, settings.release)
         self._pace = settings.pace
         self._rights = settings.drain_rights
         self._reader = ViewReader(keys, now=clock.now)

@@ -18,6 +18,7 @@ class ResolverSettings:
     """What a deployment decides about a resolver.
 
     ``identity``: shown to people as the leader; unique among running resolvers.
+    ``release``: version of the program, shown to people; empty: not known.
     ``lease_ttl_s``: how long a dead leader keeps the lead; 3 s lets another lead within 5 s.
     ``retry_max_s``: longest wait between tries to reach the store.
     ``coalesce_s``: least time between two steps, so that changes that come together (many agents
@@ -37,6 +38,7 @@ class ResolverSettings:
     return_over_s: float = 5.0
     return_hold_s: float = 10.0
     drain_rights: frozenset[DrainRight] = frozenset()
+    release: str = ""
 
     def __post_init__(self) -> None:
         if not self.identity:

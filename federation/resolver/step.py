@@ -54,10 +54,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """Who writes: the term fences, the identity is shown."""
+    """Who writes: the term fences, identity and program version are shown."""
 
     term: int
     identity: str
+    release: str = ""
 
 
 def step(
@@ -181,6 +182,7 @@ def _seal(
         epoch=0,
         count=len(values),
         checksum=checksum(values),
+        release=leader.release,
     )
 
 
