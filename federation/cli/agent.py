@@ -22,6 +22,7 @@ import typer
 
 from federation.cli.agent_gateways import GatewayMode, checked_template
 from federation.cli.agent_identity import told_name
+from federation.cli.agent_memory import keep_memory_together
 from federation.cli.agent_objects import LeaseOptions, SourceOptions, opened, source_options
 from federation.cli.context import CommandError, Context, current, run
 from federation.cli.release import release
@@ -218,6 +219,7 @@ def agent(
         ratelimit_redis=ratelimit_redis,
         gateway_template=checked_template(gateway_mode, gateway_template, source=source),
     )
+    keep_memory_together()
     run(_run_agent(current(ctx), options))
 
 

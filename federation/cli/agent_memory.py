@@ -36,25 +36,27 @@ SETTLED_AFTER_S = 60.0
 """After its first publication an agent writes statuses and derived objects for a while."""
 
 
+def keep_memory_together() -> None:
+    """Call it before any thread has an arena of its own.
+
+    Where the C library is none that takes these parameters, nothing is asked of it.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_ARENA_MAX, 1)
+        mallopt(_MMAP_THRESHOLD, LARGE_BYTES)
+
+
 @asynccontextmanager
 async def long_lived(routing: Latest[Routing]) -> AsyncGenerator[None, None]:
     """Keep what serves ``routing`` out of the collector's sight once it is there."""
     gc.set_threshold(*THRESHOLDS)
-    _keep_memory_together()
     task = asyncio.create_task(_settle(routing), name="garbage")
     try:
         yield
     finally:
         await cancel_and_wait(task)
         gc.unfreeze()
-
-
-def _keep_memory_together() -> None:
-    """Where the C library is none that takes these parameters, nothing is asked of it."""
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_ARENA_MAX, 1)
-        mallopt(_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 async def _settle(routing: Latest[Routing]) -> None:

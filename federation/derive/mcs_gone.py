@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from federation.derive.mcs_imports import is_ours
+from federation.derive.mcs_imports import exporters, is_ours
 from federation.derive.mcs_objects import SERVICE_LABEL, SOURCE_LABEL, DerivedState
 from federation.model.base import ClusterId
 from federation.model.objects import (
@@ -71,8 +71,7 @@ def _sources(
     if not isinstance(entry, McsServiceImport):
         name = labels.get(SERVICE_LABEL, "")
     found = imports.get((entry.metadata.namespace, name))
-    recorded = found.status.clusters if found is not None and found.status is not None else ()
-    sources = {ClusterId(cluster.cluster) for cluster in recorded}
+    sources = set(exporters(found)) if found is not None else set()
     if isinstance(entry, EndpointSlice) and SOURCE_LABEL in labels:
         sources.add(ClusterId(labels[SOURCE_LABEL]))
     return sources or view.members.keys()

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from federation.derive.merge import MergedService, merge
-from federation.model.base import ServiceName
+from federation.model.base import ClusterId, ServiceName
 from federation.model.facts import ServiceType
 from federation.model.objects import (
     ApiObject,
@@ -34,6 +34,23 @@ MANAGER = "federation.dev"
 DERIVED_SERVICE = "multicluster.kubernetes.io/derived-service"
 """Annotation of an import: the name of its derived Service, in the same namespace."""
 
+EXPORTERS = "multicluster.kubernetes.io/exported-by"
+"""Annotation of an import: the clusters behind it when it was written, with commas between. The
+status says so to people; it is no place to remember by, since it is written after the import and
+each of its changes would be one of the object."""
+
+
+def exporters(source: ApiObject) -> frozenset[ClusterId]:
+    """The clusters that ``EXPORTERS`` names."""
+    text = (source.metadata.annotations or {}).get(EXPORTERS, "")
+    return frozenset(ClusterId(name) for name in text.split(",") if name)
+
+
+def unexplained(source: ApiObject | None, view: FederationView) -> frozenset[ClusterId]:
+    """The clusters behind an import that have not said that they export it no longer."""
+    recorded = exporters(source) if source is not None and is_ours(source) else frozenset()
+    return frozenset(cluster for cluster in recorded if not view.is_told(cluster))
+
 
 def is_ours(source: ApiObject) -> bool:
     """Whether the federation derived ``source``, so that it may change and delete it."""
@@ -49,7 +66,9 @@ def derived_imports(
     for service, facts in view.exports.items():
         if facts and service.namespace in namespaces:
             wanted = _import(service, merge(facts))
-            found[wanted.key] = wanted
+            behind = {*facts, *unexplained(objects.objects.get(wanted.key), view)}
+            notes = {**(wanted.metadata.annotations or {}), EXPORTERS: ",".join(sorted(behind))}
+            found[wanted.key] = wanted.with_metadata(annotations=notes)
     return found
 
 

@@ -211,6 +211,8 @@ def test_credentials_that_are_revoked(cluster: KubernetesCluster) -> None:
         kubectl("apply", "-f", str(BASE_MANIFESTS / "agent" / "rbac.yaml"))
         # A token is of one account, and the new one's is read from the file where it is renewed.
         cluster.token()
+        silent(cluster)
+        follows(cluster, "blue")
 
 
 def test_a_clock_that_is_wrong(relayed: tuple[KubernetesCluster, Relay]) -> None:

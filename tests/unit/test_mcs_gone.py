@@ -25,9 +25,12 @@ LABEL = f"{MANAGED_BY}: {MANAGER}"
 OBJECTS = f"""
 apiVersion: multicluster.x-k8s.io/v1beta1
 kind: ServiceImport
-metadata: {{name: users, namespace: app, labels: {{{LABEL}}}}}
+metadata:
+  name: users
+  namespace: app
+  labels: {{{LABEL}}}
+  annotations: {{multicluster.kubernetes.io/exported-by: east}}
 spec: {{type: ClusterSetIP, ports: [{{port: 80}}]}}
-status: {{clusters: [{{cluster: east}}]}}
 ---
 apiVersion: v1
 kind: Service

@@ -4,13 +4,15 @@ Decides: which of the server's answers are temporary, how long a request may tak
 which says nothing for too long is dead.
 Leaves to others: what is asked (``resources``, ``reflector``, ``statuses``).
 Invariants: no foreign exception leaves this file; every request has a time-out; a token that is
-renewed on disk is read again by the client itself.
+renewed on disk is used: a Pod's is read again by the client itself, a kubeconfig's here. (A client
+certificate in a kubeconfig is read once.)
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,6 +34,13 @@ REQUEST_TIMEOUT_S = 30.0
 MESSAGE_MAX = 500
 """Characters kept of what a server says about an error."""
 
+LOOK_AGAIN_S = 1.0
+"""At most so often a kubeconfig is looked at for a new token."""
+
+_UNREADABLE = (ConfigException, OSError, ValueError)
+_NO_KUBECONFIG = (yaml.YAMLError, TypeError, KeyError, AttributeError)
+"""What the client raises, since it takes the file's form for granted."""
+
 APPLY = "application/apply-patch+yaml"
 """Content type of a server-side apply."""
 
@@ -44,6 +53,8 @@ _LASTING = (
 )
 """What a 403 says that is about the object and not about who asks: admission, which gives the same
 answer until somebody changes something else."""
+
+log = logging.getLogger(__name__)
 
 Query = Sequence[tuple[str, str]]
 Json = dict[str, Any]
@@ -312,28 +323,81 @@ def _of_code(what: str, code: int, message: str) -> PortError:
     return ApiServerRefused(text)
 
 
+class _Kubeconfig:
+    """A kubeconfig whose token is read again when the file has changed."""
+
+    def __init__(self, settings: ConnectionSettings, path: Path) -> None:
+        self._settings = settings
+        self._path = path
+        self._read: tuple[int, int] | None = None
+        self._looked_s = 0.0
+
+    async def load(self, configuration: client.Configuration) -> None:
+        """Read all of it into ``configuration``, and the token again from now on."""
+        self._read = self._version()
+        await config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=str(self._path),
+            context=self._settings.context,
+            client_configuration=configuration,
+        )
+        # The client's own hook renews tokens of some providers.
+        own = configuration.refresh_api_key_hook
+
+        async def refresh(configuration: client.Configuration) -> None:
+            await self._refresh(configuration)
+            if own is not None and asyncio.iscoroutine(waiting := own(configuration)):
+                await waiting
+
+        configuration.refresh_api_key_hook = refresh  # type: ignore[assignment]
+
+    async def _refresh(self, configuration: client.Configuration) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._looked_s < LOOK_AGAIN_S:
+            return
+        self._looked_s = now_s
+        fresh = client.Configuration()
+        try:
+            version = self._version()
+            if version == self._read:
+                return
+            await config.load_kube_config(  # type: ignore[no-untyped-call]
+                config_file=str(self._path),
+                context=self._settings.context,
+                client_configuration=fresh,
+            )
+        except (*_UNREADABLE, *_NO_KUBECONFIG) as error:
+            # It may be half written; the token that there was may do still.
+            log.warning(
+                "the kubeconfig cannot be read again",
+                extra={"path": str(self._path), "reason": str(error)},
+            )
+            return
+        self._read = version
+        configuration.api_key = fresh.api_key
+        log.info("the kubeconfig's token was read again", extra={"path": str(self._path)})
+
+    def _version(self) -> tuple[int, int]:
+        found = self._path.stat()
+        return found.st_mtime_ns, found.st_ino
+
+
 @asynccontextmanager
 async def connected(settings: ConnectionSettings) -> AsyncGenerator[Connection, None]:
     """A connection by ``settings``. Raises ``KubeconfigError``; nothing is asked yet."""
     configuration = client.Configuration()
     try:
         if settings.kubeconfig is not None:
-            await config.load_kube_config(  # type: ignore[no-untyped-call]
-                config_file=str(settings.kubeconfig),
-                context=settings.context,
-                client_configuration=configuration,
-            )
+            await _Kubeconfig(settings, settings.kubeconfig).load(configuration)
         else:
             config.load_incluster_config(  # type: ignore[no-untyped-call]
                 client_configuration=configuration
             )
-    except (ConfigException, OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise KubeconfigError(
             f"reading credentials for Kubernetes: {error}; name a kubeconfig, or run as a Pod with "
             "a service account"
         ) from error
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
-        # The client takes the file's form for granted.
+    except _NO_KUBECONFIG as error:
         why = " ".join(str(error).split())
         raise KubeconfigError(
             f"reading credentials for Kubernetes: {settings.kubeconfig} is no kubeconfig: {why}"

@@ -17,7 +17,7 @@ from federation.derive.compile.import_listeners import unserved_ports
 from federation.derive.compile.import_names import name_resolved
 from federation.derive.compile.index import AnyImport, Index
 from federation.derive.compile.problem import Problem, condition, verdict
-from federation.derive.mcs_imports import DERIVED_SERVICE, is_ours
+from federation.derive.mcs_imports import DERIVED_SERVICE, exporters, is_ours, unexplained
 from federation.model.base import ClusterId
 from federation.model.conditions import Condition
 from federation.model.facts import ServiceType
@@ -34,7 +34,9 @@ def import_status(index: Index, source: AnyImport) -> ObjectStatus:
     """The status of an import of either kind."""
     service = index.meaning(source)
     clusters = tuple(sorted(index.exports(service))) if service is not None else ()
-    clusters = tuple(sorted({*clusters, *_unexplained(index, source, clusters)}))
+    if isinstance(source, McsServiceImport) and exporters(source) - {*clusters}:
+        # What was behind it and has not said no: what stands there is all that is known of it.
+        clusters = tuple(sorted({*clusters, *unexplained(source, index.view)}))
     conditions = [_ready(index, source), *_ports_served(index, source)]
     if isinstance(source, FederatedServiceImport) or index.settings.answers_names:
         conditions.append(name_resolved(index, source, service))
@@ -46,17 +48,6 @@ def import_status(index: Index, source: AnyImport) -> ObjectStatus:
         conditions=tuple(conditions),
         clusters=clusters,
     )
-
-
-def _unexplained(
-    index: Index, source: AnyImport, exporting: tuple[ClusterId, ...]
-) -> tuple[ClusterId, ...]:
-    """Clusters that were found behind a derived import and have not said that they no longer are:
-    what stands there is all that is known of them (``derive.mcs_gone``)."""
-    if not isinstance(source, McsServiceImport) or not is_ours(source) or source.status is None:
-        return ()
-    recorded = {ClusterId(entry.cluster) for entry in source.status.clusters} - {*exporting}
-    return tuple(cluster for cluster in recorded if not index.view.is_told(cluster))
 
 
 def _resolved_refs(index: Index, source: AnyImport) -> Condition:

@@ -72,18 +72,6 @@ class McsServiceImportSpec(Part):
     traffic_distribution: str | None = None
 
 
-class ImportedFrom(Part):
-    """A cluster that stands behind an import."""
-
-    cluster: str
-
-
-class McsServiceImportStatus(Part):
-    """What is read back of an import's status: which clusters were found behind it."""
-
-    clusters: tuple[ImportedFrom, ...] = ()
-
-
 class McsServiceImport(ApiObject):
     """An import of the clusterset service of the same name (multicluster.x-k8s.io)."""
 
@@ -94,7 +82,6 @@ class McsServiceImport(ApiObject):
     api_version: str = f"{MCS_GROUP}/v1beta1"
     kind: str = "ServiceImport"
     spec: McsServiceImportSpec = McsServiceImportSpec()
-    status: McsServiceImportStatus | None = None
 
 
 class ServiceRef(Part):
