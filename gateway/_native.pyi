@@ -74,5 +74,15 @@ class Core:
     def stats(self) -> bytes:
         """Return all counters and the state of every endpoint as JSON."""
 
+    def loads(self) -> bytes:
+        """Return the tries by where they go as JSON.
+
+        ``{"calls_open", "connections", "latency_bounds_us": [...], "places": [{"cluster",
+        "cluster_id", "region", "priority", "began", "succeeded", "failed", "open", "latency":
+        [...]}]}``: a place is a cluster of the configuration at one member cluster (empty: no
+        endpoint was there to try) and priority. All but what is open are totals; latencies are
+        from the beginning of the call.
+        """
+
     def events(self, max: int) -> bytes:
         """Take up to ``max`` events as a JSON list, oldest first."""

@@ -3,7 +3,7 @@
 Decides: what a gateway serves when it starts: the last good configuration if there is one, until
 the agent has sent a complete one; and how it says so.
 Leaves to others: the stream (``xds_client``), the file (``last_good``), shares of rate limits
-(``quota``).
+(``quota``), what it carries (``load_stats``).
 Invariants: a file that cannot be used never keeps the gateway from starting.
 """
 
@@ -13,8 +13,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from gateway import last_good
+from gateway.load_stats import LoadReporter
 from gateway.quota import QuotaClient
 from gateway.runtime import Runtime
 from gateway.settings import GatewaySettings
@@ -38,10 +40,12 @@ class AgentFeed:
         admin: Callable[[], str] = lambda: "",
     ) -> None:
         """``admin`` tells where the admin endpoint listens, for those who look for it."""
+        self._admin = admin
         self._settings = settings
         self._runtime = runtime
         self._client = XdsClient(settings, runtime, on_synced=self._synced, admin=admin)
         self._quota = QuotaClient(settings, runtime.core)
+        self._load = LoadReporter(settings, runtime.core, facts=self._facts)
         self._writer = last_good.LastGoodWriter(
             settings.state_dir, lambda: held_resources(self._runtime), cluster=settings.cluster
         )
@@ -78,9 +82,11 @@ class AgentFeed:
             group.create_task(supervised("xds", self._client.run))
             group.create_task(supervised("last good", self._writer.run))
             group.create_task(supervised("quota", self._quota.run))
+            group.create_task(supervised("load", self._load.run))
 
     async def leave(self) -> None:
         """Take leave of the agent, so that it advertises this gateway no longer."""
+        self._load.leave()
         await self._client.leave()
         await self._quota.leave()
 
@@ -110,6 +116,16 @@ class AgentFeed:
             return FeedState(State.AGENT_AWAY, age_s, why)
         state = State.SERVING_FROM_SNAPSHOT if self._booted else State.STARTING
         return FeedState(state, age_s, why)
+
+    def _facts(self) -> dict[str, Any]:
+        """What this gateway says about itself beside its load."""
+        state = self.state()
+        return {
+            "state": state.state.value,
+            "config_version": self._runtime.version,
+            "config_age_s": state.age_s or 0.0,
+            "admin": self._admin(),
+        }
 
     def _synced(self) -> None:
         log.info("in sync with the agent", extra={"version": self._runtime.version})

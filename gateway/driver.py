@@ -131,6 +131,11 @@ class Driver:
         stats: dict[str, object] = json.loads(self._core.stats())
         return stats
 
+    def loads(self) -> dict[str, Any]:
+        """The tries by where they go."""
+        loads: dict[str, Any] = json.loads(self._core.loads())
+        return loads
+
     def events(self, limit: int = 1024) -> Sequence[dict[str, object]]:
         """Take what happened since the last call, oldest first, at most ``limit``."""
         events: list[dict[str, object]] = json.loads(self._core.events(limit))

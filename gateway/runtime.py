@@ -74,6 +74,10 @@ class Core(Protocol):
         """Counters as JSON."""
         ...
 
+    def loads(self) -> bytes:
+        """Tries by where they go, as JSON."""
+        ...
+
     def events(self, max: int) -> bytes:  # noqa: A002
         """State changes since the last call, as a JSON list."""
         ...

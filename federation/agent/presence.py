@@ -14,12 +14,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from federation.agent.claim import Claim, claim
 from federation.agent.settings import AgentSettings
 from federation.aio import Backoff, cancel_and_wait, retrying
 from federation.model.facts import Heartbeat, Member
-from federation.ports import Clock, Lease, LeaseLost, Put, Store, StoreUnavailable, TemporaryError
+from federation.ports import (
+    Clock,
+    Guard,
+    Lease,
+    LeaseLost,
+    Put,
+    Store,
+    StoreUnavailable,
+    TemporaryError,
+)
 from federation.wire.etcd import to_bytes
 from federation.wire.etcd_keys import Keys
 
@@ -33,8 +43,16 @@ DEAF_AFTER_S = 10.0
 connection within 3 s, and the longest compilation takes a few."""
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a present agent writes under: its heartbeat's lease, guarded by its claim."""
+
+    guard: Guard
+    lease: Lease
+
+
 class Presence:
-    """Keeps claim and heartbeat."""
+    """Keeps claim and heartbeat; ``hold`` is there while both are."""
 
     def __init__(
         self,
@@ -59,6 +77,7 @@ class Presence:
         self._state = "starting"
         self._unheard: tuple[int, float] | None = None
         self.claimed = asyncio.Event()
+        self.hold: Hold | None = None
 
     def __repr__(self) -> str:
         return f"Presence({self._member.cluster}, {self._state})"
@@ -91,8 +110,10 @@ class Presence:
             lost = asyncio.create_task(lease.lost(), name="heartbeat lease")
             try:
                 while not lost.done() and await self._beat(held, lease):
+                    self.hold = Hold(held.guard, lease)
                     await asyncio.wait({lost}, timeout=self._settings.heartbeat_every_s)
             finally:
+                self.hold = None
                 await cancel_and_wait(lost)
         if self._state != "deaf":
             self._enter("away", "the lease or the claim was lost")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 
 from federation.agent.claim import NameTakenError
@@ -35,9 +35,11 @@ from federation.agent.publisher import Publisher
 from federation.agent.routing import Router, Routing, StatusWriter
 from federation.agent.settings import AgentSettings
 from federation.agent.shared_service import SharedService
+from federation.agent.traffic import TrafficWriter
 from federation.aio import Latest
 from federation.model.acks import AckView
 from federation.model.facts import Member
+from federation.model.load import GatewayLoad
 from federation.model.objects import ApiObject
 from federation.ports import (
     Clock,
@@ -79,6 +81,7 @@ class Agent:
         events: EventSink | None = None,
         degraded: Callable[[], tuple[str, ...]] = tuple,
         leading: Mapping[str, Loop] | None = None,
+        loads: Callable[[], Iterable[GatewayLoad]] | None = None,
     ) -> None:
         """``seat`` says when this agent leads (``None``: it has no colleagues); ``hosts`` resolves
         the names of the load balancer in front of the gateways (``None``: they lead nowhere);
@@ -86,7 +89,8 @@ class Agent:
         ``infrastructure`` the gateways of Gateways, where the settings have a template for them,
         ``service_ports`` the Gateways' ports of the Service in front of shared ones, ``events``
         what people are told at objects; ``degraded`` tells what the cluster does without, for the
-        heartbeat; ``leading`` are loops of the same process that run while it leads."""
+        heartbeat; ``leading`` are loops of the same process that run while it leads; ``loads`` are
+        the newest of its gateways (``None``: no traffic is told)."""
         self._settings = settings
         self._degraded = degraded
         self._derived = derived
@@ -94,6 +98,7 @@ class Agent:
         self._service_ports = service_ports
         self._events = events
         self._beside = dict(leading or {})
+        self._loads = loads
         self._disk = StateDir(settings.state_dir)
         self._store = store
         self._keys = keys
@@ -227,6 +232,15 @@ class Agent:
             "statuses": writer.run,
             **self._beside,
         }
+        if self._loads is not None:
+            loops["traffic"] = TrafficWriter(
+                self._settings,
+                store=self._store,
+                keys=self._keys,
+                presence=presence,
+                loads=self._loads,
+                clock=self._clock,
+            ).run
         if self._derived is not None:
             loops["imports"] = ImportWriter(
                 self._settings,

@@ -269,12 +269,13 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         follow_limits,
         open_board,
     )
+    from federation.cli.agent_load import loads_beside_discovery
     from federation.cli.agent_memory import long_lived
     from federation.cli.agent_names import answer_names
     from federation.cli.health import Readiness, health_served
     from federation.derive.compile import CompileSettings, spiffe_id
     from federation.derive.mcs_ports import PortRange
-    from federation.discovery import DiscoveryServer, DiscoverySettings
+    from federation.discovery import DiscoveryServer, DiscoverySettings, LoadReports
     from federation.model.base import ClusterId, Region
     from federation.model.snapshot import Snapshot
     from federation.quota import QuotaService, QuotaSettings
@@ -292,6 +293,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     )
     board = open_board(options.ratelimit_redis)
     quota = QuotaService(QuotaSettings(), cluster=cluster, board=board)
+    loads = LoadReports(cluster=cluster)
     discovery: DiscoveryServer[Snapshot] = DiscoveryServer(
         DiscoverySettings(
             cluster=cluster,
@@ -299,7 +301,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
             tls=_tls_files(options.xds_tls, own=spiffe_id(compiling.trust_domain, cluster)),
         ),
         render=Renderer(),
-        beside=[beside_discovery(quota)],
+        beside=[beside_discovery(quota), loads_beside_discovery(loads)],
     )
     objects = opened(
         options.source,
@@ -345,8 +347,10 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
             leading={
                 "quota": quota.run,
                 "quota board": quota.follow_board,
+                "load reports": loads.run,
                 **ports.leading,
             },
+            loads=loads.newest,
         )
         readiness.why_not = lambda: (
             "" if subject.routing.value is not None else "it knows nothing to serve yet"

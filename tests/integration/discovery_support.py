@@ -76,6 +76,7 @@ class PaperCore:
         self.draining = False
         self.stopped = False
         self.happened: list[dict[str, Any]] = []
+        self.load()
 
     def start(self) -> None:
         pass
@@ -143,6 +144,14 @@ class PaperCore:
 
     def stats(self) -> bytes:
         return b'{"numbers": {}, "calls": [], "answered": {}, "latency_bounds_ms": []}'
+
+    def load(self, *places: dict[str, Any], calls_open: int = 0, connections: int = 0) -> None:
+        """What ``loads`` says from now on; latencies are in buckets up to 500 and 1000 µs."""
+        self._loads: dict[str, Any] = {"calls_open": calls_open, "connections": connections}
+        self._loads |= {"latency_bounds_us": [500, 1000], "places": list(places)}
+
+    def loads(self) -> bytes:
+        return json.dumps(self._loads).encode()
 
     def events(self, max: int) -> bytes:  # noqa: A002 - as in the port
         taken, self.happened = self.happened[:max], self.happened[max:]

@@ -33,10 +33,15 @@ def secrets(identity: Path | None) -> list[dict[str, object]]:
     ]
 
 
-def bootstrap(agent: str, admin_path: Path, identity: Path | None) -> dict[str, object]:
+def bootstrap(
+    agent: str, admin_path: Path, identity: Path | None, *, reports_load: bool = False
+) -> dict[str, object]:
     """An ADS bootstrap: what an operator would write for an Envoy in place of our gateway."""
     host, _, port = agent.rpartition(":")
+    service = {"api_type": "GRPC", "transport_api_version": "V3"}
+    reports = {**service, "grpc_services": [{"envoy_grpc": {"cluster_name": "agent"}}]}
     return {
+        "cluster_manager": {"load_stats_config": reports} if reports_load else {},
         "node": {
             "id": "envoy-1",
             "cluster": "us-west-1",
@@ -92,12 +97,15 @@ def bootstrap(agent: str, admin_path: Path, identity: Path | None) -> dict[str, 
 
 
 @asynccontextmanager
-async def envoy(agent: str, folder: Path, *, identity: Path | None = None) -> AsyncIterator[None]:
+async def envoy(
+    agent: str, folder: Path, *, identity: Path | None = None, reports_load: bool = False
+) -> AsyncIterator[None]:
     """Envoy attached to ``agent``; its log is printed at the end, for pytest to show on failure."""
     assert ENVOY is not None
     config = folder / "envoy.json"
     log = folder / "envoy.log"
-    config.write_text(json.dumps(bootstrap(agent, folder / "admin.sock", identity)))
+    written = bootstrap(agent, folder / "admin.sock", identity, reports_load=reports_load)
+    config.write_text(json.dumps(written))
     process = await asyncio.create_subprocess_exec(
         *(ENVOY, "-c", str(config), "--concurrency", "1", "--use-dynamic-base-id"),
         *("--log-path", str(log), "-l", "warning"),

@@ -85,6 +85,11 @@ impl Core {
         json_bytes(py, &stats)
     }
 
+    fn loads<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let loads = py.detach(|| self.runtime.loads());
+        json_bytes(py, &loads)
+    }
+
     fn events<'py>(&self, py: Python<'py>, max: usize) -> PyResult<Bound<'py, PyBytes>> {
         let notices = py.detach(|| self.runtime.notices(max));
         json_bytes(py, &notices)

@@ -107,6 +107,9 @@ impl Endpoint {
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
             && self.locality == other.locality
+            && self.priority == other.priority
+            && self.cluster_id == other.cluster_id
+            && self.region == other.region
             && self.weight == other.weight
             && self.health == other.health
             && self.peer == other.peer

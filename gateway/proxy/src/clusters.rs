@@ -14,6 +14,7 @@ use gateway_core::config::Health;
 use gateway_core::{ClusterHandle, EndpointIndex, EndpointTable, LoadMeter, Name};
 use rustls::ClientConfig;
 
+use crate::load::PoolLoad;
 use crate::pool::{ClusterState, Pool};
 use crate::worker::Worker;
 
@@ -118,6 +119,8 @@ impl Worker {
             if state.endpoint.cluster_id != endpoint.cluster_id {
                 state.answered = self.stats.answered(&endpoint.cluster_id);
             }
+            let name = &self.clusters[cluster].handle.config.name;
+            state.load.moves_to(self.stats.loads.of(name, endpoint));
             state.endpoint = endpoint.clone();
             self.follow_drain(pool, endpoint);
         }
@@ -141,6 +144,7 @@ impl Worker {
         let pool = self.pools.insert(Pool {
             cluster,
             answered: self.stats.answered(&endpoint.cluster_id),
+            load: PoolLoad::new(self.stats.loads.of(&state.handle.config.name, &endpoint)),
             endpoint,
             conns: Vec::new(),
             connecting: 0,
@@ -179,7 +183,8 @@ impl Worker {
         let state = &self.clusters[key];
         let done = state.calls == 0 && state.own_pools == 0;
         if done {
-            self.clusters.remove(key);
+            let gone = self.clusters.remove(key);
+            self.stats.loads.forget_unused(&gone.handle.config.name);
         }
         done
     }

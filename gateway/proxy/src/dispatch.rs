@@ -344,6 +344,7 @@ impl Worker {
             call.try_timer = Some(self.timers.set(at_ms, Timer::PerTry(id)));
         }
         self.pools[pool].meter.started();
+        self.pools[pool].load.began();
         match self.usable_connection(pool) {
             Some(conn) => self.open_stream(id, conn),
             None => self.wait_for_connection(id, pool),
@@ -397,6 +398,7 @@ impl Worker {
         let call = &self.calls[id.key as usize];
         let rule = self.routes.get(call.route).route.name();
         let cluster = &self.clusters[call.cluster].handle.config.name;
+        self.stats.loads.unserved(cluster);
         let reason = match error {
             PickError::Empty => Reason::NoEndpoints,
             PickError::Unavailable => Reason::NoAvailableEndpoint,

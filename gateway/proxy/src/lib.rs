@@ -46,6 +46,7 @@ mod leaving;
 mod limits;
 mod listener;
 mod liveness;
+mod load;
 mod memory;
 mod mirrors;
 mod opening;

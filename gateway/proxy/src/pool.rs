@@ -15,6 +15,7 @@ use gateway_core::{ClusterHandle, Endpoint, EndpointIndex, LoadMeter};
 use rustls::ClientConfig;
 
 use crate::call::CallId;
+use crate::load::PoolLoad;
 use crate::stats::Counter;
 use crate::timers::TimerId;
 
@@ -51,6 +52,7 @@ pub(crate) struct Pool {
     /// Calls assigned here (waiting or open), and how those before them went.
     pub meter: LoadMeter,
     pub answered: Arc<Counter>,
+    pub load: PoolLoad,
     /// A connection could not be made and none was since.
     pub down: bool,
     pub reconnect_timer: Option<TimerId>,

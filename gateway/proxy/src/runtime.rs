@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::control::Command;
 use crate::events::{Notice, NoticeLog};
 use crate::limits;
+use crate::load;
 use crate::settings::Settings;
 use crate::state::State;
 use crate::stats::{self, WorkerStats};
@@ -270,6 +271,22 @@ impl Runtime {
         all.insert("endpoints".to_owned(), self.endpoints_json(&snapshot));
         all.insert("endpoints_total".to_owned(), json!(endpoints_of(&snapshot)));
         Value::Object(all)
+    }
+
+    /// Tries by where they go, as JSON: `{"calls_open", "connections", "latency_bounds_us", "places": [{"cluster",
+    /// "cluster_id", "region", "priority", "began", "succeeded", "failed", "open", "latency"}]}`; all but what is open
+    /// counts from the start of the process.
+    #[must_use]
+    pub fn loads(&self) -> Value {
+        let workers: Vec<_> = {
+            let state = self.lock();
+            state
+                .workers
+                .iter()
+                .map(|it| Arc::clone(&it.stats))
+                .collect()
+        };
+        load::sum(&workers)
     }
 
     /// The endpoints; of more than `ENDPOINTS_LISTED_MAX` only those that are not plainly well, up to as many.

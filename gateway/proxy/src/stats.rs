@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value, json};
 
+use crate::load::Loads;
+
 /// Upper bounds of the latency buckets in milliseconds; one more bucket counts what is above.
 pub const LATENCY_BOUNDS_MS: [u64; 14] = [
     1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 60_000,
@@ -170,6 +172,8 @@ numbers! {
 pub struct WorkerStats {
     /// Plain numbers.
     pub numbers: Numbers,
+    /// Tries by where they go.
+    pub loads: Loads,
     named: Mutex<Named>,
 }
 

@@ -90,6 +90,9 @@ impl Worker {
         }
         self.detach_up(id);
         if let Some(pool) = pool {
+            let call = &self.calls[id.key as usize];
+            let latency_us = self.clock.now_us().saturating_sub(call.started_us);
+            self.pools[pool].load.ended(outcome, latency_us);
             self.pools[pool]
                 .meter
                 .finished(outcome, answer_us, self.now_ms);
