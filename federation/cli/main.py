@@ -24,6 +24,7 @@ from federation.cli.exit_codes import ExitCode
 
 OBJECTS = "Objects"
 TRAFFIC = "Traffic"
+LOOKING = "Looking"
 PROCESSES = "Processes"
 
 
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Entry] = {
     "accept-shrink": Entry(
         "accept_shrink", "Confirm that exports which are missing are meant to be gone.", TRAFFIC
     ),
+    "check": Entry("check.command", "Look for what is wrong, and say what to do.", LOOKING),
     "lab": Entry("lab.app", "A federation on this machine, with faults.", PROCESSES, group=True),
     "kind": Entry("kind.app", "A federation in two kind clusters.", PROCESSES, group=True),
     "agent": Entry("agent", "Run the agent of a cluster.", PROCESSES),

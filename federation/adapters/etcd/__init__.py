@@ -2,6 +2,15 @@
 
 from federation.adapters.etcd.access import EtcdAccess
 from federation.adapters.etcd.connection import EtcdSettings, EtcdTls
+from federation.adapters.etcd.health import EtcdHealth, EtcdMember, health
 from federation.adapters.etcd.store import EtcdStore
 
-__all__ = ["EtcdAccess", "EtcdSettings", "EtcdStore", "EtcdTls"]
+__all__ = [
+    "EtcdAccess",
+    "EtcdHealth",
+    "EtcdMember",
+    "EtcdSettings",
+    "EtcdStore",
+    "EtcdTls",
+    "health",
+]

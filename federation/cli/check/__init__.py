@@ -1,0 +1,1 @@
+"""``fedctl check``: pre-flight and health of a federation."""
