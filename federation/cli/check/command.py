@@ -31,7 +31,7 @@ app = typer.Typer()
 
 @app.command(
     "check",
-    epilog="Examples: fedctl check; fedctl check --only certificates --only reachability -o json; "
+    epilog="Example: fedctl check; fedctl check --only certificates --only reachability -o json; "
     "fedctl check --context west --context east --kubeconfig ~/.kube/config",
 )
 def check(
