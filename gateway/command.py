@@ -7,6 +7,7 @@ Leaves to others: everything that runs.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -113,6 +114,7 @@ async def _run(settings: GatewaySettings) -> None:
                 admin=settings.admin,
                 identity=settings.identity,
                 drain_grace_s=settings.drain_grace_s,
+                environment=os.environ,
             ),
             core=open_core(settings.core),
         )

@@ -23,6 +23,7 @@ from gateway.assembly import Assembly, Change, Update, update_for
 from gateway.errors import SnapshotRejected
 from gateway.reach import with_own_routes
 from gateway.xds_translate import Kind, Piece, PieceId, UnsupportedFieldError, translate
+from gateway.xds_translate.telemetry import resolve_environment
 
 log = logging.getLogger("gateway.runtime")
 
@@ -93,11 +94,15 @@ class Verdict:
 
 @dataclass(slots=True)
 class Runtime:
-    """Owns the core's configuration. ``on_change`` is told when what is in force has changed."""
+    """Owns the core's configuration. ``on_change`` is told when what is in force has changed.
+
+    ``environment`` is where tags of spans come from that are variables.
+    """
 
     core: Core
     has_identity: bool = False
     has_own_services: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     on_change: Callable[[], None] = lambda: None
     assembly: Assembly = field(default_factory=Assembly)
     listeners: dict[str, str | None] = field(default_factory=dict)
@@ -198,6 +203,7 @@ class Runtime:
         try:
             piece = translate(kind, resource.name, resource.resource)
             piece = piece if self.has_identity else _without_identity(piece)
+            piece = resolve_environment(piece, self.environment)
             if self.has_own_services and kind is Kind.ROUTE_TABLES:
                 piece = with_own_routes(piece)
         except UnsupportedFieldError as refusal:

@@ -17,7 +17,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway import health, identity
@@ -84,6 +84,8 @@ class ShellSettings:
     admin: str
     identity: IdentityFiles | None
     drain_grace_s: float
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Where tags of spans that are variables come from."""
 
 
 class Shell:
@@ -92,7 +94,11 @@ class Shell:
     def __init__(self, settings: ShellSettings, *, core: Core) -> None:
         self._settings = settings
         self._core = core
-        self.runtime = Runtime(core, has_identity=settings.identity is not None)
+        self.runtime = Runtime(
+            core,
+            has_identity=settings.identity is not None,
+            environment=settings.environment,
+        )
         self.events: deque[Mapping[str, Any]] = deque(maxlen=EVENTS_MAX)
         self.admin = Admin(self, address=settings.admin)
         self._draining = asyncio.Event()

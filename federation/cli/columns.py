@@ -30,6 +30,7 @@ from federation.model.objects import (
     McsServiceImport,
     MultiClusterService,
     Namespace,
+    ObservabilityPolicy,
     ParentReference,
     Secret,
     Service,
@@ -41,6 +42,7 @@ UNKNOWN = "Unknown"
 
 ObjectT = TypeVar("ObjectT", bound=ApiObject)
 RouteT = TypeVar("RouteT", GRPCRoute, HTTPRoute)
+PolicyT = TypeVar("PolicyT", BackendTrafficPolicy, ObservabilityPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +125,11 @@ def _parents(name: str) -> Callable[[Row[RouteT]], str]:
     return lambda row: summary(_named(entry.conditions, name) for entry in row.status.parents)
 
 
-def _ancestors(name: str) -> Callable[[Row[BackendTrafficPolicy]], str]:
+def _ancestors(name: str) -> Callable[[Row[PolicyT]], str]:
     return lambda row: summary(_named(entry.conditions, name) for entry in row.status.ancestors)
 
 
-def _ancestor_reason(row: Row[BackendTrafficPolicy]) -> str:
+def _ancestor_reason(row: Row[PolicyT]) -> str:
     found = (_named(entry.conditions, "Accepted") for entry in row.status.ancestors)
     return _joined(dict.fromkeys(condition.reason for condition in found if condition))
 
@@ -214,6 +216,14 @@ _POLICY: tuple[Column[BackendTrafficPolicy], ...] = (
     Column("ACCEPTED", _ancestors("Accepted"), wide=True),
     Column("REASON", _ancestor_reason, wide=True),
 )
+_OBSERVABILITY: tuple[Column[ObservabilityPolicy], ...] = (
+    Column("TARGETKIND", lambda row: row.object.spec.target_ref.kind),
+    Column("TARGETNAME", lambda row: row.object.spec.target_ref.name),
+    Column("SECTION", lambda row: row.object.spec.target_ref.section_name or NONE, wide=True),
+    Column("ACCEPTED", _ancestors("Accepted"), wide=True),
+    Column("RESOLVED", _ancestors("ResolvedRefs"), wide=True),
+    Column("REASON", _ancestor_reason, wide=True),
+)
 _MULTI_CLUSTER_SERVICE: tuple[Column[MultiClusterService], ...] = (
     Column("IMPORT", lambda row: row.object.spec.service_import.name),
     Column("CLUSTERS", _weights),
@@ -277,6 +287,7 @@ _COLUMNS: Mapping[type[ApiObject], tuple[Column[ApiObject], ...]] = dict(
         _kind(GRPCRoute, _GRPC_ROUTE),
         _kind(HTTPRoute, _HTTP_ROUTE),
         _kind(BackendTrafficPolicy, _POLICY),
+        _kind(ObservabilityPolicy, _OBSERVABILITY),
         _kind(MultiClusterService, _MULTI_CLUSTER_SERVICE),
         _kind(FederatedServiceImport, _FEDERATED_IMPORT),
         _kind(McsServiceImport, _MCS_IMPORT),

@@ -8,6 +8,7 @@ Invariants: a bad file or object stops no other; what worked before stays until 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing
@@ -120,6 +121,7 @@ async def serve(settings: StandaloneSettings, *, core: Core, say: Callable[[str]
             admin=settings.admin,
             identity=None,
             drain_grace_s=5.0,
+            environment=os.environ,
         ),
         core=core,
     )

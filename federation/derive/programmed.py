@@ -17,7 +17,13 @@ from federation.derive.serving import listener_secrets, passed_upstreams, routed
 from federation.model.acks import AckView, RefusedResource
 from federation.model.conditions import Condition, ConditionStatus
 from federation.model.infrastructure import Place
-from federation.model.objects import BackendTrafficPolicy, Gateway, ListenerSet, ObjectKey
+from federation.model.objects import (
+    BackendTrafficPolicy,
+    Gateway,
+    ListenerSet,
+    ObjectKey,
+    ObservabilityPolicy,
+)
 from federation.model.serving import EAST_WEST, serves_gateway
 from federation.model.snapshot import Listener, Snapshot
 from federation.model.status import (
@@ -162,6 +168,8 @@ def _with_answers(
         return _gateway(key, status, answers, before)
     if (key.group, key.kind) == (BackendTrafficPolicy.GROUP, BackendTrafficPolicy.KIND):
         return _policy(key, status, answers, before)
+    if (key.group, key.kind) == (ObservabilityPolicy.GROUP, ObservabilityPolicy.KIND):
+        return _of_ancestors(status, answers, before, _told)
     if (key.group, key.kind) == (ListenerSet.GROUP, ListenerSet.KIND):
         return _listener_set(key, status, answers, before)
     return status
@@ -263,6 +271,17 @@ def _policy(
         kind, name = resource
         return kind == "routes" or name.endswith(f"@{key.qualified_name}")
 
+    return _of_ancestors(status, answers, before, concern)
+
+
+def _told(resource: Resource) -> bool:
+    """Whether a resource says what is told about calls."""
+    return resource[0] in ("listeners", "routes")
+
+
+def _of_ancestors(
+    status: ObjectStatus, answers: _Answers, before: ObjectStatus, concern: Concern
+) -> ObjectStatus:
     # Where routes lead is no business of those who let other clusters in.
     answers = answers.among(EAST_WEST.__ne__)
 

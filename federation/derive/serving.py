@@ -22,7 +22,7 @@ def served_part(snapshot: Snapshot, serves: str) -> Snapshot:
     listeners = tuple(entry for entry in snapshot.listeners if serves_listener(serves, entry))
     tables = {entry.route_table for entry in listeners}
     routes = tuple(entry for entry in snapshot.route_tables if entry.name in tables)
-    upstreams = {*passed_upstreams(listeners)}
+    upstreams = {*passed_upstreams(listeners), *collectors(listeners)}
     for table in routes:
         upstreams.update(routed_upstreams(table))
     secrets = {*listener_secrets(listeners)}
@@ -52,6 +52,13 @@ def passed_upstreams(listeners: Iterable[Listener]) -> Iterator[str]:
     for listener in listeners:
         for chain in listener.chains:
             yield from (destination.upstream for destination in chain.passthrough)
+
+
+def collectors(listeners: Iterable[Listener]) -> Iterator[str]:
+    """Names of the upstreams that are told about calls of ``listeners``."""
+    for listener in listeners:
+        if listener.telemetry is not None:
+            yield from sorted(listener.telemetry.collectors)
 
 
 def listener_secrets(listeners: Iterable[Listener]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from enum import StrEnum
 from federation.model.balancing import DEFAULT_BALANCING, Balancing, HashKey, OutlierDetection
 from federation.model.base import ClusterId, Region
 from federation.model.http import Cors, QueryMatch, Redirect, Rewrite
+from federation.model.telemetry import RouteTracing, Telemetry
 from federation.model.traffic import Fault, Mirror, RetryBudget, Session
 
 MAX_WEIGHT = 1_000_000
@@ -111,7 +112,7 @@ class Listener:
     ``gateway`` is ``NAMESPACE/NAME`` of the Gateway that it belongs to, empty where it is none's;
     ``sections`` are the names of the Gateway's listeners that it serves; ``life`` bounds clients'
     connections. A ``plain`` one has no TLS, no calls and no table: its single chain passes on every
-    connection, and none of the bytes is looked at.
+    connection, and none of the bytes is looked at. ``telemetry`` is what is told about calls.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Listener:
     sections: tuple[str, ...] = ()
     life: ConnectionLife | None = None
     plain: bool = False
+    telemetry: Telemetry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +311,7 @@ class Route:
     hash_on: tuple[HashKey, ...] = ()
     rewrite: Rewrite | None = None
     cors: Cors | None = None
+    tracing: RouteTracing | None = None
     reason: str = ""
 
 

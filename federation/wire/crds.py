@@ -32,6 +32,7 @@ from federation.model.objects import (
     DrainRequest,
     FederatedServiceImport,
     MultiClusterService,
+    ObservabilityPolicy,
 )
 from federation.model.objects.metadata import PATTERNS, Part, Rule
 from federation.model.objects.registry import plural, short_names
@@ -74,6 +75,10 @@ _CLUSTERS = _Column("Clusters", ".status.clusters")
 
 _COLUMNS: Mapping[type[ApiObject], tuple[_Column, ...]] = {
     BackendTrafficPolicy: (
+        _Column("TargetKind", ".spec.targetRef.kind"),
+        _Column("TargetName", ".spec.targetRef.name"),
+    ),
+    ObservabilityPolicy: (
         _Column("TargetKind", ".spec.targetRef.kind"),
         _Column("TargetName", ".spec.targetRef.name"),
     ),
@@ -257,6 +262,8 @@ class _Converter:
             values = schema.get("additionalProperties")
             if isinstance(values, dict):
                 result["additionalProperties"] = self.of(values)
+                if "maxProperties" in schema:
+                    result["maxProperties"] = schema["maxProperties"]
             else:
                 result["x-kubernetes-preserve-unknown-fields"] = True
         return result
@@ -507,7 +514,7 @@ def _status(kind: type[ApiObject]) -> Schema:
     properties = {"conditions": _CONDITIONS}
     if kind is DrainRequest:
         properties |= _DRAIN_PROGRESS
-    if kind is BackendTrafficPolicy:
+    if kind in (BackendTrafficPolicy, ObservabilityPolicy):
         properties = {"ancestors": _ANCESTORS}
     if kind is FederatedServiceImport:
         properties["clusters"] = _STATUS_CLUSTERS

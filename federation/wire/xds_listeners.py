@@ -31,6 +31,8 @@ from federation.model.snapshot import (
     PeerTls,
     TlsTermination,
 )
+from federation.model.telemetry import Telemetry
+from federation.wire.xds_telemetry import access_log, tracing
 from federation.wire.xds_traffic import traffic_filters
 from federation.wire.xds_values import ads, duration, metadata, packed, peer_tls_context
 
@@ -145,6 +147,7 @@ def _tcp_proxy(chain: FilterChain) -> tcp_proxy_pb2.TcpProxy:
 def _connection_manager(
     source: Listener,
 ) -> http_connection_manager_pb2.HttpConnectionManager:
+    told = source.telemetry or Telemetry()
     return http_connection_manager_pb2.HttpConnectionManager(
         stat_prefix=source.name.replace("/", "_"),
         codec_type=_CODECS[source.kind],
@@ -164,6 +167,8 @@ def _connection_manager(
         # A method's path is compared as sent: gRPC knows no dot segments, no escapes.
         normalize_path=wrappers_pb2.BoolValue(value=False),
         use_remote_address=wrappers_pb2.BoolValue(value=True),
+        tracing=tracing(told.tracing) if told.tracing is not None else None,
+        access_log=[access_log(entry) for entry in told.access_logs],
     )
 
 

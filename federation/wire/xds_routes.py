@@ -34,6 +34,7 @@ from federation.model.snapshot import (
 )
 from federation.wire.xds_balancing import hash_policies
 from federation.wire.xds_http import query_match, redirect_action, set_rewrite
+from federation.wire.xds_telemetry import route_tracing
 from federation.wire.xds_traffic import mirror_policies, notes, per_route, retry_priority
 from federation.wire.xds_values import duration, metadata, packed, uint32
 
@@ -89,6 +90,8 @@ def _route(route: Route) -> route_components_pb2.Route:
     message.request_headers_to_remove.extend(route.request_headers.remove)
     message.response_headers_to_add.extend(_header_options(route.response_headers))
     message.response_headers_to_remove.extend(route.response_headers.remove)
+    if route.tracing is not None:
+        message.tracing.CopyFrom(route_tracing(route.tracing))
     for name, settings in per_route(route).items():
         message.typed_per_filter_config[name].CopyFrom(settings)
     return message

@@ -33,6 +33,7 @@ class Chain:
     tls: TlsNames | None = None
     connection: dict[str, Any] | None = None
     passthrough: dict[str, Any] | None = None
+    telemetry: dict[str, Any] | None = None
 
 
 def passthrough_of(proxy: tcp_proxy_pb2.TcpProxy, path: str, name: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from gateway.xds_translate.fields import (
     unpack,
 )
 from gateway.xds_translate.piece import Kind, Piece, PieceId
+from gateway.xds_translate.telemetry import telemetry_of
 from gateway.xds_translate.tls import TlsNames, read_common
 from gateway.xds_translate.traffic import ROUTE_FILTERS
 
@@ -59,6 +60,7 @@ def translate_listener(listener: listener_pb2.Listener) -> Piece:
     bounds = same(
         [chain.connection for chain in with_http] or [None], "filter_chains", "connection settings"
     )
+    told = same([chain.telemetry for chain in with_http] or [None], "filter_chains", "telemetry")
     host, port = ip_port(listener.address, "address")
     plain = _plain_tcp(listener, chains)
     kind = own_metadata(listener).get("kind", _KINDS[0])
@@ -75,6 +77,7 @@ def translate_listener(listener: listener_pb2.Listener) -> Piece:
             **({"passthrough": plain} if plain is not None else {}),
             "connection": with_own(bounds or {}, listener),
             "route_table": table,
+            **({"telemetry": told} if told is not None else {}),
         },
         needs=frozenset(needs_of(chains)),
     )
@@ -117,7 +120,7 @@ def _chain(chain: listener_components_pb2.FilterChain, path: str) -> Chain:
         return Chain(names, tls=tls, passthrough=passthrough_of(proxy, where, chain.name or path))
     manager = unpack(body, http_connection_manager_pb2.HttpConnectionManager, where)
     table, connection = _route_table(manager, where), connection_of(manager, where)
-    return Chain(names, table, tls, connection)
+    return Chain(names, table, tls, connection, telemetry=telemetry_of(manager, where))
 
 
 def _route_table(manager: http_connection_manager_pb2.HttpConnectionManager, path: str) -> str:
@@ -130,6 +133,8 @@ def _route_table(manager: http_connection_manager_pb2.HttpConnectionManager, pat
             "http_filters",
             "common_http_protocol_options",
             "http2_protocol_options",
+            "tracing",
+            "access_log",
         ),
         # Limits of streams and windows are the gateway's own settings; the rest concerns HTTP/1 and
         # headers that this gateway does not touch.

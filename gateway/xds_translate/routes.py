@@ -26,6 +26,7 @@ from gateway.xds_translate.fields import (
 )
 from gateway.xds_translate.piece import Kind, Piece, PieceId
 from gateway.xds_translate.retries import translate_retry
+from gateway.xds_translate.telemetry import route_tracing
 from gateway.xds_translate.traffic import filters_of_route, grpc_of_http, mirrors_of_action
 
 DEFAULT_TIMEOUT_MS = 15_000
@@ -99,6 +100,7 @@ def _route(route: route_components_pb2.Route, path: str) -> dict[str, Any]:
             "redirect",
             "metadata",
             "typed_per_filter_config",
+            "tracing",
             *_HEADER_FIELDS,
         ),
     )
@@ -112,6 +114,8 @@ def _route(route: route_components_pb2.Route, path: str) -> dict[str, Any]:
             route.typed_per_filter_config, own, join(path, "typed_per_filter_config")
         ),
     }
+    if route.HasField("tracing"):
+        body["tracing"] = route_tracing(route.tracing, join(path, "tracing"))
     if route.HasField("direct_response"):
         return body | {"action": {"reply": _reply(route, join(path, "direct_response"))}}
     if route.HasField("redirect"):

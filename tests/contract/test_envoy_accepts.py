@@ -153,6 +153,38 @@ spec:
         - headers: [{name: x-api-key}, {name: x-env, value: test}]
         - headers: [{name: x-user, type: RegularExpression, value: "[a-z]+"}]
         limit: {requestsPerUnit: 1, unit: Second}
+---
+apiVersion: gateway.networking.k8s.io/v1alpha3
+kind: ObservabilityPolicy
+metadata: {name: gateway, namespace: infra}
+spec:
+  targetRef: {group: gateway.networking.k8s.io, kind: Gateway, name: all}
+  tracing:
+    provider: {type: OTel, backendRef: {name: otel-collector, port: 4317}}
+    samplingRate: 0.0001
+    customTags:
+    - {name: cluster, literal: {value: "100% west"}}
+    - {name: environment, env: {name: DEPLOY_ENV}}
+    - {name: tenant, requestHeader: {name: X-Tenant, defaultValue: none}}
+  accessLog:
+    type: OpenTelemetry
+    backendRef: {name: otel-collector, port: 4317}
+---
+apiVersion: gateway.networking.k8s.io/v1alpha3
+kind: ObservabilityPolicy
+metadata: {name: route, namespace: app}
+spec:
+  targetRef: {group: gateway.networking.k8s.io, kind: GRPCRoute, name: everything}
+  tracing: {samplingRate: 100, customTags: [{name: team, literal: {value: users}}]}
+  accessLog: {type: File, format: {type: Text, text: "%START_TIME% 100%% %REQ(:PATH)% %TIER%"}}
+---
+apiVersion: gateway.networking.k8s.io/v1alpha3
+kind: ObservabilityPolicy
+metadata: {name: listener, namespace: infra}
+spec:
+  targetRef:
+    {group: gateway.networking.k8s.io, kind: Gateway, name: all, sectionName: plain}
+  accessLog: {type: File, path: /dev/stderr, format: {type: JSON, fields: {to: "%ENDPOINT%"}}}
 """
 
 
@@ -166,9 +198,15 @@ def of_the_documents() -> list[ApiObject]:
     "objects", [of_the_documents(), list(parse(EVERYTHING))], ids=["documents", "everything"]
 )
 def test_envoy_accepts_every_resource(objects: list[ApiObject], tmp_path: Path) -> None:
-    backed = [*objects, *service("app/user-service", ("10.0.0.1:80", "[::1]:81"))]
+    backed = [
+        *objects,
+        *service("app/user-service", ("10.0.0.1:80", "[::1]:81")),
+        *service("infra/otel-collector", ("10.0.0.2:4317",), port=4317),
+    ]
     result = compiled([*backed, certificate("infra/grpc-cert")], EVEN)
     assert result.snapshot.secrets, "the HTTPS listener should be open"
+    told = [it.telemetry for it in result.snapshot.listeners if it.telemetry is not None]
+    assert any(it.tracing and it.access_logs for it in told), "the policies should be in force"
     validate(result.snapshot, tmp_path)
 
 

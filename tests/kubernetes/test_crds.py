@@ -156,11 +156,17 @@ async def test_server_and_model_agree(connection: Connection, kind: type[ApiObje
 
 TABLES = {
     "backendtrafficpolicy": ["NAME", "TARGETKIND", "TARGETNAME", "AGE"],
+    "observabilitypolicy": ["NAME", "TARGETKIND", "TARGETNAME", "AGE"],
     "serviceimports.gateway.networking.k8s.io": ["NAME", "TYPE", "CLUSTERS", "AGE"],
     "multiclusterservice": ["NAME", "IMPORT", "BACKENDS", "ACCEPTED", "AGE"],
     "drain": ["NAME", "TARGET", "SERVICE", "PHASE", "MOVED", "ACCEPTED", "EXPIRES", "AGE"],
 }
-SHORT = {"btp": "BackendTrafficPolicy", "mcs": "MultiClusterService", "fdr": "Drain"}
+SHORT = {
+    "btp": "BackendTrafficPolicy",
+    "obs": "ObservabilityPolicy",
+    "mcs": "MultiClusterService",
+    "fdr": "Drain",
+}
 
 
 @pytest.mark.usefixtures("connection")
@@ -171,6 +177,7 @@ async def test_kubectl_explains_every_field_in_words(kubernetes: KubernetesServe
         "multiclusterservice.spec.clusterBackends": "Its part of the traffic relative to",
         "drain.spec": "Ramp of new calls from all to none.",
         "drain.status": "How much of the target's traffic is moved away.",
+        "obs.spec.tracing": "Percent of the calls that are recorded, fractions too",
         "btp.status.ancestors": "The controller that wrote this entry.",
     }
     for field, text in explained.items():
@@ -286,6 +293,18 @@ SAME_WORDS: list[tuple[str, str, Any]] = [
     ("BackendTrafficPolicy", "faultInjection.delay.percentage", 100.5),
     ("BackendTrafficPolicy", "faultInjection.abort.httpStatus", 500),
     ("BackendTrafficPolicy", "faultInjection", {}),
+    ("ObservabilityPolicy", "tracing.samplingRate", 100.5),
+    ("ObservabilityPolicy", "tracing.provider.backendRef.port", 0),
+    ("ObservabilityPolicy", "tracing.customTags.0", {"name": "a"}),
+    (
+        "ObservabilityPolicy",
+        "tracing.customTags",
+        [{"name": "a", "literal": {"value": "1"}}, {"name": "a", "env": {"name": "A"}}],
+    ),
+    ("ObservabilityPolicy", "accessLog.path", "/dev/stdout"),
+    ("ObservabilityPolicy", "accessLog.type", "File"),
+    ("ObservabilityPolicy", "accessLog.format", {"type": "Text"}),
+    ("ObservabilityPolicy", "accessLog.format", {"type": "JSON", "text": "%METHOD%"}),
     ("ServiceImport", "ports", []),
     ("ServiceImport", "ports.0.port", 65536),
     ("ServiceImport", "resolution", "Static"),
@@ -304,6 +323,8 @@ SAME_FACTS: list[tuple[str, str, Any, str]] = [
     ("BackendTrafficPolicy", "rateLimit.local.rules.0.limit.unit", "Week", "Minute"),
     ("BackendTrafficPolicy", "targetRef", {"group": "g", "kind": "k"}, "equired"),
     ("BackendTrafficPolicy", "retry.attempts", "two", "integer"),
+    ("ObservabilityPolicy", "accessLog.format", {"fields": {"a": "%METHODS%"}}, "METHOD, "),
+    ("ObservabilityPolicy", "accessLog.type", "Syslog", "OpenTelemetry"),
     ("MultiClusterService", "clusterBackends.0.wieght", 3, "unknown field"),
     ("Drain", "target", "a" * 64, "63"),
 ]

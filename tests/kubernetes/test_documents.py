@@ -160,7 +160,7 @@ PRINTED = {
         "backendtrafficpolicy.gateway.networking.k8s.io/user-service-failover created",
     ],
     "7-observability.yaml": [
-        'no matches for kind "ObservabilityPolicy" in version "gateway.networking.k8s.io/v1alpha3"',
+        "observabilitypolicy.gateway.networking.k8s.io/grpc-observability created",
         'no matches for kind "PrometheusRule" in version "monitoring.coreos.com/v1"',
     ],
     "8-keepalive-health-coexistence.yaml": [

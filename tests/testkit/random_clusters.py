@@ -24,6 +24,7 @@ from federation.model.objects import (
     McsServiceExport,
     MultiClusterService,
     ObjectKey,
+    ObservabilityPolicy,
     ReferenceGrant,
     Service,
 )
@@ -251,7 +252,7 @@ _grant = _made(
         {
             "from": [
                 {"group": "gateway.networking.k8s.io", "kind": kind, "namespace": namespace}
-                for kind in ("GRPCRoute", "HTTPRoute")
+                for kind in ("GRPCRoute", "HTTPRoute", "ObservabilityPolicy")
                 for namespace in NAMESPACES
             ],
             "to": [{"group": "", "kind": "Service"}],
@@ -316,6 +317,63 @@ _policy = _made(
 )
 
 
+_collector = st.fixed_dictionaries(
+    {"name": st.sampled_from(["users", "orders"]), "port": st.sampled_from([9090, 1])},
+    optional={"namespace": _namespace},
+)
+
+_tracing = st.fixed_dictionaries(
+    {},
+    optional={
+        "provider": st.fixed_dictionaries({"backendRef": _collector}),
+        "samplingRate": st.sampled_from([0, 0.5, 100]),
+        "customTags": st.lists(
+            st.sampled_from(
+                [
+                    {"name": "a", "literal": {"value": "1"}},
+                    {"name": "b", "requestHeader": {"name": "x-b"}},
+                    {"name": "c", "env": {"name": "HOME", "defaultValue": "none"}},
+                ]
+            ),
+            max_size=2,
+            unique_by=lambda tag: str(tag["name"]),
+        ),
+    },
+)
+
+_access_log = st.one_of(
+    st.fixed_dictionaries({"type": st.just("OpenTelemetry"), "backendRef": _collector}),
+    st.sampled_from(
+        [
+            {"type": "File"},
+            {"type": "File", "format": {"type": "Text", "text": "%METHOD% %TIER% 1%%"}},
+            {"type": "File", "path": "/var/log/calls"},
+        ]
+    ),
+)
+
+_observability = _made(
+    ObservabilityPolicy,
+    metadata=_metadata(["o1", "o2", "o3"]),
+    spec=st.fixed_dictionaries(
+        {
+            "targetRef": st.sampled_from(
+                [
+                    {"kind": "Gateway", "name": "one"},
+                    {"kind": "Gateway", "name": "one"},
+                    {"kind": "Gateway", "name": "one", "sectionName": "l0"},
+                    {"kind": "GRPCRoute", "name": "r1"},
+                    {"kind": "HTTPRoute", "name": "r1"},
+                    {"kind": "HTTPRoute", "name": "r9"},
+                ]
+            ).map(lambda ref: {"group": "gateway.networking.k8s.io", **ref}),
+            "tracing": _tracing,
+        },
+        optional={"accessLog": _access_log},
+    ),
+)
+
+
 @st.composite
 def clusters(draw: st.DrawFn) -> Mapping[ObjectKey, ApiObject]:
     """The objects of a cluster, each of an age of its own."""
@@ -332,6 +390,8 @@ def clusters(draw: st.DrawFn) -> Mapping[ObjectKey, ApiObject]:
         _multicluster,
         _export,
         _policy,
+        _observability,
+        _observability,
     )
     found = {entry.key: entry for entry in draw(st.lists(kinds, max_size=16))}
     # Most clusters have a Gateway that works, else little happens.

@@ -111,8 +111,9 @@ class TestApply:
     ) -> None:
         assert await apply(objects, MANIFESTS / "7-observability.yaml") is ExitCode.OK
         said = capsys.readouterr()
-        assert said.out == ""
-        assert [line.partition(": ")[0] for line in said.err.splitlines()] == ["notice"] * 2
+        created = "observabilitypolicy.gateway.networking.k8s.io/grpc-observability created"
+        assert said.out.splitlines() == [f"{created} (us-east-1)", f"{created} (us-west-1)"]
+        assert [line.partition(": ")[0] for line in said.err.splitlines()] == ["notice"]
 
     async def test_reads_stdin(
         self, objects: ClusterObjects, capsys: Output, monkeypatch: pytest.MonkeyPatch

@@ -115,10 +115,6 @@ class TestDocumentedManifests:
         decoded = decode_all(parse_documents(text, origin="7.yaml"))
         assert [entry.notice for entry in decoded.skipped] == [
             (
-                "7.yaml:1: ObservabilityPolicy infra/grpc-observability: skipped, without effect "
-                "here: this version does not act on it"
-            ),
-            (
                 "7.yaml:19: PrometheusRule infra/grpc-gateway-rules: skipped, without effect here: "
                 "Prometheus acts on it"
             ),

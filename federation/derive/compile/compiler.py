@@ -45,6 +45,18 @@ from federation.derive.compile.listeners import (
     judge_listeners,
     wanted_ports,
 )
+from federation.derive.compile.observability import (
+    Assigned,
+    Told,
+    assign_observability,
+    tell,
+)
+from federation.derive.compile.observability_status import (
+    Outcome,
+    affected,
+    observability_status,
+    outcomes,
+)
 from federation.derive.compile.policies import Policies, assign_policies, target_key
 from federation.derive.compile.problem import Problem
 from federation.derive.compile.routes import CompiledRoute, compile_route, route_status
@@ -79,6 +91,7 @@ from federation.model.objects import (
     McsServiceImport,
     MultiClusterService,
     ObjectKey,
+    ObservabilityPolicy,
 )
 from federation.model.snapshot import (
     CaSecret,
@@ -109,6 +122,8 @@ class _Doors:
 Routes = tuple[CompiledRoute, ...]
 _Source = tuple[AnyRoute, BackendTrafficPolicy | None]
 _Governing = tuple[BackendTrafficPolicy, Problem | None, bool]
+_Observing = tuple[ObservabilityPolicy, Outcome]
+_Admitted = tuple[CompiledRoute, ObjectKey | None]
 
 
 class Compiler:
@@ -138,7 +153,12 @@ class Compiler:
             "services": self._upstreams.made,
             "statuses": sum(
                 units.made
-                for units in (self._route_statuses, self._policy_statuses, self._clusterset)
+                for units in (
+                    self._route_statuses,
+                    self._policy_statuses,
+                    self._observing_statuses,
+                    self._clusterset,
+                )
             ),
         }
 
@@ -160,6 +180,8 @@ class Compiler:
         self._listeners: Listeners = {}
         self._ports: Single[Mapping[ObjectKey, tuple[int, ...]]] = Single()
         self._policies: Single[Policies] = Single()
+        self._observed: Single[Assigned] = Single()
+        self._told: Single[Told] = Single()
         self._sources: Single[Mapping[ObjectKey, _Source]] = Single()
         self._routes: Units[ObjectKey, _Source, CompiledRoute] = Units()
         self._admissions = Admissions()
@@ -178,11 +200,13 @@ class Compiler:
         self._secrets: Single[tuple[TlsSecret | CaSecret, ...]] = Single()
         self._gateway_statuses: Single[Statuses] = Single()
         self._keepalive_statuses: Single[Statuses] = Single()
-        self._admitted: Single[Mapping[ObjectKey, tuple[CompiledRoute]]] = Single()
-        self._route_statuses: Units[ObjectKey, tuple[CompiledRoute], ObjectStatus] = Units()
+        self._admitted: Single[Mapping[ObjectKey, _Admitted]] = Single()
+        self._route_statuses: Units[ObjectKey, _Admitted, ObjectStatus] = Units()
         self._passed: Single[frozenset[ObjectKey]] = Single()
         self._governing: Single[Mapping[ObjectKey, _Governing]] = Single()
         self._policy_statuses: Units[ObjectKey, _Governing, ObjectStatus] = Units()
+        self._observing: Single[Mapping[ObjectKey, _Observing]] = Single()
+        self._observing_statuses: Units[ObjectKey, _Observing, ObjectStatus] = Units()
         self._members: Single[Mapping[ObjectKey, tuple[MulticlusterObject]]] = Single()
         self._clusterset: Units[ObjectKey, tuple[MulticlusterObject], ObjectStatus] = Units()
         self._statuses: Single[Statuses] = Single()
@@ -192,9 +216,24 @@ class Compiler:
         doors = self._doors.update(change, (), lambda: _judged(look_up, self._doors.value))
         policies = self._policies.update(change, (), lambda: assign_policies(look_up))
         routes = self._compile_routes(change, look_up, doors, policies)
+        observed = self._observed.update(
+            change, (doors,), lambda: assign_observability(look_up, doors.gateways)
+        )
+        told = self._told.update(
+            change,
+            (observed, doors.listeners, routes),
+            lambda: tell(look_up, observed, doors.listeners, routes),
+        )
+        statuses = (
+            *self._statuses_of_doors(change, look_up, doors, routes, observed),
+            self._of_routes(change, look_up, routes, observed),
+            self._of_policies(change, look_up, policies, routes),
+            self._of_observability(change, look_up, observed, told),
+            self._of_clusterset(change, look_up),
+        )
         return Compiled(
-            snapshot=self._snapshot(change, look_up, doors, routes),
-            statuses=self._compile_statuses(change, look_up, doors, policies, routes),
+            snapshot=self._snapshot(change, look_up, doors, routes, told),
+            statuses=self._statuses.update(change, statuses, lambda: _in_order(statuses)),
             ports=self._ports.update(
                 change, (doors.listeners,), lambda: wanted_ports(doors.listeners)
             ),
@@ -220,29 +259,34 @@ class Compiler:
             self._routes.update(change, wanted, lambda of: compile_route(look_up, listeners, *of))
         )
 
-    def _snapshot(self, change: Change, look_up: Index, doors: _Doors, routes: Routes) -> Snapshot:
+    def _snapshot(
+        self, change: Change, look_up: Index, doors: _Doors, routes: Routes, told: Told
+    ) -> Snapshot:
         answering = self._answering.update(
             change, (routes,), lambda: tuple(route for route in routes if route.answers)
         )
         self._hosts.made = 0
         ingress, tables = self._ingress.update(
             change,
-            (doors.listeners, answering),
-            lambda: build_listeners(doors.listeners, answering, self._hosts),
+            (doors.listeners, answering, told),
+            lambda: build_listeners(doors.listeners, answering, self._hosts, told),
         )
         local = self._compile_exported(change, look_up)
         tcp = self._tcp.update(change, (), lambda: exported_tcp(look_up))
         east_west = self._east_west.update(
-            change, (local, tcp), lambda: build_east_west(look_up, local, tcp)
+            change,
+            (local, tcp, told.east_west),
+            lambda: build_east_west(look_up, local, tcp, told.east_west),
         )
         imports = self._compile_imports(change, look_up, ingress)
         refs = self._refs.update(
             change,
-            (answering, local, east_west, imports),
+            (answering, local, east_west, imports, told),
             lambda: _refs(
                 answering,
                 [
                     *(local if east_west else ()),
+                    *told.collectors,
                     *(ref for entry in imports.values() for ref in entry.upstreams),
                 ],
             ),
@@ -286,38 +330,40 @@ class Compiler:
         ports = self._exported.update(change, (), lambda: exported_ports(look_up))
         return self._local.update(change, (ports,), lambda: exported_upstreams(ports))
 
-    def _compile_statuses(
-        self,
-        change: Change,
-        look_up: Index,
-        doors: _Doors,
-        policies: Policies,
-        routes: Routes,
-    ) -> Statuses:
-        parts = (
-            self._gateway_statuses.update(
-                change,
-                (doors, routes),
-                lambda: gateway_statuses(
-                    look_up, doors.gateways, doors.listeners, doors.keepalives, routes
-                ),
+    def _statuses_of_doors(
+        self, change: Change, look_up: Index, doors: _Doors, routes: Routes, observed: Assigned
+    ) -> tuple[Statuses, Statuses]:
+        gateways = self._gateway_statuses.update(
+            change,
+            (doors, routes, observed),
+            lambda: gateway_statuses(
+                look_up, doors.gateways, doors.listeners, doors.keepalives, routes, observed
             ),
-            self._keepalive_statuses.update(
-                change, (doors,), lambda: keepalive_statuses(look_up, doors.keepalives)
-            ),
-            self._of_routes(change, look_up, routes),
-            self._of_policies(change, look_up, policies, routes),
-            self._of_clusterset(change, look_up),
         )
-        return self._statuses.update(change, parts, lambda: _in_order(parts))
+        keepalives = self._keepalive_statuses.update(
+            change, (doors,), lambda: keepalive_statuses(look_up, doors.keepalives)
+        )
+        return gateways, keepalives
 
-    def _of_routes(self, change: Change, look_up: Index, routes: Routes) -> Statuses:
+    def _of_routes(
+        self, change: Change, look_up: Index, routes: Routes, observed: Assigned
+    ) -> Statuses:
         wanted = self._admitted.update(
-            change, (routes,), lambda: {route.source.key: (route,) for route in routes}
+            change,
+            (routes, observed),
+            lambda: {
+                (key := route.source.key): (
+                    route,
+                    policy.key if (policy := observed.of(key)) is not None else None,
+                )
+                for route in routes
+            },
         )
 
         return self._route_statuses.update(
-            change, wanted, lambda of: slimmed(route_status(look_up, *of))
+            change,
+            wanted,
+            lambda of: slimmed(route_status(look_up, of[0], affected(of[0].source, of[1]))),
         )
 
     def _of_policies(
@@ -337,6 +383,17 @@ class Compiler:
             change,
             wanted,
             lambda of: policy_status(look_up, of[0], of[1], passed=of[2]),
+        )
+
+    def _of_observability(
+        self, change: Change, look_up: Index, observed: Assigned, told: Told
+    ) -> Statuses:
+        sources = look_up.objects.of(ObservabilityPolicy)
+        wanted = self._observing.update(
+            change, (sources, observed, told), lambda: outcomes(sources, observed, told)
+        )
+        return self._observing_statuses.update(
+            change, wanted, lambda of: observability_status(look_up, *of)
         )
 
     def _of_clusterset(self, change: Change, look_up: Index) -> Statuses:

@@ -44,6 +44,7 @@ from federation.model.snapshot import (
     VirtualHost,
     Weighted,
 )
+from federation.model.telemetry import Telemetry
 
 EAST_WEST = "federation/east-west"
 """Name of the east-west listener and of its route table."""
@@ -78,11 +79,15 @@ def exported_upstreams(
 
 
 def build_east_west(
-    index: Index, upstreams: tuple[UpstreamRef, ...], tcp: Iterable[tuple[ServiceName, int]]
+    index: Index,
+    upstreams: tuple[UpstreamRef, ...],
+    tcp: Iterable[tuple[ServiceName, int]],
+    telemetry: Telemetry | None,
 ) -> EastWest | None:
     """The entrance for other clusters, ``None`` for gateways that stand alone.
 
-    Calls come to ``upstreams``, connections to the ports ``tcp``.
+    Calls come to ``upstreams``, connections to the ports ``tcp``; ``telemetry`` is what is told
+    about them.
     """
     port = index.settings.eastwest_port
     if port is None:
@@ -98,6 +103,7 @@ def build_east_west(
             *_tcp_chains(index, tcp, PeerTls(allowed_spiffe=members)),
         ),
         route_table=EAST_WEST,
+        telemetry=telemetry,
     )
     http1 = {_asked(ref) for ref in upstreams if ref.protocol is Protocol.HTTP1}
     ordered = sorted(upstreams, key=lambda ref: (_asked(ref), ref.protocol is Protocol.HTTP1))

@@ -75,8 +75,13 @@ def compile_route(
     )
 
 
-def route_status(index: Index, route: CompiledRoute) -> ObjectStatus:
-    """The status of the route: an entry for each parent that is ours."""
+def route_status(
+    index: Index, route: CompiledRoute, further: tuple[Condition, ...] = ()
+) -> ObjectStatus:
+    """The status of the route: an entry for each parent that is ours.
+
+    ``further`` conditions are the same at each.
+    """
     resolved = _resolved_refs(route)
     return ObjectStatus(
         observed_generation=route.source.metadata.generation,
@@ -89,6 +94,7 @@ def route_status(index: Index, route: CompiledRoute) -> ObjectStatus:
                     resolved,
                     *_partially_invalid(route, outcome),
                     *_affected(route),
+                    *further,
                 ),
             )
             for outcome in route.outcomes

@@ -27,6 +27,8 @@ from federation.derive.compile.keepalive import GatewayKeepalive
 from federation.derive.compile.listener_sets import attached_sets, set_statuses
 from federation.derive.compile.listeners import Listeners
 from federation.derive.compile.multicluster import multicluster_status
+from federation.derive.compile.observability import Assigned
+from federation.derive.compile.observability_status import with_observed
 from federation.derive.compile.passthrough import policy_note
 from federation.derive.compile.policies import target_key
 from federation.derive.compile.problem import Problem, condition, verdict
@@ -56,6 +58,7 @@ def gateway_statuses(
     listeners: Listeners,
     keepalives: Mapping[ObjectKey, GatewayKeepalive],
     routes: Iterable[CompiledRoute],
+    observed: Assigned,
 ) -> Statuses:
     """Those of Gateways, their classes and ListenerSets."""
     statuses: dict[ObjectKey, ObjectStatus] = {}
@@ -72,7 +75,7 @@ def gateway_statuses(
         if gateway.spec.allowed_listeners is not None:
             # An API server with an older Gateway API does not know the field.
             found = found.model_copy(update={"attached_listener_sets": sets[gateway.key]})
-        statuses[gateway.key] = found
+        statuses[gateway.key] = with_observed(gateway, found, observed)
     return {**statuses, **set_statuses(look_up, gateways, listeners, attached)}
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from federation.derive.compile.hostnames import ANY, covering, covers, specificity
 from federation.derive.compile.http_filters import PORTS
 from federation.derive.compile.listeners import Listeners, ListenerState
+from federation.derive.compile.observability import Told
 from federation.derive.compile.routes import CompiledRoute
 from federation.model.http import Redirect
 from federation.model.objects import ObjectKey
@@ -28,6 +29,10 @@ from federation.model.snapshot import (
     TlsTermination,
     VirtualHost,
 )
+from federation.model.telemetry import RouteTracing
+
+Traced = Mapping[ObjectKey, RouteTracing]
+"""Routes with sampling and tags of their own at a listener."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +59,30 @@ class Hosts:
         self._last, self._next, self.made = self._next, {}, 0
 
     def host(
-        self, port: str, hostname: str, listener: ListenerState, claims: Sequence[_Claim]
+        self,
+        port: str,
+        hostname: str,
+        listener: ListenerState,
+        claims: Sequence[_Claim],
+        traced: Traced,
     ) -> VirtualHost:
         """The host ``hostname`` of ``port``, where ``listener`` answers with ``claims``."""
-        key, made_of = (port, hostname), (listener, *claims)
+        own = {
+            claim.route.source.key: tracing
+            for claim in (claims if traced else ())
+            if (tracing := traced.get(claim.route.source.key)) is not None
+        }
+        key, made_of = (port, hostname), (listener, own, *claims)
         known = self._last.get(key)
         if known is None or known[0] != made_of:
             self.made += 1
-            known = made_of, _virtual_host(hostname, listener, claims)
+            known = made_of, _virtual_host(hostname, listener, claims, own)
         self._next[key] = known
         return known[1]
 
 
 def build_listeners(
-    listeners: Listeners, routes: Iterable[CompiledRoute], hosts: Hosts
+    listeners: Listeners, routes: Iterable[CompiledRoute], hosts: Hosts, told: Told
 ) -> tuple[tuple[Listener, ...], tuple[RouteTable, ...]]:
     """The open ports of all Gateways and their route tables, sorted by name."""
     hosts.begin()
@@ -75,7 +90,7 @@ def build_listeners(
     claims = _claims(routes)
     passed = _passed_on(routes)
     built = [
-        _port(states, claims, passed, hosts)
+        _port(states, claims, passed, hosts, told)
         for _, states in sorted(_by_port(listeners, passed).items(), key=lambda item: item[0])
     ]
     return tuple(listener for listener, _ in built), tuple(table for _, table in built)
@@ -128,6 +143,7 @@ def _port(
     claims: _ClaimsByListener,
     passed: _ClaimsByListener,
     made: Hosts,
+    told: Told,
 ) -> tuple[Listener, RouteTable]:
     first = states[0]
     terminating = [state for state in states if not state.passthrough]
@@ -142,8 +158,9 @@ def _port(
         gateway=first.gateway.key.qualified_name,
         sections=tuple(state.section for state in states),
         life=first.life,
+        telemetry=told.listeners.get(name),
     )
-    hosts = _virtual_hosts(name, terminating, claims, made)
+    hosts = _virtual_hosts(name, terminating, claims, made, told.routes.get(name, {}))
     return listener, RouteTable(name=name, virtual_hosts=hosts)
 
 
@@ -185,7 +202,11 @@ def _plain(state: ListenerState) -> FilterChain:
 
 
 def _virtual_hosts(
-    port: str, states: Sequence[ListenerState], claims: _ClaimsByListener, made: Hosts
+    port: str,
+    states: Sequence[ListenerState],
+    claims: _ClaimsByListener,
+    made: Hosts,
+    traced: Traced,
 ) -> tuple[VirtualHost, ...]:
     owned: dict[str, ListenerState] = {state.spec.hostname or ANY: state for state in states}
     hosts: dict[str, ListenerState] = dict(owned)
@@ -204,6 +225,7 @@ def _virtual_hosts(
             hostname,
             hosts[hostname],
             _covering_claims(hostname, by_pattern[_identity(hosts[hostname])]),
+            traced,
         )
         for hostname in sorted(hosts)
     )
@@ -235,7 +257,9 @@ def _owner(hostname: str, owned: Mapping[str, ListenerState]) -> ListenerState |
     return owned[max(found, key=specificity)] if found else None
 
 
-def _virtual_host(hostname: str, listener: ListenerState, claims: Sequence[_Claim]) -> VirtualHost:
+def _virtual_host(
+    hostname: str, listener: ListenerState, claims: Sequence[_Claim], traced: Traced
+) -> VirtualHost:
     ordered = sorted(
         (
             (
@@ -245,6 +269,7 @@ def _virtual_host(hostname: str, listener: ListenerState, claims: Sequence[_Clai
                 rule.position,
                 match.position,
                 route,
+                traced.get(claim.route.source.key),
             )
             for claim in claims
             for rule in claim.route.rules
@@ -253,14 +278,17 @@ def _virtual_host(hostname: str, listener: ListenerState, claims: Sequence[_Clai
         key=lambda entry: entry[:5],
     )
     return VirtualHost(
-        hostname=hostname, routes=tuple(_at(listener, entry[5]) for entry in ordered)
+        hostname=hostname,
+        routes=tuple(_at(listener, route, tracing) for *_, route, tracing in ordered),
     )
 
 
-def _at(listener: ListenerState, route: Route) -> Route:
+def _at(listener: ListenerState, route: Route, tracing: RouteTracing | None) -> Route:
     """The route as it is at ``listener``: a redirect that names no port stays at the
     listener's."""
     action = route.action
+    if tracing is not None:
+        route = replace(route, tracing=tracing)
     if not isinstance(action, Redirect):
         return route
     scheme = action.scheme or ("https" if listener.encrypted else "http")

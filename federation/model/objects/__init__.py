@@ -110,6 +110,18 @@ from federation.model.objects.multicluster import (
     ServiceImportReference,
     ServiceRef,
 )
+from federation.model.objects.observability import (
+    DEFAULT_SAMPLING_PERCENT,
+    STANDARD_OUTPUT,
+    AccessLog,
+    AccessLogFormatType,
+    AccessLogType,
+    CollectorReference,
+    CustomTag,
+    ObservabilityPolicy,
+    ObservabilityPolicySpec,
+    ObservabilityTarget,
+)
 from federation.model.objects.policy import (
     ActiveHealthCheck,
     BackendTrafficPolicy,
@@ -194,9 +206,14 @@ AnyFilter = GRPCRouteFilter | HTTPRouteFilter
 AnyBackendRef = BackendRef | HTTPBackendRef
 
 __all__ = [
+    "DEFAULT_SAMPLING_PERCENT",
     "KINDS",
     "MCS_GROUP",
+    "STANDARD_OUTPUT",
     "WITHOUT_EFFECT",
+    "AccessLog",
+    "AccessLogFormatType",
+    "AccessLogType",
     "ActiveHealthCheck",
     "AllowedRouteKind",
     "AllowedRoutes",
@@ -213,6 +230,7 @@ __all__ = [
     "CircuitBreaker",
     "ClientSelector",
     "ClusterBackend",
+    "CollectorReference",
     "ConfigMap",
     "ConnectionPool",
     "ConsistentHash",
@@ -222,6 +240,7 @@ __all__ = [
     "CoreServicePort",
     "CoreServiceType",
     "Count",
+    "CustomTag",
     "DrainRequest",
     "DrainSpec",
     "DrainedService",
@@ -309,6 +328,9 @@ __all__ = [
     "ObjectMeta",
     "ObjectReference",
     "ObjectSnapshot",
+    "ObservabilityPolicy",
+    "ObservabilityPolicySpec",
+    "ObservabilityTarget",
     "ParametersReference",
     "ParentReference",
     "Part",

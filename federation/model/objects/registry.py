@@ -20,7 +20,7 @@ from federation.model.objects.core import (
     Service,
 )
 from federation.model.objects.drain import DrainRequest
-from federation.model.objects.gateway import GATEWAY_GROUP, Gateway, GatewayClass, ListenerSet
+from federation.model.objects.gateway import Gateway, GatewayClass, ListenerSet
 from federation.model.objects.grant import ReferenceGrant
 from federation.model.objects.http_route import HTTPRoute
 from federation.model.objects.metadata import ApiObject
@@ -30,6 +30,7 @@ from federation.model.objects.multicluster import (
     McsServiceImport,
     MultiClusterService,
 )
+from federation.model.objects.observability import ObservabilityPolicy
 from federation.model.objects.policy import BackendTrafficPolicy
 from federation.model.objects.route import GRPCRoute
 
@@ -41,6 +42,7 @@ KINDS: tuple[type[ApiObject], ...] = (
     HTTPRoute,
     ReferenceGrant,
     BackendTrafficPolicy,
+    ObservabilityPolicy,
     MultiClusterService,
     FederatedServiceImport,
     McsServiceImport,
@@ -60,7 +62,6 @@ ON_DEMAND: tuple[type[ApiObject], ...] = (Node,)
 WITHOUT_EFFECT: dict[tuple[str, str], str] = {
     ("argoproj.io", "Rollout"): "Argo Rollouts acts on it and patches the route's weights",
     ("monitoring.coreos.com", "PrometheusRule"): "Prometheus acts on it",
-    (GATEWAY_GROUP, "ObservabilityPolicy"): "this version does not act on it",
 }
 """Kinds that are known and skipped with a notice: group and kind to the reason."""
 
@@ -70,6 +71,7 @@ _SHORT_NAMES: dict[type[ApiObject], tuple[str, ...]] = {
     ListenerSet: ("lset",),
     ReferenceGrant: ("refgrant",),
     BackendTrafficPolicy: ("btp",),
+    ObservabilityPolicy: ("obs",),
     MultiClusterService: ("mcs",),
     FederatedServiceImport: ("svcim",),
     McsServiceExport: ("svcex",),

@@ -95,6 +95,7 @@ class TestHeader:
                 'user.yaml:2: Kind "Foo" in example.com/v1 is not known; known kinds: '
                 "BackendTrafficPolicy, ConfigMap, Drain, EndpointSlice, GRPCRoute, Gateway, "
                 "GatewayClass, HTTPRoute, ListenerSet, MultiClusterService, Namespace, "
+                "ObservabilityPolicy, "
                 "ReferenceGrant, Secret, Service, ServiceExport, ServiceImport"
             )
         ]
