@@ -26,6 +26,7 @@ from federation.derive.kept_certificates import (
 )
 from federation.model.objects import ObjectSnapshot
 from federation.ports import Clock, Entry, Listing, ObjectSource, Store
+from federation.telemetry import catalogue, gauge, stamp
 from federation.wire.etcd import ViewReader
 from federation.wire.etcd_keys import Keys
 
@@ -146,6 +147,9 @@ class Inputs:
         if live and self._settings.cluster in reading.view.accepted_shrinks:
             self._accept_loss()
         self.federation.set(FederationState(listing, reading, live))
+        gauge(catalogue.STORE_REVISION, listing.revision)
+        if live:
+            stamp(catalogue.STORE_HEARD)
 
     def _accept_loss(self) -> None:
         self._shield.accept()
@@ -164,6 +168,7 @@ class Inputs:
         self._complain("Secret", {k.qualified_name: f"{it}{kept}" for k, it in faults.items()})
         if len(shielded.held) != self._held:
             self._held = len(shielded.held)
+            gauge(catalogue.OBJECTS_HELD, self._held)
             self._tell_held(len(snapshot.objects))
         routed = self._certificates.snapshot
         self.objects.set(ClusterObjects(snapshot, routed, live=True, kept_certificates=faults))

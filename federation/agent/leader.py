@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from federation.agent.claim import NameTakenError, OvertakenError
 from federation.aio import Latest, cancel_and_wait, supervised
 from federation.ports import Seat, Term
+from federation.telemetry import catalogue, gauge
 
 log = logging.getLogger(__name__)
 
@@ -40,18 +41,22 @@ class Leader:
     async def run(self) -> None:
         """Lead whenever it is our turn, for ever. Raises ``NameTakenError``."""
         if self._seat is None:
-            self.leading.set(True)
+            self._lead(leading=True)
             await run_loops(self._make(ALONE))
             return
         while True:
             async with self._seat.campaign() as term:
                 log.info("this agent leads", extra={"term": term.name})
-                self.leading.set(True)
+                self._lead(leading=True)
                 try:
                     await self._until_over(term)
                 finally:
-                    self.leading.set(False)
+                    self._lead(leading=False)
             log.info("this agent stands by")
+
+    def _lead(self, *, leading: bool) -> None:
+        self.leading.set(leading)
+        gauge(catalogue.AGENT_LEADING, float(leading))
 
     async def _until_over(self, term: Term) -> None:
         lost = asyncio.create_task(term.lost(), name="term")

@@ -30,6 +30,7 @@ from federation.ports import (
     StoreUnavailable,
     TemporaryError,
 )
+from federation.telemetry import catalogue, gauge
 from federation.wire.etcd import to_bytes
 from federation.wire.etcd_keys import Keys
 
@@ -172,5 +173,6 @@ class Presence:
         """One line for each change of state."""
         if state != self._state:
             self._state = state
+            gauge(catalogue.PRESENT, float(state == "present"))
             level = logging.INFO if state == "present" else logging.WARNING
             log.log(level, "heartbeat is %s", state, extra={"reason": reason})

@@ -28,6 +28,7 @@ from federation.model.acks import AckView
 from federation.model.base import ServiceName
 from federation.model.facts import ClusterGateways, Member, Quarantine
 from federation.ports import Absent, Clock, Entry, Guard, Put, Store, TemporaryError, Unchanged
+from federation.telemetry import catalogue, count, gauge
 from federation.wire.etcd import to_bytes
 from federation.wire.etcd_keys import Keys
 from federation.wire.timestamps import timestamp
@@ -212,6 +213,7 @@ class Publisher:
                 return False
             self._written = revision
             seal = Unchanged(key, revision)
+            count(catalogue.FACTS)
             log.info(
                 "facts published",
                 extra={
@@ -226,6 +228,7 @@ class Publisher:
     def _tell_quarantine(self, quarantine: Quarantine | None) -> None:
         if quarantine == self._quarantine:
             return
+        gauge(catalogue.QUARANTINED, len(quarantine.missing) if quarantine is not None else 0)
         if quarantine is not None:
             missing = [str(name) for name in quarantine.missing]
             log.error(
@@ -236,6 +239,7 @@ class Publisher:
         self._quarantine = quarantine
 
     def _note(self, failure: Exception, attempt: int, _wait_s: float) -> None:
+        count(catalogue.FACTS_FAILED)
         if attempt == 1:
             log.warning("facts are not published", extra={"reason": str(failure)})
 

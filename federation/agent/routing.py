@@ -17,6 +17,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from federation.agent.published import Publications
 from federation.agent.settings import AgentSettings
 from federation.agent.state import (
     ClusterObjects,
@@ -24,6 +25,7 @@ from federation.agent.state import (
     dialled_snapshot,
     routing_view,
 )
+from federation.agent.tracing import Change, ChangeTraces
 from federation.aio import Latest, any_change
 from federation.derive.compile import Compiled, CompileInputs, Compiler
 from federation.derive.entrances import gateway_pods
@@ -35,6 +37,7 @@ from federation.model.objects import ObjectKey
 from federation.model.serving import serves_gateway
 from federation.model.status import ObjectStatus
 from federation.ports import SnapshotSink, StatusSink, TemporaryError
+from federation.telemetry import catalogue, count, spans, timed
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +75,12 @@ class Router:
         objects: Latest[ClusterObjects],
         federation: Latest[FederationState],
         sink: SnapshotSink,
+        traces: ChangeTraces | None = None,
     ) -> None:
+        """``traces`` follows each change to the gateways' answers (``None``: nobody does)."""
         self._settings = settings
+        self._traces = traces
+        self.publications = Publications()
         self._objects = objects
         self._federation = federation
         self._sink = sink
@@ -97,12 +104,23 @@ class Router:
         served = self.routing.value
         if inputs is None or (served is not None and inputs == served.inputs):
             return
-        compiled = await self._compile(inputs)
+        change = self._trace(served, inputs)
+        with timed(catalogue.COMPILE_SECONDS):
+            compiled = await self._compile(inputs)
+        self._count_compiled(change)
         dialled = dialled_snapshot(compiled.snapshot, self._settings.endpoint_dial)
         if dialled is not compiled.snapshot:
             compiled = replace(compiled, snapshot=dialled)
         generation = self._sink.publish(compiled.snapshot)
+        self.publications.note(generation)
         self.routing.set(Routing(inputs, compiled, generation))
+        if served is None or generation != served.generation:
+            count(catalogue.PUBLICATIONS)
+        if change is not None and self._traces is not None:
+            if served is None or generation != served.generation:
+                self._traces.published(change, generation)
+            else:
+                self._traces.unchanged(change)
         if served is None or generation != served.generation:
             log.info(
                 "snapshot published",
@@ -112,6 +130,29 @@ class Router:
                     "compiled": dict(self._compiler.made),
                 },
             )
+
+    def _trace(self, served: Routing | None, inputs: CompileInputs) -> Change | None:
+        if self._traces is None:
+            return None
+        objects = inputs.objects
+        change = self._traces.change(
+            served.inputs.objects.objects if served is not None else None,
+            objects.objects,
+            objects_at_ns=objects.changed_at_ns or self._objects.changed_at_ns,
+            federation_at_ns=self._federation.changed_at_ns,
+            revision=self._federation.value.listing.revision if self._federation.value else 0,
+        )
+        change.begin(spans.COMPILE)
+        return change
+
+    def _count_compiled(self, change: Change | None) -> None:
+        count(catalogue.COMPILATIONS)
+        for piece, number in self._compiler.made.items():
+            count(catalogue.COMPILED, piece, by=number)
+        if change is not None:
+            made = ", ".join(f"{piece}={number}" for piece, number in self._compiler.made.items())
+            change.end_part(**{spans.PIECES: made})
+            change.begin(spans.PUBLISH)
 
     async def _compile(self, inputs: CompileInputs) -> Compiled:
         """Much is compiled beside the loop, so that heartbeats and xDS go on meanwhile."""

@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
+
+from opentelemetry.trace import Tracer
 
 from federation.agent.claim import NameTakenError
 from federation.agent.colleagues import Colleagues
@@ -30,11 +32,13 @@ from federation.agent.infrastructure import InfrastructureWriter
 from federation.agent.inputs import Inputs
 from federation.agent.leader import Leader, Loop, run_loops
 from federation.agent.names import NameResolver
+from federation.agent.observe import observe
 from federation.agent.presence import Presence
 from federation.agent.publisher import Publisher
 from federation.agent.routing import Router, Routing, StatusWriter
 from federation.agent.settings import AgentSettings
 from federation.agent.shared_service import SharedService
+from federation.agent.tracing import ChangeTraces
 from federation.agent.traffic import TrafficWriter
 from federation.aio import Latest
 from federation.model.acks import AckView
@@ -54,6 +58,7 @@ from federation.ports import (
     StatusSink,
     Store,
 )
+from federation.telemetry import Sample
 from federation.wire.etcd_keys import Keys
 
 log = logging.getLogger(__name__)
@@ -82,6 +87,7 @@ class Agent:
         degraded: Callable[[], tuple[str, ...]] = tuple,
         leading: Mapping[str, Loop] | None = None,
         loads: Callable[[], Iterable[GatewayLoad]] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """``seat`` says when this agent leads (``None``: it has no colleagues); ``hosts`` resolves
         the names of the load balancer in front of the gateways (``None``: they lead nowhere);
@@ -90,7 +96,8 @@ class Agent:
         ``service_ports`` the Gateways' ports of the Service in front of shared ones, ``events``
         what people are told at objects; ``degraded`` tells what the cluster does without, for the
         heartbeat; ``leading`` are loops of the same process that run while it leads; ``loads`` are
-        the newest of its gateways (``None``: no traffic is told)."""
+        the newest of its gateways (``None``: no traffic is told);
+        ``tracer`` takes spans of changes (``None``: none are made)."""
         self._settings = settings
         self._degraded = degraded
         self._derived = derived
@@ -103,6 +110,7 @@ class Agent:
         self._store = store
         self._keys = keys
         self._statuses = statuses
+        self._connected = acks
         self._clock = clock
         self._ready = asyncio.Event()
         self._instance = ""
@@ -116,7 +124,14 @@ class Agent:
             if service is not None and hosts is not None
             else None
         )
-        self._router = Router(settings, **cells, federation=self._inputs.federation, sink=snapshots)
+        self._traces = ChangeTraces(tracer, acks, settings.cluster) if tracer is not None else None
+        self._router = Router(
+            settings,
+            **cells,
+            federation=self._inputs.federation,
+            sink=snapshots,
+            traces=self._traces,
+        )
         self._colleagues = (
             Colleagues(
                 settings,
@@ -157,6 +172,17 @@ class Agent:
         """Whether this is the agent that writes for its cluster."""
         return self._leader.leading
 
+    def observe(self) -> Iterator[Sample]:
+        """The gauges of this agent as they are now."""
+        return observe(
+            self._settings.cluster,
+            objects=self._inputs.objects,
+            federation=self._inputs.federation,
+            routing=self._router.routing,
+            acks=self._connected,
+            publications=self._router.publications,
+        )
+
     async def run(self) -> None:
         """Run until cancelled.
 
@@ -191,6 +217,8 @@ class Agent:
         }
         if self._names is not None:
             loops["names"] = self._names.run
+        if self._traces is not None:
+            loops["traces"] = self._traces.run
         if self._colleagues is not None:
             loops |= {
                 "name": self._ready_when_ours,

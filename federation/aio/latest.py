@@ -10,6 +10,7 @@ readers get the last value they had not seen and then end.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from typing import Any, Generic, TypeVar
 
@@ -23,6 +24,7 @@ class Latest(Generic[T]):
         self._value = initial
         self._version = 0 if initial is None else 1
         self._closed = False
+        self._changed_at_ns = time.time_ns()
         self._news = asyncio.Event()
         self._listeners: set[asyncio.Event] = set()
 
@@ -40,6 +42,11 @@ class Latest(Generic[T]):
         """How many different values there were."""
         return self._version
 
+    @property
+    def changed_at_ns(self) -> int:
+        """When the newest value came, in Unix nanoseconds; for display alone."""
+        return self._changed_at_ns
+
     def set(self, value: T) -> bool:
         """Publish ``value``; says whether it was news (it differs from the last one)."""
         if self._closed:
@@ -48,6 +55,7 @@ class Latest(Generic[T]):
             return False
         self._value = value
         self._version += 1
+        self._changed_at_ns = time.time_ns()
         self._announce()
         return True
 

@@ -26,12 +26,14 @@ from federation.cli.agent_memory import keep_memory_together
 from federation.cli.agent_objects import LeaseOptions, SourceOptions, opened, source_options
 from federation.cli.context import CommandError, Context, current, run
 from federation.cli.release import release
+from federation.cli.telemetry import OTLP_OPTION, otlp_settings
 
 if TYPE_CHECKING:
     from federation.discovery import TlsFiles
     from federation.model.base import ServiceName
     from federation.model.infrastructure import GatewayTemplate
     from federation.ports import Store
+    from federation.telemetry.otlp import OtlpSettings
 
 app = typer.Typer()
 
@@ -69,6 +71,7 @@ class AgentOptions:
     xds_tls: XdsTls | None = None
     ratelimit_redis: str | None = None
     gateway_template: GatewayTemplate | None = None
+    otlp: OtlpSettings | None = None
 
 
 @app.command("agent", epilog="Example: fedctl agent --cluster us-west-1 --region us-west-1")
@@ -118,7 +121,9 @@ def agent(
     ] = None,
     health: Annotated[
         str | None,
-        typer.Option(help="HOST:PORT to serve /healthz and /readyz on; without it: nowhere."),
+        typer.Option(
+            help="HOST:PORT to serve /healthz, /readyz and /metrics on; without it: nowhere."
+        ),
     ] = None,
     state_dir: Annotated[
         Path | None,
@@ -191,6 +196,7 @@ def agent(
             show_default=False,
         ),
     ] = None,
+    otlp: Annotated[str | None, OTLP_OPTION] = None,
 ) -> None:
     """Run the agent of a cluster: publish its exports, serve its gateways, write its statuses."""
     objects = source_options(
@@ -218,6 +224,7 @@ def agent(
         xds_tls=_xds_tls(xds_cert, xds_key, xds_client_ca, xds_client_id),
         ratelimit_redis=ratelimit_redis,
         gateway_template=checked_template(gateway_mode, gateway_template, source=source),
+        otlp=otlp_settings(otlp),
     )
     keep_memory_together()
     run(_run_agent(current(ctx), options))
@@ -262,7 +269,7 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     """Wire the agent to its adapters and run it until cancelled."""
     from federation.adapters.clock import SystemClock
     from federation.adapters.hosts import SystemHostNames
-    from federation.agent import Agent, AgentSettings, StateDir
+    from federation.agent import OBSERVED, Agent, AgentSettings, StateDir
     from federation.cli.agent_limits import (
         FIRST_SHARE_PPM,
         beside_discovery,
@@ -279,6 +286,8 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
     from federation.model.base import ClusterId, Region
     from federation.model.snapshot import Snapshot
     from federation.quota import QuotaService, QuotaSettings
+    from federation.telemetry import catalogue, show
+    from federation.telemetry.otlp import sending
     from federation.wire.etcd_keys import Keys
     from federation.wire.xds import Renderer
 
@@ -316,7 +325,18 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
         gateways_in=options.gateway_template.namespace if options.gateway_template else None,
     )
     readiness = Readiness()
-    async with health_served(options.health, readiness), objects as ports:
+    telling = sending(
+        options.otlp,
+        readiness.registry,
+        service="federation-agent",
+        instance=_host(),
+        attributes={"federation.cluster": cluster, "federation.region": options.region},
+    )
+    async with (
+        health_served(options.health, readiness),
+        objects as ports,
+        telling as tracer,
+    ):
         subject = Agent(
             AgentSettings(
                 cluster=cluster,
@@ -351,7 +371,9 @@ async def serve(store: Store, prefix: str, options: AgentOptions) -> None:
                 **ports.leading,
             },
             loads=loads.newest,
+            tracer=tracer,
         )
+        show(readiness.registry, catalogue.AGENT, observed=OBSERVED, read=subject.observe)
         readiness.why_not = lambda: (
             "" if subject.routing.value is not None else "it knows nothing to serve yet"
         )

@@ -22,11 +22,13 @@ import typer
 from federation.cli.agent import checked_address
 from federation.cli.context import Context, current, run
 from federation.cli.release import release
+from federation.cli.telemetry import OTLP_OPTION, otlp_settings
 
 if TYPE_CHECKING:
     from federation.derive.drain_admission import DrainRight
     from federation.ports import Store
     from federation.resolver import ResolverSettings
+    from federation.telemetry.otlp import OtlpSettings
     from federation.wire.etcd_keys import Keys
 
 app = typer.Typer()
@@ -56,7 +58,9 @@ def resolver(
     ] = 5.0,
     health: Annotated[
         str | None,
-        typer.Option(help="HOST:PORT to serve /healthz and /readyz on; without it: nowhere."),
+        typer.Option(
+            help="HOST:PORT to serve /healthz, /readyz and /metrics on; without it: nowhere."
+        ),
     ] = None,
     may_drain: Annotated[
         list[str] | None,
@@ -67,6 +71,7 @@ def resolver(
             show_default=False,
         ),
     ] = None,
+    otlp: Annotated[str | None, OTLP_OPTION] = None,
 ) -> None:
     """Run a resolver; of several one leads and the others wait."""
     from federation.resolver import ResolverSettings
@@ -79,7 +84,7 @@ def resolver(
         release=release(),
     )
     at = checked_address("--health", health) if health is not None else None
-    run(_serve(current(ctx), settings, health=at))
+    run(_serve(current(ctx), settings, health=at, otlp=otlp_settings(otlp)))
 
 
 def _drain_rights(texts: list[str]) -> frozenset[DrainRight]:
@@ -96,21 +101,43 @@ def _drain_rights(texts: list[str]) -> frozenset[DrainRight]:
     return frozenset(rights)
 
 
-async def _serve(context: Context, settings: ResolverSettings, *, health: str | None) -> None:
+async def _serve(
+    context: Context,
+    settings: ResolverSettings,
+    *,
+    health: str | None,
+    otlp: OtlpSettings | None,
+) -> None:
     from federation.adapters.clock import SystemClock
     from federation.aio import cancel_and_wait
     from federation.cli.health import Readiness, health_served
-    from federation.resolver import Resolver
+    from federation.resolver import OBSERVED, Resolver
+    from federation.telemetry import catalogue, show
+    from federation.telemetry.otlp import sending
     from federation.wire.etcd_keys import Keys
     from gateway.logs import log_to_stderr
 
     log_to_stderr(logging.INFO)
     keys, readiness = Keys(context.prefix), Readiness()
-    async with context.open_store() as store, health_served(health, readiness):
+    telling = sending(
+        otlp,
+        readiness.registry,
+        service="federation-resolver",
+        instance=settings.identity,
+        attributes={},
+    )
+    async with (
+        context.open_store() as store,
+        health_served(health, readiness),
+        telling as tracer,
+    ):
         answered = asyncio.Event()
         asking = asyncio.create_task(_ask(store, keys, answered))
         readiness.why_not = lambda: "" if answered.is_set() else "etcd has not answered yet"
-        resolver = Resolver(store=store, clock=SystemClock(), keys=keys, settings=settings)
+        resolver = Resolver(
+            store=store, clock=SystemClock(), keys=keys, settings=settings, tracer=tracer
+        )
+        show(readiness.registry, catalogue.RESOLVER, observed=OBSERVED, read=resolver.observe)
         work = asyncio.create_task(resolver.run())
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
         try:

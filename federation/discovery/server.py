@@ -29,6 +29,7 @@ from federation.discovery.stream import Stream
 from federation.discovery.subscription import SubscriptionError
 from federation.discovery.tls import server_credentials
 from federation.model.acks import AckView, NodeAcks, RefusedResource
+from federation.telemetry import catalogue, count
 from federation.wire.xds import NodeView, XdsResources, whole_name
 
 log = logging.getLogger("federation.discovery")
@@ -228,6 +229,7 @@ class DiscoveryServer(Generic[S]):
             except SubscriptionError as refused:
                 return refused
             if error is not None:
+                count(catalogue.REFUSALS)
                 log.warning(
                     "resources refused by a gateway",
                     extra={"node": client.node.name, "type": request.type_url, "why": error},

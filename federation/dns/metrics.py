@@ -1,7 +1,8 @@
 """What the DNS server counts, for Prometheus.
 
-Decides: names and labels: transport and outcome, never a name that was asked for.
-Leaves to others: where it is served (``cli.health``).
+Decides: what is counted: transport and outcome, never a name that was asked for.
+Leaves to others: the names themselves (``telemetry.catalogue``), where it is served
+(``cli.health``).
 Invariants: labels are bounded; counting costs no I/O.
 """
 
@@ -10,6 +11,8 @@ from __future__ import annotations
 import dns.flags
 import dns.rcode
 from prometheus_client import CollectorRegistry, Counter
+
+from federation.telemetry import MetricSpec, catalogue, make
 
 _FLAGS_LOW, _FLAGS_HIGH = 3, 2
 _RCODE_MASK = 0x0F
@@ -22,23 +25,11 @@ class DnsMetrics:
     """Counters of one server, in a registry of their own or a given one."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        registry = registry or CollectorRegistry()
-        self._queries = Counter(
-            "federation_dns_queries",
-            "Messages that came, by what they were answered.",
-            ("transport", "rcode"),
-            registry=registry,
-        )
-        self._truncated = Counter(
-            "federation_dns_truncated_replies",
-            "Datagrams that sent the client to TCP.",
-            registry=registry,
-        )
-        self._refused = Counter(
-            "federation_dns_refused_connections",
-            "Connections closed at once, since there were too many.",
-            registry=registry,
-        )
+        self._queries = _counter(catalogue.DNS_QUERIES)
+        self._truncated = _counter(catalogue.DNS_TRUNCATED)
+        self._refused = _counter(catalogue.DNS_REFUSED)
+        for instrument in (self._queries, self._truncated, self._refused):
+            (registry or CollectorRegistry()).register(instrument)
 
     def asked(self, transport: str, reply: bytes | None) -> None:
         """A message came by ``transport`` (udp, tcp) and was answered ``reply``."""
@@ -53,3 +44,9 @@ class DnsMetrics:
     def refused_connection(self) -> None:
         """A connection was closed without a word."""
         self._refused.inc()
+
+
+def _counter(spec: MetricSpec) -> Counter:
+    made = make(spec)
+    assert isinstance(made, Counter)
+    return made

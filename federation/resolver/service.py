@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from typing import NoReturn
+
+from opentelemetry.trace import Span, Tracer, use_span
 
 from federation.aio import Backoff, cancel_and_wait, retrying
 from federation.derive.resolve import Resolution
@@ -31,8 +34,10 @@ from federation.ports import (
     TemporaryError,
     Write,
 )
+from federation.resolver.observe import Seen, observe
 from federation.resolver.settings import ResolverSettings
 from federation.resolver.step import Leader, Step, Stored, step
+from federation.telemetry import Sample, catalogue, count, spans, timed
 from federation.wire.etcd import StoredProblem, ViewReader
 from federation.wire.etcd_keys import Keys
 
@@ -51,8 +56,17 @@ class Resolver:
     """Any number may run; ``run`` leads when it is its turn and otherwise waits."""
 
     def __init__(
-        self, *, store: Store, clock: Clock, keys: Keys, settings: ResolverSettings
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        keys: Keys,
+        settings: ResolverSettings,
+        tracer: Tracer | None = None,
     ) -> None:
+        """``tracer`` takes spans of decisions (``None``: none are made)."""
+        self._tracer = tracer
+        self._leads: _Term | None = None
         self._store = store
         self._clock = clock
         self._keys = keys
@@ -67,6 +81,10 @@ class Resolver:
     def leading(self) -> bool:
         """Whether this resolver leads, as far as it knows."""
         return self._term is not None
+
+    def observe(self) -> Iterator[Sample]:
+        """The gauges of this resolver as they are now."""
+        return observe(self._leads.seen if self._leads else None, now_s=self._clock.now())
 
     async def run(self) -> NoReturn:
         """Campaign and lead, for ever."""
@@ -90,7 +108,7 @@ class Resolver:
             try:
                 await self._until_lost(leadership)
             finally:
-                self._term = None
+                self._term, self._leads = None, None
         raise LeadershipLostError(
             f"{self._settings.identity} lost the lead of term {leadership.term}"
         )
@@ -107,7 +125,8 @@ class Resolver:
             await cancel_and_wait(lost)
 
     async def _lead(self, leadership: Leadership) -> None:
-        term = _Term(self._store, self._clock, self._keys, leadership, self._settings)
+        term = _Term(self._store, self._clock, self._keys, leadership, self._settings, self._tracer)
+        self._leads = term
         async with aclosing(self._store.mirror(self._keys.state)) as listings:
             await self._follow(term, listings)
 
@@ -130,6 +149,7 @@ class Resolver:
             await cancel_and_wait(news)
 
     def _report_failure(self, failure: Exception, attempt: int, wait_s: float) -> None:
+        count(catalogue.TERMS_LOST)
         log.warning(
             "not leading, campaigning again",
             extra={"reason": str(failure), "attempt": attempt, "wait_s": round(wait_s, 3)},
@@ -146,7 +166,10 @@ class _Term:
         keys: Keys,
         leadership: Leadership,
         settings: ResolverSettings,
+        tracer: Tracer | None,
     ) -> None:
+        self._tracer = tracer
+        self.seen: Seen | None = None
         self._store = store
         self._clock = clock
         self._keys = keys
@@ -171,11 +194,15 @@ class _Term:
         """Write what is due; returns the seconds until the next step if there is no news."""
         if self._listing is None or self._listing.revision < self._written_revision:
             return None
-        planned = self._plan(self._listing)
+        began_ns = time.time_ns()
+        with timed(catalogue.DECISION_SECONDS):
+            planned = self._plan(self._listing)
+        count(catalogue.DECISIONS)
         self._resolution = planned.resolution
         if planned.writes:
             try:
-                await self._write(planned.writes)
+                with self._traced(planned, began_ns, self._listing.revision):
+                    await self._write(planned.writes)
             except StoreUnavailable as error:
                 log.warning(
                     "writing derived state failed, reading back", extra={"reason": str(error)}
@@ -184,13 +211,34 @@ class _Term:
                 return 0.0
         return None if planned.wait_ms is None else planned.wait_ms / 1000
 
+    @contextmanager
+    def _traced(self, planned: Step, began_ns: int, revision: int) -> Iterator[None]:
+        """One span of the decision since ``began_ns``, in it one of the writes, the body."""
+        if self._tracer is None:
+            yield
+            return
+        decision: Span = self._tracer.start_span(spans.DECISION, start_time=began_ns)
+        decision.set_attributes(
+            {
+                spans.TERM: self._leader.term,
+                spans.REVISION: revision,
+                spans.WRITES: len(planned.writes),
+                spans.SERVICES: len(planned.after.services),
+            }
+        )
+        with (
+            use_span(decision, end_on_exit=True),
+            self._tracer.start_as_current_span(spans.WRITE),
+        ):
+            yield
+
     def _plan(self, listing: Listing) -> Step:
         reading = self._reader.read(listing.revision, listing.entries)
         for problem in reading.problems:
             if problem not in self._problems:
                 log.warning("stored value skipped", extra={"reason": str(problem)})
         self._problems = reading.problems
-        return step(
+        planned = step(
             reading.view,
             stored=Stored.of(reading.view),
             before=self._resolution,
@@ -200,6 +248,8 @@ class _Term:
             pace=self._pace,
             rights=self._rights,
         )
+        self.seen = Seen(self._leader.term, reading.view, planned.after, len(reading.problems))
+        return planned
 
     async def _write(self, writes: Sequence[Write]) -> None:
         for batch in batches(writes):
@@ -209,6 +259,7 @@ class _Term:
                     f"term {self._leader.term} is over: {self._fence.key} is gone"
                 )
             self._written_revision = revision
+            count(catalogue.DERIVED_WRITES, by=len(batch))
         log.info(
             "derived state written",
             extra={"writes": len(writes), "revision": self._written_revision},

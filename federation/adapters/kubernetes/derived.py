@@ -68,7 +68,7 @@ class KubernetesDerivedObjects:
             else partial(self._connection.delete, resource.object_path(key), seen=stored[key][1])
             for key in sorted(changed | (set(stored) - set(objects)))
         ]
-        return await all_written(writes, noun="a derived object", plural="objects")
+        return await all_written(writes, what="derived", noun="a derived object", plural="objects")
 
     async def _stored(self, resource: Resource) -> dict[ObjectKey, tuple[ApiObject | None, Json]]:
         """What is ours there with its metadata; ``None`` for what cannot be read and is to be

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from federation.adapters.kubernetes.connection import Connection
 from federation.ports import PortError
+from federation.telemetry import catalogue, gauge
 
 log = logging.getLogger(__name__)
 
@@ -89,3 +90,4 @@ class Pulse:
         if (skew_s == 0) != (self.skew_s == 0):
             log.warning("the API server's clock and ours differ", extra={"skew_s": skew_s})
         self.skew_s = skew_s
+        gauge(catalogue.CLOCK_SKEW, skew_s)

@@ -47,6 +47,7 @@ from federation.model.base import slimmed
 from federation.model.objects import ApiObject, ObjectKey, ParentReference, RejectedObject
 from federation.model.objects.registry import plural
 from federation.ports import PortError
+from federation.telemetry import catalogue, count, gauge, stamp
 from federation.wire.manifests import Rejected, Skipped, decode_value
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ class Reflector:
         self._changed = changed
         self._version = ""
         self.state = Reflection()
+        self._tell_current()
 
     def __repr__(self) -> str:
         state = self.state
@@ -128,6 +130,13 @@ class Reflector:
     def resource(self) -> str:
         """The kind's name for people, as kubectl takes it."""
         return f"{plural(self._kind)}.{self._kind.GROUP}".rstrip(".")
+
+    def _tell_current(self, *, heard: bool = False) -> None:
+        kind = self._kind.KIND
+        current = self.state.synced and not self.state.problem
+        gauge(catalogue.WATCH_CURRENT, float(current), kind)
+        if heard:
+            stamp(catalogue.WATCH_HEARD, kind)
 
     def accept(self) -> None:
         """Believe the server: an operator says that what is missing is meant to be gone."""
@@ -167,6 +176,7 @@ class Reflector:
                 await self._pause()
             except PortError as error:
                 self._failed(error)
+                count(catalogue.WATCH_FAILURES, self._kind.KIND)
                 failures += 1
                 await asyncio.sleep(self._wait_s(failures))
 
@@ -193,6 +203,7 @@ class Reflector:
         elif not state.synced or state.served:
             log.info("kind is not served", extra={"kind": kind})
         self.state = replace(state, synced=True, served=False, failure=why)
+        self._tell_current()
         self._changed()
 
     def _failed(self, error: PortError) -> None:
@@ -203,6 +214,7 @@ class Reflector:
             )
         if self.state.failure != str(error):
             self.state.failure = str(error)
+            self._tell_current()
             self._changed()
 
     def _succeeded(self) -> None:
@@ -210,6 +222,7 @@ class Reflector:
             log.info("objects are current again", extra={"kind": self._kind.KIND})
             self.state.failure = ""
             self._changed()
+        self._tell_current(heard=True)
 
     async def _list(self, resource: Resource) -> None:
         """List everything; what is watched next comes after it."""
@@ -239,6 +252,8 @@ class Reflector:
         objects = found | {key: known[key] for key in doubts.said}
         self.state = Reflection(objects, synced=True, served=True, doubts=doubts)
         self._version = version
+        count(catalogue.LISTS, self._kind.KIND)
+        self._tell_current(heard=True)
         self._changed()
 
     async def _watch(self, resource: Resource) -> bool:

@@ -11,6 +11,7 @@ API server offers none; memory is one decoded object for each stored one.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -55,6 +56,7 @@ class KubernetesSource:
         self._saw = saw
         self._connection = connection
         self._changed = asyncio.Event()
+        self._changed_at_ns = 0
         self._reflectors = [self._reflector(kind) for kind in self._settings.kinds]
         self._asked: dict[type[ApiObject], Reflector] = {}
         self._pulse = Pulse(connection, self._settings.pulse)
@@ -105,9 +107,10 @@ class KubernetesSource:
             while True:
                 await self._change_or_end(tasks)
                 self._changed.clear()
+                changed_at_ns, self._changed_at_ns = self._changed_at_ns, 0
                 if not all(reflector.state.synced for reflector in self._reflectors):
                     continue
-                last = _snapshot((*self._reflectors, *self._asked.values()), last)
+                last = _snapshot((*self._reflectors, *self._asked.values()), last, changed_at_ns)
                 yield last
                 tasks.extend(asyncio.create_task(new.run()) for new in self._newly_asked(last))
         finally:
@@ -122,8 +125,12 @@ class KubernetesSource:
                 yield self._asked[kind]
 
     def _reflector(self, kind: type[ApiObject]) -> Reflector:
-        settings, changed = self._settings.reflector, self._changed.set
-        return Reflector(self._connection, kind, settings, changed, self._saw)
+        settings = self._settings.reflector
+        return Reflector(self._connection, kind, settings, self._note_change, self._saw)
+
+    def _note_change(self) -> None:
+        self._changed_at_ns = self._changed_at_ns or time.time_ns()
+        self._changed.set()
 
     async def _change_or_end(self, tasks: Iterable[asyncio.Task[None]]) -> None:
         """Wait for a change and what comes with it; a reflector that ends is a bug and raises."""
@@ -138,7 +145,9 @@ class KubernetesSource:
             change.cancel()
 
 
-def _snapshot(reflectors: Iterable[Reflector], last: ObjectSnapshot) -> ObjectSnapshot:
+def _snapshot(
+    reflectors: Iterable[Reflector], last: ObjectSnapshot, changed_at_ns: int
+) -> ObjectSnapshot:
     """What the reflectors know: ``last`` itself where nothing differs from it."""
     objects: dict[ObjectKey, ApiObject] = {}
     rejected: dict[ObjectKey | str, RejectedObject] = {}
@@ -150,7 +159,9 @@ def _snapshot(reflectors: Iterable[Reflector], last: ObjectSnapshot) -> ObjectSn
                 rejected[key] = stored.rejected
     if last.synced and objects == last.objects and rejected == last.rejected:
         return last
-    return ObjectSnapshot(objects, rejected, last.revision + 1, synced=True)
+    return ObjectSnapshot(
+        objects, rejected, last.revision + 1, synced=True, changed_at_ns=changed_at_ns
+    )
 
 
 def _reason(problem: str) -> str:

@@ -140,7 +140,7 @@ class KubernetesStatusSink:
             partial(self._bring, key, status, kept=key in statuses)
             for key, status in sorted((gone | changed).items())
         ]
-        await all_written(writes, noun="a status", plural="statuses")
+        await all_written(writes, what="status", noun="a status", plural="statuses")
 
     async def _bring(self, key: ObjectKey, status: ObjectStatus, *, kept: bool) -> None:
         self._shown_meanwhile[key] = None

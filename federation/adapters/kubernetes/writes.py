@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from federation.adapters.kubernetes.connection import ApiServerRefused
 from federation.ports import PortError, TemporaryError
+from federation.telemetry import catalogue, count
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,10 @@ Write = Callable[[], Awaitable[None]]
 """Begins a write; what was never begun leaves nothing behind."""
 
 
-async def all_written(writes: Sequence[Write], *, noun: str, plural: str) -> bool:
+async def all_written(writes: Sequence[Write], *, what: str, noun: str, plural: str) -> bool:
     """Do all ``writes``; false when some were refused, which are of no use again as they are.
+
+    They are counted as ``what``, and named ``noun`` and ``plural`` to people.
 
     Raises ``TemporaryError`` when some may succeed later.
     """
@@ -39,6 +42,10 @@ async def all_written(writes: Sequence[Write], *, noun: str, plural: str) -> boo
                 await write()
             except PortError as error:
                 failures.append(error)
+                refused = isinstance(error, ApiServerRefused)
+                count(catalogue.WRITES, what, "refused" if refused else "failed")
+            else:
+                count(catalogue.WRITES, what, "ok")
 
     async with asyncio.TaskGroup() as group:
         for write in writes:

@@ -39,13 +39,15 @@ class RejectedObject:
 class ObjectSnapshot:
     """Objects by key. What has no readable key is rejected under its origin.
 
-    ``revision`` grows with every snapshot of one source.
+    ``revision`` grows with every snapshot of one source. ``changed_at_ns`` is when the source heard
+    of the first change that led to it, in Unix nanoseconds, for display; 0 where it does not tell.
     """
 
     objects: Mapping[ObjectKey, ApiObject] = field(default_factory=dict)
     rejected: Mapping[ObjectKey | str, RejectedObject] = field(default_factory=dict)
     revision: int = 0
     synced: bool = False
+    changed_at_ns: int = field(default=0, compare=False)
 
     def of(self, kind: type[ObjectT]) -> tuple[ObjectT, ...]:
         """All objects of a class, oldest first."""
