@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.testkit.etcd import EtcdServer, running_etcd
+
+# How long one example takes says how busy the machine is; each test as a whole has a timeout.
+settings.register_profile("untimed")
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from tests.testkit.routing import WEST
 
 Objects = Mapping[ObjectKey, ApiObject]
 
-BOUNDED = settings(max_examples=80, deadline=None)
+BOUNDED = settings(max_examples=80)
 """Each draws two clusters and two federations, and compiles up to a dozen times."""
 
 pytestmark = pytest.mark.timeout(240)

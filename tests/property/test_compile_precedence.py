@@ -105,7 +105,7 @@ _calls = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(_routes(), _calls)
 def test_the_first_match_is_the_most_specific(routes: list[GRPCRoute], call: Call) -> None:
     result = compiled([GATEWAY, certificate("infra/cert"), *routes])

@@ -26,7 +26,7 @@ from tests.testkit.routing import WEST, parse, snapshot_of
 
 Objects = Mapping[ObjectKey, ApiObject]
 
-BOUNDED = settings(max_examples=40, deadline=None)
+BOUNDED = settings(max_examples=40)
 """A cluster is a large value: forty of them take seconds."""
 
 BAD = """

@@ -93,7 +93,7 @@ _REQUESTS = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(_ROUTES, _REQUESTS)
 def test_the_first_match_is_the_most_specific(routes: list[HTTPRoute], request: Request) -> None:
     result = compiled([GATEWAY, *routes])

@@ -41,7 +41,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     return compiled(objects.values(), view).snapshot
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(snapshots(), min_size=2, max_size=4))
 def test_one_renderer_for_many_snapshots_changes_nothing(sequence: Sequence[Snapshot]) -> None:
     renderer, sealer = Renderer(), Sealer()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.xds_translate import Piece
@@ -14,7 +14,7 @@ def test_what_is_not_changed_is_translated() -> None:
         assert isinstance(check(number.to_bytes(2, "little")), Piece)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.binary(max_size=120))
 @example(b"")
 def test_translation_gives_a_piece_or_a_refusal(decisions: bytes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.agent.disk import StateDir, StateDirError
@@ -97,7 +97,6 @@ ready_counts = st.dictionaries(
 
 
 @given(st.lists(ready_counts, max_size=6))
-@settings(deadline=None)
 def test_publishing_what_is_seen_always_converges_and_then_is_silent(
     steps: list[dict[str, int]],
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.model.objects import ApiObject
@@ -58,14 +58,13 @@ def mutated(draw: st.DrawFn) -> object:
 
 
 @given(st.text(alphabet="abc:-[]{}\n\t #&*!|>'\"%,?.<~0123\x00\ufeff", max_size=200))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_text_is_read(text: str) -> None:
     decoded = decode_all(parse_documents(text, origin="t"))
     assert all(entry.message for entry in decoded.rejected)
 
 
 @given(mutated())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 def test_any_value_anywhere_is_judged(raw: dict[str, Any]) -> None:
     outcome = decode_value(raw, origin="t")
     if isinstance(outcome, ApiObject):
@@ -77,7 +76,6 @@ def test_any_value_anywhere_is_judged(raw: dict[str, Any]) -> None:
 
 
 @given(mutated())
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_text_and_value_are_judged_alike(raw: dict[str, Any]) -> None:
     by_value = decode_value(json.loads(json.dumps(raw)), origin="t")
     by_text = decode_all(parse_documents(json.dumps(raw), origin="t"))
