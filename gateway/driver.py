@@ -113,6 +113,10 @@ class Driver:
         """Set this gateway's shares of global rate limits."""
         self._core.set_limit_shares(json.dumps(shares).encode())
 
+    def set_known_methods(self, methods: Sequence[JsonObject]) -> None:
+        """Name methods beside those that routes name, in place of those named before."""
+        self._core.set_known_methods(json.dumps(methods).encode())
+
     def drain(self, grace_ms: int) -> None:
         """Ask clients to leave; returns at once, see `drained`."""
         self._core.drain(grace_ms)

@@ -59,6 +59,10 @@ class Core(Protocol):
         """Set this gateway's shares of global rate limits, a JSON list."""
         ...
 
+    def set_known_methods(self, methods: bytes) -> None:
+        """Name methods that reflection knows, a JSON list."""
+        ...
+
     def drain(self, grace_ms: int) -> None:
         """Begin to drain everything."""
         ...

@@ -65,6 +65,10 @@ class CoreSettings:
     """Bytes that each worker holds for peers at a time, 16 MiB to 1 TiB: see docs/abuse.md. Above
     it the client connection that holds most loses its largest streams."""
 
+    metric_series_max: int = 10_000
+    """Labelled series of metrics, 1,000 to 1,000,000; what goes beyond counts as ``other``. Four
+    fifths are for calls, the rest for clusters."""
+
     panics_max: int = 32
     """After so many panics (each a bug that cost a connection) the gateway drains and ends with an
     error, to be started again; 0: never."""

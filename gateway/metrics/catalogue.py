@@ -176,7 +176,7 @@ REGION_BYTES: Final = _counter(
 HANDSHAKES: Final = _counter(
     "tls_handshakes",
     "TLS handshakes; side is client (of a listener) or peer (to another gateway), result ok, "
-    "certificate, failed or timeout.",
+    "failed or timeout.",
     ("side", "result"),
 )
 CERTIFICATE_EXPIRY: Final = _gauge(
@@ -287,7 +287,7 @@ PLAIN: Final = {
 }
 """Numbers of the core without labels, by the core's word."""
 
-ABUSE_KINDS: Final = {
+_ABUSE = {
     "abuse_resets": "resets",
     "abuse_continuations": "continuations",
     "abuse_pings": "pings",
@@ -300,11 +300,24 @@ ABUSE_KINDS: Final = {
     "slow_headers_ended": "slow_headers",
     "header_lists_too_large": "header_list",
 }
-"""Numbers of the core that are one kind each of ``ABUSE``."""
+_OUTCOMES = ("connect_failure", "refused", "reset", "timeout")
 
-COUNTED_ELSEWHERE: Final = frozenset(
-    {"rate_limited", "upstream_tries", "retries", "transparent_retries", "ejections"}
-)
+LABELLED: Final[dict[str, tuple[MetricSpec, tuple[str, ...]]]] = {
+    **{key: (ABUSE, (kind,)) for key, kind in _ABUSE.items()},
+    **{f"tries_{word}": (TRIES, (word,)) for word in ("ok", "error", *_OUTCOMES, "abandoned")},
+    **{f"retries_{word}": (RETRIES, (word,)) for word in ("error", *_OUTCOMES)},
+    "transparent_retries": (RETRIES, ("unprocessed",)),
+    **{
+        f"tls_{side}_{result}": (HANDSHAKES, (side, result))
+        for side in ("client", "peer")
+        for result in ("ok", "failed", "timeout")
+    },
+    "series_limited": (SERIES_LIMITED, ()),
+    "reflection_left_out": (REFLECTION_LEFT_OUT, ()),
+}
+"""Numbers of the core (and of reflection) that are one sample each of a family with labels."""
+
+COUNTED_ELSEWHERE: Final = frozenset({"rate_limited", "upstream_tries", "retries", "ejections"})
 """Numbers of the core that families with labels show in more detail."""
 
 CATALOGUE: Final[tuple[MetricSpec, ...]] = (

@@ -97,9 +97,9 @@ def _numbers(reading: Reading) -> _Samples:
     for key, value in numbers.items():
         if key in c.PLAIN:
             yield c.PLAIN[key], (), value
-        elif key in c.ABUSE_KINDS:
-            yield c.ABUSE, (c.ABUSE_KINDS[key],), value
-    yield c.REFLECTION_LEFT_OUT, (), numbers.get("reflection_left_out", 0)
+        elif key in c.LABELLED:
+            spec, labels = c.LABELLED[key]
+            yield spec, labels, value
 
 
 def _calls(reading: Reading) -> _Samples:
@@ -138,14 +138,6 @@ def _by_code(spec: MetricSpec, labels: tuple[str, ...], codes: Mapping[str, int]
 
 def _source(reading: Reading) -> tuple[str, str]:
     return reading.status.cluster, reading.status.region
-
-
-def _tries(reading: Reading) -> _Samples:
-    for spec, key in ((c.TRIES, "tries"), (c.RETRIES, "retries")):
-        for word, count in reading.stats.get(key, {}).items():
-            yield spec, (word,), count
-    for entry in reading.stats.get("handshakes", ()):
-        yield c.HANDSHAKES, (entry["side"], entry["result"]), entry["count"]
 
 
 def _regions(reading: Reading) -> _Samples:
@@ -210,7 +202,6 @@ def _own(reading: Reading) -> _Samples:
     series = reading.stats.get("series", {})
     for spec, key in (
         (c.SERIES, "used"),
-        (c.SERIES_LIMITED, "limited"),
         (c.CLUSTERS_LEFT_OUT, "clusters_left_out"),
     ):
         if key in series:
@@ -219,7 +210,6 @@ def _own(reading: Reading) -> _Samples:
 
 _SOURCES: Sequence[Callable[[Reading], Iterable[Any]]] = (
     _calls,
-    _tries,
     _regions,
     _clusters,
     _limits,

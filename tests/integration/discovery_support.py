@@ -77,6 +77,7 @@ class PaperCore:
         self.stopped = False
         self.happened: list[dict[str, Any]] = []
         self.load()
+        self.methods: list[dict[str, str]] = []
 
     def start(self) -> None:
         pass
@@ -132,6 +133,9 @@ class PaperCore:
 
     def set_limit_shares(self, shares: bytes) -> None:
         raise AssertionError("there are no limits")
+
+    def set_known_methods(self, methods: bytes) -> None:
+        self.methods = json.loads(methods)
 
     def drain(self, grace_ms: int) -> None:
         self.draining = True

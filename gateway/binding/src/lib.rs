@@ -68,6 +68,11 @@ impl Core {
             .map_err(PyValueError::new_err)
     }
 
+    fn set_known_methods(&self, py: Python<'_>, methods: &[u8]) -> PyResult<()> {
+        py.detach(|| self.runtime.set_known_methods(methods))
+            .map_err(PyValueError::new_err)
+    }
+
     fn drain(&self, py: Python<'_>, grace_ms: u64) {
         py.detach(|| self.runtime.drain(grace_ms));
     }

@@ -257,6 +257,12 @@ impl EndpointTable {
         self.len() == 0
     }
 
+    /// Member cluster and region of each locality; one may come several times.
+    pub fn places(&self) -> impl Iterator<Item = (&Name, &Name)> {
+        let localities = self.localities.iter();
+        localities.map(|locality| (&locality.cluster_id, &locality.region))
+    }
+
     /// How many are gateways of other clusters.
     #[must_use]
     pub const fn peers(&self) -> usize {

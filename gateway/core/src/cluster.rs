@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use crate::balance::Source;
 use crate::config::Cluster;
+use crate::outlier::EjectionReason;
 use crate::{EndpointShared, EndpointTable};
 
 /// Counts of changes, each for a part of the endpoints: with it a view of 100,000 endpoints is
@@ -36,6 +37,32 @@ pub struct ClusterShared {
     ejecting: AtomicBool,
     /// Requests that are open on all workers; counted only where `max_requests` bounds them.
     requests: AtomicU32,
+    counts: Counts,
+}
+
+/// A bound of a cluster that calls may meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breaker {
+    /// `max_connections`.
+    Connections,
+    /// `max_pending_requests`.
+    Pending,
+    /// `max_requests`.
+    Requests,
+    /// The retry budget of a route that leads here.
+    RetryBudget,
+}
+
+/// For metrics: what is rare enough for all workers to count it in one place.
+#[derive(Debug, Default)]
+struct Counts {
+    ejections: [AtomicU64; EjectionReason::ALL.len()],
+    /// Calls that wait for a connection.
+    pending: AtomicU32,
+    /// How often a worker met the bound after it had not.
+    opened: [AtomicU64; Breaker::ALL.len()],
+    /// Workers that meet it now.
+    full: [AtomicU32; Breaker::ALL.len()],
 }
 
 /// Counts changes of what balancing depends on.
@@ -103,6 +130,29 @@ impl ClusterHandle {
     }
 }
 
+// === impl Breaker ===
+
+impl Breaker {
+    /// All of them, each at the place of its number.
+    pub const ALL: [Self; 4] = [
+        Self::Connections,
+        Self::Pending,
+        Self::Requests,
+        Self::RetryBudget,
+    ];
+
+    /// The word for labels.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Connections => "max_connections",
+            Self::Pending => "max_pending",
+            Self::Requests => "max_requests",
+            Self::RetryBudget => "retry_budget",
+        }
+    }
+}
+
 // === impl ClusterShared ===
 
 impl ClusterShared {
@@ -117,6 +167,52 @@ impl ClusterShared {
     pub fn ejected(&self, now_ms: u64) -> usize {
         let out = self.out.load();
         out.iter().filter(|member| member.is_out(now_ms)).count()
+    }
+
+    /// Counts an ejection.
+    pub fn count_ejection(&self, reason: EjectionReason) {
+        self.counts.ejections[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ejections so far for a reason.
+    #[must_use]
+    pub fn ejections(&self, reason: EjectionReason) -> u64 {
+        self.counts.ejections[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// One more call waits for a connection.
+    pub fn count_waiting(&self) {
+        self.counts.pending.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many calls wait no more.
+    pub fn count_served(&self, calls: u32) {
+        self.counts.pending.fetch_sub(calls, Ordering::Relaxed);
+    }
+
+    /// Calls that wait for a connection on all workers.
+    #[must_use]
+    pub fn pending(&self) -> u32 {
+        self.counts.pending.load(Ordering::Relaxed)
+    }
+
+    /// A worker begins to meet a bound.
+    pub fn opened(&self, breaker: Breaker) {
+        self.counts.opened[breaker as usize].fetch_add(1, Ordering::Relaxed);
+        self.counts.full[breaker as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A worker meets the bound no more.
+    pub fn closed(&self, breaker: Breaker) {
+        self.counts.full[breaker as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How often workers began to meet a bound, and whether one meets it now.
+    #[must_use]
+    pub fn breaker(&self, breaker: Breaker) -> (u64, bool) {
+        let opened = self.counts.opened[breaker as usize].load(Ordering::Relaxed);
+        let full = self.counts.full[breaker as usize].load(Ordering::Relaxed);
+        (opened, full > 0)
     }
 
     /// Takes a place among `max` requests at a time, over all workers; `false` when there is none.

@@ -32,6 +32,7 @@ pub mod hash;
 pub mod http;
 pub mod limit;
 pub mod meter;
+pub mod methods;
 pub mod outcome;
 pub mod outlier;
 pub mod overload;
@@ -47,11 +48,12 @@ pub mod status;
 pub use balance::{
     Affinity, Differences, EndpointIndex, EndpointTable, PickContext, PickError, Picked,
 };
-pub use cluster::{ClusterHandle, ClusterShared};
+pub use cluster::{Breaker, ClusterHandle, ClusterShared};
 pub use config::{Name, Update, parse_update};
 pub use endpoint::{Endpoint, EndpointShared};
 pub use error::ConfigError;
 pub use meter::LoadMeter;
+pub use methods::{KnownMethods, MethodLabels};
 pub use outcome::Outcome;
 pub use outlier::Ejection;
 pub use overload::{Admission, Overload};

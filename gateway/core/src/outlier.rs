@@ -55,6 +55,14 @@ pub enum EjectionReason {
 }
 
 impl EjectionReason {
+    /// All of them, each at the place of its number.
+    pub const ALL: [Self; 4] = [
+        Self::ConsecutiveFailures,
+        Self::ConsecutiveGatewayFailures,
+        Self::FailurePercentage,
+        Self::FailedOnReturn,
+    ];
+
     /// The word for labels, logs and events.
     #[must_use]
     pub const fn reason(self) -> &'static str {

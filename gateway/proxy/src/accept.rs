@@ -165,6 +165,7 @@ impl Worker {
             idle_timer: None,
             last_call_ms: self.now_ms,
             leave: Leave::default(),
+            peer: None,
             life: None,
         };
         let codec = Codec::h2(self.server_config());

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use gateway_core::{ClusterShared, Name, RetryState, Route};
 
 use crate::conn::StreamAt;
+use crate::flow::Flow;
 use crate::headers::HeaderList;
 use crate::reply::Form;
 use crate::sessions::CallSession;
@@ -103,10 +104,14 @@ pub(crate) struct Call {
     pub request_widened: u32,
     /// No other try may be made.
     pub committed: bool,
+    /// What passed so far.
+    pub flow: Flow,
 
     // Where it goes; keys into the worker's tables.
     pub route: usize,
     pub cluster: usize,
+    /// What it counts in, once it has gone somewhere; none of a peer's calls.
+    pub series: Option<usize>,
     /// The chosen part of the route's split.
     pub part: usize,
     /// Until the response begins; `None`: no session is asked for.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use gateway_core::config::{Cluster, LoadBalancing};
-use gateway_core::{Affinity, EndpointIndex, LoadMeter, Name, PickContext, PickError};
+use gateway_core::{Affinity, Breaker, EndpointIndex, LoadMeter, Name, PickContext, PickError};
 
 use crate::call::{Call, CallId};
 use crate::conn::Side;
@@ -100,6 +100,8 @@ impl Worker {
 
     pub fn answer_no_place(&mut self, id: CallId) {
         self.stats.numbers.request_overflows.add(1);
+        let cluster = self.calls[id.key as usize].cluster;
+        self.meet_bound(cluster, Breaker::Requests);
         let call = &self.calls[id.key as usize];
         let cluster = &self.clusters[call.cluster].handle.config;
         let (name, max) = (&cluster.name, cluster.max_requests.unwrap_or_default());

@@ -7,7 +7,7 @@
 //! An endpoint has a pool from the first call that goes there, or from when it begins to drain (which is an event to
 //! tell); so a worker holds pools for what it uses, not for everything there is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use gateway_core::config::Health;
@@ -38,6 +38,12 @@ impl Worker {
     pub fn follow_clusters(&mut self, changes: &ClusterChanges) {
         for cluster in &changes.changed {
             self.follow_cluster(cluster);
+        }
+        if !changes.gone.is_empty() {
+            let keys = &self.cluster_keys;
+            let gone: HashSet<&str> = changes.gone.iter().map(|name| &**name).collect();
+            self.stats
+                .retain_clusters(|name| keys.contains_key(name) && !gone.contains(name));
         }
         for name in &changes.gone {
             if let Some(key) = self.cluster_keys.remove(name) {
@@ -79,6 +85,7 @@ impl Worker {
             by_address: HashMap::new(),
             own_pools: 0,
             pending: 0,
+            met_ms: Default::default(),
             calls: 0,
             peer_tls: None,
             live: true,

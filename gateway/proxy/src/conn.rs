@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use gateway_h2::{Events, StreamRef};
 
@@ -15,6 +16,7 @@ use crate::age::Life;
 use crate::call::CallId;
 use crate::codec::Codec;
 use crate::leaving::Leave;
+use crate::stats::PeerCounters;
 use crate::timers::TimerId;
 use crate::transport::Transport;
 use crate::{descriptors, tls};
@@ -131,6 +133,8 @@ pub(crate) struct Down {
     /// When the last call began or ended.
     pub last_call_ms: u64,
     pub leave: Leave,
+    /// Of a peer's gateway: the counters of its cluster, once a call has ended.
+    pub peer: Option<Arc<PeerCounters>>,
     /// What its listener's settings ask for; `None`: nothing.
     pub life: Option<Box<Life>>,
 }

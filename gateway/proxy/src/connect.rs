@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use gateway_core::Breaker;
 use gateway_core::config::Protocol;
 use gateway_h2::Config;
 use mio::Interest;
@@ -35,6 +36,8 @@ impl Worker {
         let usable = state.conns.len() - state.conns.iter().filter(leaving).count();
         if state.live && state.should_grow(usable, config) {
             self.connect(pool);
+        } else if state.live && state.is_full(usable, config) {
+            self.meet_bound(state.cluster, Breaker::Connections);
         }
     }
 

@@ -7,18 +7,34 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use gateway_core::Name;
+use gateway_core::{KnownMethods, Name};
 use mio::Interest;
 use mio::net::TcpListener;
 
 use crate::clusters::ClusterChanges;
 use crate::listener::{ListenerConfig, WorkerListener};
+use crate::series::Place;
 use crate::worker::{Worker, listener_token};
 
 /// What workers take of a snapshot, made once for all of them.
 pub(crate) struct Applied {
     pub clusters: ClusterChanges,
     pub listeners: Vec<ListenerConfig>,
+    /// Names of calls in metrics.
+    pub methods: Arc<KnownMethods>,
+    /// They, or routes, are others than before.
+    pub new_names: bool,
+    /// Places where no endpoint is any more, and regions likewise.
+    pub places_gone: Vec<Place>,
+    pub regions_gone: Vec<Name>,
+}
+
+impl Applied {
+    /// Names of metrics may have gone with it.
+    pub fn renames(&self) -> bool {
+        let clusters = &self.clusters;
+        self.new_names || !self.places_gone.is_empty() || !clusters.gone.is_empty()
+    }
 }
 
 /// What the owner tells a worker.
@@ -61,6 +77,19 @@ impl Worker {
         self.follow_clusters(&applied.clusters);
         self.follow_listeners(&applied.listeners, sockets);
         self.follow_routes(&applied.listeners);
+        self.follow_names(applied);
+    }
+
+    /// Forgets what counted under names that are gone.
+    fn follow_names(&mut self, applied: &Applied) {
+        if self.series.follow(&applied.methods) {
+            self.stats.retain_methods(&applied.methods);
+        }
+        if !applied.places_gone.is_empty() {
+            self.series.forget();
+            let (places, regions) = (&applied.places_gone, &applied.regions_gone);
+            self.stats.forget_places(places, regions);
+        }
     }
 
     /// Forgets routes that have gone. Most snapshots change endpoints alone and pay nothing here.

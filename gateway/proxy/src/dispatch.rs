@@ -9,6 +9,7 @@ use gateway_h2::{ErrorCode, Fields};
 
 use crate::call::{Call, CallId, Phase, Tries, deadlines};
 use crate::conn::{DownPhase, Side, StreamAt, UpPhase};
+use crate::flow::Flow;
 use crate::headers::HeaderList;
 use crate::listener::WorkerListener;
 use crate::reply::{FEDERATION_PREFIX, Form, HEALTH_CHECK_PATH, Reason, Reply};
@@ -66,6 +67,8 @@ impl Worker {
                 &reply,
                 &HeaderList::default(),
             );
+            let at = (down.conn, listener);
+            self.count_own(at, form, &request.headers, reply.code);
             return self.recycle(request.headers, Vec::new());
         }
         let table = &listener_state.table;
@@ -79,6 +82,8 @@ impl Worker {
                         let extra = cors_fields(&request.headers, &route);
                         self.answer_stream(down, listener, (form, ended), &reply, &extra);
                         self.count_limited(&route, &reply);
+                        let at = (down.conn, listener);
+                        self.count_own(at, form, &request.headers, reply.code);
                         self.recycle(request.headers, Vec::new());
                     }
                 }
@@ -91,6 +96,8 @@ impl Worker {
                 let reply = no_route(reason, host, path, &listener_state.name);
                 let none = HeaderList::default();
                 self.answer_stream(down, listener, (form, ended), &reply, &none);
+                let at = (down.conn, listener);
+                self.count_own(at, form, &request.headers, reply.code);
                 self.recycle(request.headers, Vec::new());
             }
         }
@@ -127,6 +134,7 @@ impl Worker {
         let none = HeaderList::default();
         self.answer_stream(down, listener, (form, ended), &reply, &none);
         self.stats.numbers.calls_shed.add(1);
+        self.count_own((down.conn, listener), form, &headers, reply.code);
         self.recycle(headers, Vec::new());
     }
 
@@ -225,8 +233,13 @@ impl Worker {
         if let Some(reply) = refusal {
             let extra = cors_fields(&request.headers, route);
             self.answer_stream(down, listener, (form, ended), &reply, &extra);
+            let key = self.routes.enter(route);
             let code = u32::from(reply.code.number());
-            self.stats.calls(route.name(), "").record(code, 0);
+            let counters = self.routes.get_mut(key).own_answers(&self.stats);
+            counters.record(code, 0);
+            self.routes.leave(key);
+            let at = (down.conn, listener);
+            self.count_own(at, form, &request.headers, reply.code);
         }
         self.recycle(request.headers, Vec::new());
     }
@@ -271,8 +284,10 @@ impl Worker {
             counted_bytes: 0,
             request_widened: 0,
             committed: false,
+            flow: Flow::default(),
             route,
             cluster,
+            series: None,
             part,
             session: None,
             copies: Vec::new(),
@@ -343,6 +358,7 @@ impl Worker {
         {
             call.try_timer = Some(self.timers.set(at_ms, Timer::PerTry(id)));
         }
+        self.count_place(id, pool);
         self.pools[pool].meter.started();
         self.pools[pool].load.began();
         match self.usable_connection(pool) {

@@ -34,6 +34,9 @@ impl Worker {
             conn.keep(input);
             return false;
         }
+        if matches!(conn.transport, Transport::Tls(_)) {
+            self.stats.numbers.tls_client_ok.add(1);
+        }
         let listener = down.listener;
         let serves_http1 = self.listeners[listener].kind == ListenerKind::Ingress;
         match opening {
@@ -173,6 +176,7 @@ impl Worker {
         if let Side::Down(down) = &conn.side {
             if down.phase == DownPhase::Preface && !established {
                 self.stats.numbers.downstream_handshake_failures.add(1);
+                self.stats.numbers.tls_client_failed.add(1);
             }
             self.kill(key, Death::Closed);
         } else {
@@ -221,6 +225,7 @@ impl Worker {
         let Some(conn) = self.conn(id) else {
             return;
         };
+        let established = conn.transport.is_established();
         match &mut conn.side {
             Side::Up(up) => {
                 up.setup_timer = None;
@@ -229,6 +234,10 @@ impl Worker {
             Side::Down(down) => {
                 down.setup_timer = None;
                 self.stats.numbers.downstream_handshake_failures.add(1);
+                self.stats
+                    .numbers
+                    .tls_client_timeout
+                    .add(u64::from(!established));
                 self.kill(id.key, Death::Closed);
             }
         }

@@ -1,7 +1,7 @@
 //! Requests that a route of HTTP answers without an endpoint: redirects, and what browsers ask before a page calls.
 
-use gateway_core::Route;
 use gateway_core::http::{Asked, HttpChanges, Redirection};
+use gateway_core::{Name, Route};
 
 use crate::conn::StreamAt;
 use crate::headers::HeaderList;
@@ -37,7 +37,7 @@ impl Worker {
         self.answer_bare(down, ended, &fields);
         fields.clear();
         self.work_list = fields;
-        self.stats.calls(route.name(), "").record(0, 0);
+        self.stats.calls(route.name(), &Name::from("")).record(0, 0);
     }
 
     /// Answers a browser that asks whether a page may call, without a word of leave if it may not; false when the

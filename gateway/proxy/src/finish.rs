@@ -21,6 +21,7 @@ impl Worker {
         let counted = call.phase == Phase::Closing;
         let down = call.down;
         if let Some(pool) = self.release_try(id, None) {
+            self.stats.numbers.tries_abandoned.add(1);
             self.forget_pool_if_done(pool);
         }
         if let Some(conn) = self.conns.get_mut(down.conn)
@@ -42,6 +43,7 @@ impl Worker {
         }
         let late = reply.code == Code::DeadlineExceeded;
         if let Some(pool) = self.release_try(id, late.then_some(Outcome::Timeout)) {
+            self.stats.numbers.tries_abandoned.add(1);
             self.forget_pool_if_done(pool);
         }
         let call = &self.calls[id.key as usize];
@@ -96,6 +98,7 @@ impl Worker {
             .get_mut(call.route)
             .counters(cluster, &self.stats)
             .record(u32::from(code.number()), latency_us);
+        self.count_end(id, code, latency_us);
     }
 
     /// Takes the call out of all tables.
@@ -109,6 +112,9 @@ impl Worker {
             self.timers.cancel(timer);
         }
         self.routes.leave(call.route);
+        if let Some(series) = call.series {
+            self.series.leave(series);
+        }
         self.clusters[call.cluster].calls -= 1;
         self.stats.numbers.calls_open.sub(1);
         if let Some(conn) = self.conns.get_mut(call.down.conn)

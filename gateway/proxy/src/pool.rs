@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use gateway_core::config::{Cluster, Protocol};
-use gateway_core::{ClusterHandle, Endpoint, EndpointIndex, LoadMeter};
+use gateway_core::{Breaker, ClusterHandle, Endpoint, EndpointIndex, LoadMeter};
 use rustls::ClientConfig;
 
 use crate::call::CallId;
@@ -30,6 +30,8 @@ pub(crate) struct ClusterState {
     pub own_pools: usize,
     /// Calls that wait for a connection.
     pub pending: u32,
+    /// When a bound was last met, while it counts as met; 0: it does not.
+    pub met_ms: [u64; Breaker::ALL.len()],
     /// Calls that refer to this entry.
     pub calls: u32,
     /// For endpoints that are peer gateways.
@@ -92,6 +94,18 @@ impl ClusterState {
         self.pools[index.0 as usize] = pool.map_or(NO_POOL, |pool| pool as u32);
     }
 
+    /// One more call waits for a connection.
+    pub fn waits(&mut self) {
+        self.pending += 1;
+        self.handle.shared.count_waiting();
+    }
+
+    /// So many calls wait no more.
+    pub fn served(&mut self, calls: u32) {
+        self.pending -= calls;
+        self.handle.shared.count_served(calls);
+    }
+
     /// Makes room for so many endpoints.
     pub fn resize(&mut self, endpoints: usize) {
         self.pools.resize(endpoints, NO_POOL);
@@ -103,13 +117,28 @@ impl ClusterState {
 impl Pool {
     /// Whether another connection should be begun for the calls that wait.
     pub fn should_grow(&self, usable: usize, config: &Cluster) -> bool {
-        let (expected, most) = match self.protocol(config) {
-            Protocol::Http2 => (STREAMS_EXPECTED, config.max_connections),
-            Protocol::Http1 => (1, config.max_connections.or(Some(HTTP1_CONNECTIONS_MAX))),
+        self.wants_more(config) && self.has_room(usable, config)
+    }
+
+    /// Whether it would, but for the bound on connections.
+    pub fn is_full(&self, usable: usize, config: &Cluster) -> bool {
+        self.wants_more(config) && !self.has_room(usable, config)
+    }
+
+    fn wants_more(&self, config: &Cluster) -> bool {
+        let expected = match self.protocol(config) {
+            Protocol::Http2 => STREAMS_EXPECTED,
+            Protocol::Http1 => 1,
         };
-        let room = most.is_none_or(|max| usable < max.max(1) as usize);
-        let waiting = self.waiting.len() + self.copies.len();
-        room && waiting > self.connecting as usize * expected
+        self.waiting.len() + self.copies.len() > self.connecting as usize * expected
+    }
+
+    fn has_room(&self, usable: usize, config: &Cluster) -> bool {
+        let most = match self.protocol(config) {
+            Protocol::Http2 => config.max_connections,
+            Protocol::Http1 => config.max_connections.or(Some(HTTP1_CONNECTIONS_MAX)),
+        };
+        most.is_none_or(|max| usable < max.max(1) as usize)
     }
 
     /// What the endpoint speaks: gateways speak HTTP/2 to each other.

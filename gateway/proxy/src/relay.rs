@@ -56,6 +56,8 @@ impl Worker {
         call.last_activity_ms = now_ms;
         call.request_owed += flow_len;
         call.request_ended |= end;
+        self.count_request(id, data);
+        let call = &mut self.calls[id.key as usize];
         if !call.copies.is_empty() {
             self.feed_copies(id, data, end);
         }
@@ -290,7 +292,8 @@ impl Worker {
         let Some(call) = self.call(id) else { return };
         call.last_activity_ms = now_ms;
         call.response_owed += flow_len;
-        if call.held.is_some() {
+        self.count_response(id, data);
+        if self.calls[id.key as usize].held.is_some() {
             self.release_held(id);
         }
         let call = &self.calls[id.key as usize];

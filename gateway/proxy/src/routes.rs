@@ -124,13 +124,14 @@ impl RouteEntry {
     pub fn own_answers(&mut self, stats: &WorkerStats) -> &CallCounters {
         let route = &self.route;
         self.own_answers
-            .get_or_insert_with(|| stats.calls(route.name(), ""))
+            .get_or_insert_with(|| stats.calls(route.name(), &Name::from("")))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{RouteMemory, WorkerStats};
+    use crate::series::SeriesBudget;
     use gateway_core::{Snapshot, parse_update};
     use std::collections::HashSet;
     use std::sync::Arc;
@@ -148,10 +149,11 @@ mod tests {
         let mut workers = [RouteMemory::new(2), RouteMemory::new(2)];
         let live = HashSet::from([Arc::as_ptr(route)]);
         for memory in &mut workers {
+            let budget = Arc::new(SeriesBudget::new(10_000));
             let key = memory.enter(route);
             memory
                 .get_mut(key)
-                .counters(&"c".into(), &WorkerStats::default());
+                .counters(&"c".into(), &WorkerStats::new(budget));
             memory.prune(&HashSet::new(), 0);
             assert_eq!(memory.entries.len(), 1, "a call holds it");
             memory.leave(key);

@@ -12,18 +12,20 @@ use std::thread::JoinHandle;
 use std::{io, thread};
 
 use gateway_core::config::Health;
+use gateway_core::methods::Reflected;
 use gateway_core::{ConfigError, Snapshot, parse_update};
 use mio::{Poll, Waker};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
+use crate::cluster_view::ClusterView;
 use crate::control::Command;
 use crate::events::{Notice, NoticeLog};
 use crate::limits;
 use crate::load;
 use crate::settings::Settings;
-use crate::state::State;
+use crate::state::{Sockets, State};
 use crate::stats::{self, WorkerStats};
 use crate::worker::{Shared, Worker, WorkerParts, waker_token};
 
@@ -96,10 +98,10 @@ impl Runtime {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
+            shared: Arc::new(Shared::new(settings.metric_series_max)),
             settings: Arc::new(settings),
             clock: Clock::start(),
             notices: Arc::default(),
-            shared: Arc::default(),
             state: Mutex::default(),
         }
     }
@@ -129,7 +131,7 @@ impl Runtime {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), waker_token())?;
         let (sender, receiver) = sync_channel(COMMANDS_MAX);
-        let stats = Arc::new(WorkerStats::default());
+        let stats = Arc::new(WorkerStats::new(Arc::clone(&self.shared.series)));
         let parts = WorkerParts {
             settings: Arc::clone(&self.settings),
             clock: self.clock,
@@ -178,6 +180,9 @@ impl Runtime {
         let version = snapshot.version().to_owned();
         let before = std::mem::replace(&mut state.snapshot, snapshot);
         let pause_us = state.tell_all(&applied, sockets);
+        if applied.renames() {
+            state.prune_series(&self.shared.series, &applied);
+        }
         // Here and not before: what nobody needs any more is freed by this thread, not by one that moves traffic.
         drop(before);
         Ok(ApplyReport {
@@ -216,6 +221,27 @@ impl Runtime {
     /// When the message is not of this form.
     pub fn set_limit_shares(&self, shares: &[u8]) -> Result<(), String> {
         limits::set(&self.snapshot(), shares, self.clock.now_ms())
+    }
+
+    /// Names methods beside those that routes name, for metrics: JSON, a list of `{"service", "method", "type"}` in place
+    /// of the one before. The first `REFLECTED_MAX` count.
+    ///
+    /// # Errors
+    /// When the message is not of this form.
+    pub fn set_known_methods(&self, methods: &[u8]) -> Result<(), String> {
+        let methods: Vec<Reflected> =
+            serde_json::from_slice(methods).map_err(|error| format!("known methods: {error}"))?;
+        let mut state = self.lock();
+        if methods == state.reflected {
+            return Ok(());
+        }
+        state.reflected = methods;
+        state.name_methods();
+        let snapshot = Arc::clone(&state.snapshot);
+        let applied = Arc::new(state.applied(&snapshot));
+        state.tell_all(&applied, Sockets::new());
+        state.prune_series(&self.shared.series, &applied);
+        Ok(())
     }
 
     /// Asks all workers to finish: listeners close, clients are asked to leave, what is left after `grace_ms` ends
@@ -266,6 +292,7 @@ impl Runtime {
         let mut all = stats::sum(&workers);
         all.insert("version".to_owned(), json!(snapshot.version()));
         all.insert("notices_dropped".to_owned(), json!(self.notices.dropped()));
+        self.add_series(&mut all, &snapshot, &workers);
         let rate_limits = limits::summary(&snapshot, self.clock.now_ms());
         all.insert("rate_limits".to_owned(), rate_limits);
         all.insert("endpoints".to_owned(), self.endpoints_json(&snapshot));
@@ -287,6 +314,42 @@ impl Runtime {
                 .collect()
         };
         load::sum(&workers)
+    }
+
+    /// How many series there are, and clusters with what metrics tell of each: as many as there is room for, and those
+    /// of which there is something to tell first.
+    fn add_series(
+        &self,
+        all: &mut Map<String, Value>,
+        snapshot: &Snapshot,
+        workers: &[Arc<WorkerStats>],
+    ) {
+        let (used, room) = self.shared.series.used();
+        let now_ms = self.clock.now_ms();
+        let mut streams = stats::drain_streams(workers);
+        let mut told: Vec<ClusterView> = snapshot
+            .clusters()
+            .map(|cluster| ClusterView::of(cluster, &mut streams, now_ms))
+            .collect();
+        told.sort_by(|a, b| (b.is_notable(), &a.name).cmp(&(a.is_notable(), &b.name)));
+        let mut series = 0;
+        let total = told.len();
+        let fits = told.iter().take_while(|it| {
+            series += it.series();
+            series <= room
+        });
+        let listed: Vec<Value> = fits.map(ClusterView::json).collect();
+        let series: usize = told
+            .iter()
+            .take(listed.len())
+            .map(ClusterView::series)
+            .sum();
+        let clusters_left_out = total - listed.len();
+        all.insert(
+            "series".to_owned(),
+            json!({"used": used + series, "clusters_left_out": clusters_left_out}),
+        );
+        all.insert("clusters".to_owned(), Value::Array(listed));
     }
 
     /// The endpoints; of more than `ENDPOINTS_LISTED_MAX` only those that are not plainly well, up to as many.

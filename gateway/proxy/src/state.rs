@@ -3,14 +3,15 @@
 //! Each step keeps what it had for an object that fails, and says why; nothing here waits for a worker longer than
 //! `WORKER_ANSWER`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use gateway_core::config::{Listener, ListenerTls, Secret};
-use gateway_core::{ClusterHandle, Name, Snapshot};
+use gateway_core::methods::Reflected;
+use gateway_core::{ClusterHandle, EndpointTable, KnownMethods, Name, RouteTable, Snapshot};
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::bind::bind;
@@ -19,6 +20,7 @@ use crate::control::{Applied, Command};
 use crate::listener::{ListenerConfig, hosts};
 use crate::passthrough::entrances;
 use crate::runtime::{ListenerReport, RuntimeError, WorkerHandle};
+use crate::series::{Place, SeriesBudget};
 use crate::tls::{self, Certificates, ClientDemand};
 
 /// How long the owner waits for a worker to take a snapshot; a worker's turn takes microseconds to milliseconds.
@@ -33,6 +35,11 @@ pub(crate) struct State {
     pub snapshot: Arc<Snapshot>,
     pub bound: HashMap<Name, Bound>,
     pub peers: HashMap<Name, Peer>,
+    /// Names of calls in metrics, and what they were made from.
+    methods: Arc<KnownMethods>,
+    pub reflected: Vec<Reflected>,
+    tables: Vec<Arc<RouteTable>>,
+    places: Places,
     /// What workers were told of each cluster; they are told again what is another object.
     told: HashMap<Name, ToldCluster>,
 }
@@ -57,6 +64,70 @@ pub(crate) struct Peer {
 }
 
 pub(crate) type Sockets = Vec<(Name, Vec<std::net::TcpListener>)>;
+
+/// Where endpoints are, over all clusters: how often each place is named.
+#[derive(Default)]
+struct Places {
+    counts: HashMap<Place, usize>,
+    regions: HashMap<Name, usize>,
+    gone: Vec<Place>,
+    regions_gone: Vec<Name>,
+}
+
+// === impl Places ===
+
+impl Places {
+    fn add(&mut self, table: &EndpointTable) {
+        for (cluster, region) in table.places() {
+            let place = Place {
+                cluster: cluster.clone(),
+                region: region.clone(),
+            };
+            *self.counts.entry(place).or_default() += 1;
+            *self.regions.entry(region.clone()).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, table: &EndpointTable) {
+        for (cluster, region) in table.places() {
+            let place = Place {
+                cluster: cluster.clone(),
+                region: region.clone(),
+            };
+            if is_last(&mut self.counts, &place) {
+                self.gone.push(place);
+            }
+            if is_last(&mut self.regions, region) {
+                self.regions_gone.push(region.clone());
+            }
+        }
+    }
+
+    /// Those that nothing names any more.
+    fn take_gone(&mut self) -> (Vec<Place>, Vec<Name>) {
+        let (mut gone, mut regions) = (
+            std::mem::take(&mut self.gone),
+            std::mem::take(&mut self.regions_gone),
+        );
+        // One may have come back in the same update.
+        gone.retain(|place| !self.counts.contains_key(place));
+        regions.retain(|region| !self.regions.contains_key(region));
+        (gone, regions)
+    }
+}
+
+/// Counts one less; whether none is left.
+fn is_last<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: &K) -> bool {
+    let Some(count) = counts.get_mut(key) else {
+        return false;
+    };
+    *count -= 1;
+    let last = *count == 0;
+    if last {
+        counts.remove(key);
+    }
+    last
+}
 
 // === impl State ===
 
@@ -198,7 +269,7 @@ impl State {
 
     /// What workers have to be told of a snapshot: all listeners, and of the clusters what changed since last time.
     pub fn applied(&mut self, snapshot: &Snapshot) -> Applied {
-        let listeners = self
+        let listeners: Vec<_> = self
             .bound
             .values()
             .filter_map(|bound| {
@@ -214,10 +285,52 @@ impl State {
                 })
             })
             .collect();
+        let new_names = self.follow_tables(&listeners);
+        let clusters = self.cluster_changes(snapshot);
+        let (places_gone, regions_gone) = self.places.take_gone();
         Applied {
-            clusters: self.cluster_changes(snapshot),
+            clusters,
             listeners,
+            methods: Arc::clone(&self.methods),
+            new_names,
+            places_gone,
+            regions_gone,
         }
+    }
+
+    /// Names calls by the routes of the moment; whether these are others than before.
+    fn follow_tables(&mut self, listeners: &[ListenerConfig]) -> bool {
+        let tables = listeners.iter().map(|it| Arc::clone(&it.table));
+        let tables: Vec<_> = tables.collect();
+        let mut pairs = tables.iter().zip(&self.tables);
+        let same =
+            tables.len() == self.tables.len() && pairs.all(|(new, old)| Arc::ptr_eq(new, old));
+        if !same {
+            self.tables = tables;
+            self.name_methods();
+        }
+        !same
+    }
+
+    /// Names calls anew.
+    pub fn name_methods(&mut self) {
+        let routes = self.tables.iter().flat_map(|table| table.routes());
+        let paths = routes.map(|route| &route.config().matches.path);
+        self.methods = Arc::new(KnownMethods::new(paths, &self.reflected));
+    }
+
+    /// Gives back the room of series that workers have forgotten.
+    pub fn prune_series(&self, budget: &SeriesBudget, applied: &Applied) {
+        let routes = self.tables.iter().flat_map(|table| table.routes());
+        let routes: HashSet<&Name> = routes.map(|route| route.name()).collect();
+        let gone: HashSet<&Place> = applied.places_gone.iter().collect();
+        budget.retain(
+            |labels| self.methods.has(&labels.method) && !gone.contains(&labels.place),
+            |route, cluster| {
+                let there = cluster.is_empty() || self.told.contains_key(cluster);
+                routes.contains(route) && there
+            },
+        );
     }
 
     fn cluster_changes(&mut self, snapshot: &Snapshot) -> ClusterChanges {
@@ -233,7 +346,10 @@ impl State {
                 handle: Arc::clone(handle),
                 peer_tls: peer_tls.cloned(),
             };
-            self.told.insert(name.clone(), told.clone());
+            self.places.add(&handle.endpoints);
+            if let Some(before) = self.told.insert(name.clone(), told.clone()) {
+                self.places.remove(&before.handle.endpoints);
+            }
             changes.changed.push(told);
         }
         if self.told.len() > snapshot.clusters().len() {
@@ -241,7 +357,9 @@ impl State {
             let gone = names.filter(|name| snapshot.cluster(name).is_none());
             changes.gone = gone.cloned().collect();
             for name in &changes.gone {
-                self.told.remove(name);
+                if let Some(before) = self.told.remove(name) {
+                    self.places.remove(&before.handle.endpoints);
+                }
             }
         }
         changes

@@ -7,16 +7,21 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use gateway_core::methods::OTHER;
+use gateway_core::{Code, KnownMethods, Name, Outcome};
 use serde_json::{Map, Value, json};
 
 use crate::load::Loads;
+use crate::series::{Place, RpcLabels, SeriesBudget};
 
 /// Upper bounds of the latency buckets in milliseconds; one more bucket counts what is above.
 pub const LATENCY_BOUNDS_MS: [u64; 14] = [
     1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 60_000,
 ];
 /// gRPC status codes 0 to 16, and one for all other numbers.
-const CODES: usize = 18;
+pub(crate) const CODES: usize = 18;
+/// Member clusters whose gateways' calls are told apart; further ones are `other`.
+const PEERS_MAX: usize = 256;
 
 /// A number that one thread counts.
 #[derive(Debug, Default)]
@@ -28,6 +33,29 @@ pub struct CallCounters {
     codes: [Counter; CODES],
     latency: [Counter; LATENCY_BOUNDS_MS.len() + 1],
     latency_us_sum: Counter,
+}
+
+/// Calls of one method to one place.
+#[derive(Debug, Default)]
+pub(crate) struct RpcCounters {
+    pub started: Counter,
+    pub msg_received: Counter,
+    pub msg_sent: Counter,
+    pub calls: CallCounters,
+}
+
+/// What passed to endpoints of one region.
+#[derive(Debug, Default)]
+pub(crate) struct RegionCounters {
+    pub calls: Counter,
+    pub request_bytes: Counter,
+    pub response_bytes: Counter,
+}
+
+/// Calls of one peer's gateways.
+#[derive(Debug, Default)]
+pub(crate) struct PeerCounters {
+    codes: [Counter; CODES],
 }
 
 macro_rules! numbers {
@@ -165,22 +193,68 @@ numbers! {
     drained_streams,
     /// Panics caught.
     panics,
+    /// Calls and codes counted under other labels than their own, for want of room.
+    series_limited,
+    /// Tries that ended with status OK.
+    tries_ok,
+    /// Tries that ended with another status.
+    tries_error,
+    /// Tries for which no connection could be made.
+    tries_connect_failure,
+    /// Tries that the endpoint had not processed.
+    tries_refused,
+    /// Tries whose stream or connection broke.
+    tries_reset,
+    /// Tries that took longer than one may.
+    tries_timeout,
+    /// Tries given up because their call ended first.
+    tries_abandoned,
+    /// Further tries by policy after another status than OK.
+    retries_error,
+    /// The same when no connection could be made.
+    retries_connect_failure,
+    /// The same when the endpoint had not processed it.
+    retries_refused,
+    /// The same when the stream or its connection broke.
+    retries_reset,
+    /// The same when a try took longer than it may.
+    retries_timeout,
+    /// TLS with a client that came up.
+    tls_client_ok,
+    /// TLS with a client that failed.
+    tls_client_failed,
+    /// TLS with a client that took too long.
+    tls_client_timeout,
+    /// TLS towards a peer's gateway that came up.
+    tls_peer_ok,
+    /// The same that failed.
+    tls_peer_failed,
+    /// The same that took too long.
+    tls_peer_timeout,
 }
 
 /// All counters of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WorkerStats {
     /// Plain numbers.
     pub numbers: Numbers,
     /// Tries by where they go.
     pub loads: Loads,
+    /// Of all calls for whose labels there is no room.
+    pub other_rpc: Arc<RpcCounters>,
+    budget: Arc<SeriesBudget>,
     named: Mutex<Named>,
 }
 
 #[derive(Debug, Default)]
 struct Named {
-    calls: BTreeMap<(String, String), Arc<CallCounters>>,
+    calls: BTreeMap<(Name, Name), Arc<CallCounters>>,
     answered: BTreeMap<String, Arc<Counter>>,
+    rpc: BTreeMap<RpcLabels, Arc<RpcCounters>>,
+    regions: BTreeMap<Name, Arc<RegionCounters>>,
+    peers: BTreeMap<String, Arc<PeerCounters>>,
+    /// Streams on draining endpoints, by cluster.
+    drain_streams: BTreeMap<Name, u64>,
 }
 
 // === impl Counter ===
@@ -209,18 +283,62 @@ impl Counter {
     }
 }
 
+// === impl Numbers ===
+
+impl Numbers {
+    /// Counts the end of a try.
+    pub fn count_try(&self, outcome: Outcome) {
+        let counter = match outcome {
+            Outcome::Answer(answer) if answer.code == Code::Ok => &self.tries_ok,
+            Outcome::Answer(_) => &self.tries_error,
+            Outcome::ConnectFailure => &self.tries_connect_failure,
+            Outcome::Refused => &self.tries_refused,
+            Outcome::Reset => &self.tries_reset,
+            Outcome::Timeout => &self.tries_timeout,
+        };
+        counter.add(1);
+    }
+
+    /// Counts a further try by policy, after one that ended so.
+    pub fn count_retry(&self, after: Outcome) {
+        self.retries.add(1);
+        let counter = match after {
+            Outcome::Answer(_) => &self.retries_error,
+            Outcome::ConnectFailure => &self.retries_connect_failure,
+            Outcome::Refused => &self.retries_refused,
+            Outcome::Reset => &self.retries_reset,
+            Outcome::Timeout => &self.retries_timeout,
+        };
+        counter.add(1);
+    }
+}
+
 // === impl CallCounters ===
 
 impl CallCounters {
     /// Counts one finished call.
     pub fn record(&self, code: u32, latency_us: u64) {
-        self.codes[(code as usize).min(CODES - 1)].add(1);
+        self.record_code(code_index(code));
+        self.record_latency(latency_us);
+    }
+
+    /// Counts a code; `code` is of `code_index`.
+    pub(crate) fn record_code(&self, code: usize) {
+        self.codes[code].add(1);
+    }
+
+    pub(crate) fn record_latency(&self, latency_us: u64) {
         let bucket = LATENCY_BOUNDS_MS
             .iter()
             .position(|bound_ms| latency_us <= bound_ms * 1_000)
             .unwrap_or(LATENCY_BOUNDS_MS.len());
         self.latency[bucket].add(1);
         self.latency_us_sum.add(latency_us);
+    }
+
+    /// Whether the code was counted before.
+    pub(crate) fn has(&self, code: usize) -> bool {
+        self.codes[code].get() > 0
     }
 
     fn add_to(&self, total: &mut Totals) {
@@ -234,12 +352,37 @@ impl CallCounters {
     }
 }
 
+// === impl PeerCounters ===
+
+impl PeerCounters {
+    /// Counts one finished call.
+    pub fn record(&self, code: u32) {
+        self.codes[code_index(code)].add(1);
+    }
+}
+
 // === impl WorkerStats ===
 
 impl WorkerStats {
-    /// The counters of a route on a cluster, made when they are new.
-    pub fn calls(&self, route: &str, cluster: &str) -> Arc<CallCounters> {
-        let key = (route.to_owned(), cluster.to_owned());
+    /// All zero, with room for series in common with other workers.
+    #[must_use]
+    pub(crate) fn new(budget: Arc<SeriesBudget>) -> Self {
+        Self {
+            numbers: Numbers::default(),
+            loads: Loads::default(),
+            other_rpc: Arc::default(),
+            budget,
+            named: Mutex::default(),
+        }
+    }
+
+    /// The counters of a route on a cluster, made when they are new; without room those of all others.
+    pub fn calls(&self, route: &Name, cluster: &Name) -> Arc<CallCounters> {
+        let key = if self.budget.admit_rule(route, cluster) {
+            (route.clone(), cluster.clone())
+        } else {
+            (Name::from(OTHER), Name::from(OTHER))
+        };
         Arc::clone(self.named().calls.entry(key).or_default())
     }
 
@@ -249,15 +392,70 @@ impl WorkerStats {
         Arc::clone(named.answered.entry(cluster_id.to_owned()).or_default())
     }
 
+    /// The counters of a method at a place, made when they are new.
+    pub(crate) fn rpc(&self, labels: &RpcLabels) -> Arc<RpcCounters> {
+        let mut named = self.named();
+        Arc::clone(named.rpc.entry(labels.clone()).or_default())
+    }
+
+    /// The counters of a region, made when they are new.
+    pub(crate) fn region(&self, region: &Name) -> Arc<RegionCounters> {
+        let mut named = self.named();
+        Arc::clone(named.regions.entry(region.clone()).or_default())
+    }
+
+    /// The counters of a member cluster that calls, made when they are new.
+    pub(crate) fn peer(&self, cluster: &str) -> Arc<PeerCounters> {
+        let mut named = self.named();
+        let full = named.peers.len() >= PEERS_MAX && !named.peers.contains_key(cluster);
+        let key = if full { OTHER } else { cluster };
+        Arc::clone(named.peers.entry(key.to_owned()).or_default())
+    }
+
+    /// Tells how many streams are on draining endpoints.
+    pub(crate) fn set_drain_streams(&self, streams: BTreeMap<Name, u64>) {
+        self.named().drain_streams = streams;
+    }
+
     /// Forgets routes that are gone, so that the list stays as long as the configuration.
     pub fn retain_routes(&self, routes: &HashSet<&str>) {
-        let keep = |route: &str| route.is_empty() || routes.contains(route);
+        let keep = |route: &str| is_kept(route) || routes.contains(route);
         self.named().calls.retain(|(route, _), _| keep(route));
+    }
+
+    /// Forgets backends that are gone.
+    pub fn retain_clusters(&self, is_there: impl Fn(&str) -> bool) {
+        let keep = |cluster: &str| is_kept(cluster) || is_there(cluster);
+        self.named().calls.retain(|(_, cluster), _| keep(cluster));
+    }
+
+    /// Forgets methods that no route names any more.
+    pub(crate) fn retain_methods(&self, methods: &KnownMethods) {
+        let other = RpcLabels::other();
+        let keep = |labels: &RpcLabels| *labels == other || methods.has(&labels.method);
+        self.named().rpc.retain(|labels, _| keep(labels));
+    }
+
+    /// Forgets places that are gone, and with them regions that no place is in any more.
+    pub(crate) fn forget_places(&self, gone: &[Place], regions: &[Name]) {
+        let mut named = self.named();
+        named.rpc.retain(|labels, _| !gone.contains(&labels.place));
+        named.regions.retain(|region, _| !regions.contains(region));
     }
 
     fn named(&self) -> MutexGuard<'_, Named> {
         self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Stands for what is not of the configuration, and always stays.
+fn is_kept(name: &str) -> bool {
+    name.is_empty() || name == OTHER
+}
+
+/// The place of a code among the counters.
+pub(crate) fn code_index(code: u32) -> usize {
+    (code as usize).min(CODES - 1)
 }
 
 #[derive(Default)]
@@ -267,47 +465,143 @@ struct Totals {
     latency_us_sum: u64,
 }
 
+#[derive(Default)]
+struct RpcTotals {
+    started: u64,
+    msg_received: u64,
+    msg_sent: u64,
+    calls: Totals,
+}
+
+/// What all workers counted by name.
+#[derive(Default)]
+struct NamedTotals {
+    calls: BTreeMap<(Name, Name), Totals>,
+    answered: BTreeMap<String, u64>,
+    rpc: BTreeMap<RpcLabels, RpcTotals>,
+    regions: BTreeMap<Name, [u64; 3]>,
+    peers: BTreeMap<String, [u64; CODES]>,
+}
+
+impl NamedTotals {
+    fn add(&mut self, named: &Named) {
+        for (key, counters) in &named.calls {
+            counters.add_to(self.calls.entry(key.clone()).or_default());
+        }
+        for (cluster_id, counter) in &named.answered {
+            *self.answered.entry(cluster_id.clone()).or_default() += counter.get();
+        }
+        for (labels, counters) in &named.rpc {
+            self.add_rpc(labels, counters);
+        }
+        for (region, counters) in &named.regions {
+            let totals = self.regions.entry(region.clone()).or_default();
+            totals[0] += counters.calls.get();
+            totals[1] += counters.request_bytes.get();
+            totals[2] += counters.response_bytes.get();
+        }
+        for (cluster, counters) in &named.peers {
+            let totals = self.peers.entry(cluster.clone()).or_insert([0; CODES]);
+            for (sum, counter) in totals.iter_mut().zip(&counters.codes) {
+                *sum += counter.get();
+            }
+        }
+    }
+
+    fn add_rpc(&mut self, labels: &RpcLabels, counters: &RpcCounters) {
+        let totals = self.rpc.entry(labels.clone()).or_default();
+        totals.started += counters.started.get();
+        totals.msg_received += counters.msg_received.get();
+        totals.msg_sent += counters.msg_sent.get();
+        counters.calls.add_to(&mut totals.calls);
+    }
+}
+
 /// The sum over all workers, as the JSON object that the owner reads.
 pub fn sum(workers: &[Arc<WorkerStats>]) -> Map<String, Value> {
     let mut numbers: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let mut calls: BTreeMap<(String, String), Totals> = BTreeMap::new();
-    let mut answered: BTreeMap<String, u64> = BTreeMap::new();
+    let mut totals = NamedTotals::default();
+    let other = RpcLabels::other();
     for worker in workers {
         worker
             .numbers
             .each(|name, value| *numbers.entry(name).or_default() += value);
-        let named = worker.named();
-        for (key, counters) in &named.calls {
-            counters.add_to(calls.entry(key.clone()).or_default());
-        }
-        for (cluster_id, counter) in &named.answered {
-            *answered.entry(cluster_id.clone()).or_default() += counter.get();
+        totals.add(&worker.named());
+        let counters = &worker.other_rpc;
+        if counters.started.get() > 0 || counters.calls.codes.iter().any(|it| it.get() > 0) {
+            totals.add_rpc(&other, counters);
         }
     }
-    let calls: Vec<Value> = calls.iter().map(call_json).collect();
+    let calls: Vec<Value> = totals.calls.iter().map(call_json).collect();
+    let rpc: Vec<Value> = totals.rpc.iter().map(rpc_json).collect();
+    let regions: Vec<Value> = totals.regions.iter().map(region_json).collect();
+    let peers: Vec<Value> = totals
+        .peers
+        .iter()
+        .map(|(cluster, codes)| json!({"source_cluster": cluster, "codes": codes_json(codes)}))
+        .collect();
     let mut out = Map::new();
     out.insert("numbers".to_owned(), json!(numbers));
     out.insert("calls".to_owned(), Value::Array(calls));
-    out.insert("answered".to_owned(), json!(answered));
+    out.insert("answered".to_owned(), json!(totals.answered));
+    out.insert("rpc".to_owned(), Value::Array(rpc));
+    out.insert("regions".to_owned(), Value::Array(regions));
+    out.insert("peer_calls".to_owned(), Value::Array(peers));
     out.insert("latency_bounds_ms".to_owned(), json!(LATENCY_BOUNDS_MS));
     out
 }
 
-fn call_json(((route, cluster), totals): (&(String, String), &Totals)) -> Value {
-    let codes: BTreeMap<String, u64> = totals
-        .codes
-        .iter()
-        .enumerate()
-        .filter(|(_, count)| **count > 0)
-        .map(|(code, count)| (code_key(code), *count))
-        .collect();
+/// Streams on draining endpoints of all workers, by cluster.
+pub(crate) fn drain_streams(workers: &[Arc<WorkerStats>]) -> BTreeMap<Name, u64> {
+    let mut all = BTreeMap::new();
+    for worker in workers {
+        for (cluster, streams) in &worker.named().drain_streams {
+            *all.entry(cluster.clone()).or_default() += streams;
+        }
+    }
+    all
+}
+
+fn call_json(((route, cluster), totals): (&(Name, Name), &Totals)) -> Value {
     json!({
-        "route": route,
-        "cluster": cluster,
-        "codes": codes,
+        "route": &**route,
+        "cluster": &**cluster,
+        "codes": codes_json(&totals.codes),
         "latency": totals.latency,
         "latency_us_sum": totals.latency_us_sum,
     })
+}
+
+fn rpc_json((labels, totals): (&RpcLabels, &RpcTotals)) -> Value {
+    json!({
+        "service": &*labels.method.service,
+        "method": &*labels.method.method,
+        "type": labels.method.kind.word(),
+        "destination_cluster": &*labels.place.cluster,
+        "destination_region": &*labels.place.region,
+        "started": totals.started,
+        "msg_received": totals.msg_received,
+        "msg_sent": totals.msg_sent,
+        "codes": codes_json(&totals.calls.codes),
+        "latency": totals.calls.latency,
+        "latency_us_sum": totals.calls.latency_us_sum,
+    })
+}
+
+fn region_json((region, totals): (&Name, &[u64; 3])) -> Value {
+    let [calls, request_bytes, response_bytes] = totals;
+    json!({
+        "region": &**region,
+        "calls": calls,
+        "request_bytes": request_bytes,
+        "response_bytes": response_bytes,
+    })
+}
+
+fn codes_json(codes: &[u64; CODES]) -> BTreeMap<String, u64> {
+    let codes = codes.iter().enumerate();
+    let seen = codes.filter(|(_, count)| **count > 0);
+    seen.map(|(code, count)| (code_key(code), *count)).collect()
 }
 
 fn code_key(code: usize) -> String {
@@ -321,15 +615,19 @@ fn code_key(code: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::{WorkerStats, sum};
+    use crate::series::SeriesBudget;
     use std::collections::HashSet;
     use std::sync::Arc;
 
     #[test]
     fn sums_over_workers_and_forgets_old_routes() {
-        let workers = [Arc::new(WorkerStats::default()), Arc::default()];
+        let budget = Arc::new(SeriesBudget::new(10_000));
+        let workers = [(); 2].map(|()| Arc::new(WorkerStats::new(Arc::clone(&budget))));
         for worker in &workers {
-            worker.calls("a", "c").record(0, 1_500);
-            worker.calls("b", "c").record(99, 70_000_000);
+            worker.calls(&"a".into(), &"c".into()).record(0, 1_500);
+            worker
+                .calls(&"b".into(), &"c".into())
+                .record(99, 70_000_000);
             worker.numbers.connects.add(2);
             worker.answered("us-west-1").add(1);
         }

@@ -64,6 +64,15 @@ impl Transport {
         }
     }
 
+    /// The member cluster that a client's certificate names: what follows `/cluster/` in its SPIFFE id.
+    pub fn peer_cluster(&self) -> Option<String> {
+        let Self::Tls(tls) = self else { return None };
+        let leaf = tls.session.peer_certificates()?.first()?;
+        let certificate = webpki::EndEntityCert::try_from(leaf).ok()?;
+        let mut names = certificate.valid_uri_names();
+        names.find_map(|id| Some(id.rsplit_once("/cluster/")?.1.to_owned()))
+    }
+
     /// Reads what is there; 0 is the peer's end.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {

@@ -4,7 +4,7 @@
 //! back. A failed try leads to another one (nothing was processed, or the route's policy says so) or to an answer.
 
 use gateway_core::retry::{NoRetry, Pushback, RetryContext};
-use gateway_core::{Code, Ejection, Outcome, RetryDecision, outlier, status};
+use gateway_core::{Breaker, Code, Ejection, Outcome, RetryDecision, outlier, status};
 use gateway_h2::ErrorCode;
 
 use crate::call::{CallId, Phase};
@@ -23,6 +23,7 @@ impl Worker {
     pub fn end_try(&mut self, id: CallId, outcome: Outcome) {
         let pool = self.release_try(id, Some(outcome));
         let Some(pool) = pool else { return };
+        self.stats.numbers.count_try(outcome);
         let state = &self.pools[pool];
         if matches!(outcome, Outcome::Answer(_)) {
             state.answered.add(1);
@@ -37,6 +38,8 @@ impl Worker {
 
     fn note_ejection(&mut self, pool: usize, ejection: Ejection) {
         self.stats.numbers.ejections.add(1);
+        let cluster = &self.clusters[self.pools[pool].cluster];
+        cluster.handle.shared.count_ejection(ejection.reason);
         let timer = self.timers.set(ejection.until_ms, Timer::Uneject(pool));
         let old = self.pools[pool].uneject_timer.replace(timer);
         if let Some(old) = old {
@@ -81,7 +84,7 @@ impl Worker {
                 && let Some(at) = self.pools[pool].waiting.iter().position(|it| *it == id)
             {
                 self.pools[pool].waiting.remove(at);
-                cluster.pending -= 1;
+                cluster.served(1);
             }
         }
         if let Some((list, timer)) = call.held.take() {
@@ -286,12 +289,14 @@ impl Worker {
                 Err(None)
             }
             RetryDecision::After(wait_ms) => {
-                self.stats.numbers.retries.add(1);
+                self.stats.numbers.count_retry(outcome);
                 Ok(wait_ms)
             }
             RetryDecision::No(reason) => {
                 if reason == NoRetry::Budget {
                     self.stats.numbers.retries_over_budget.add(1);
+                    let cluster = self.calls[id.key as usize].cluster;
+                    self.meet_bound(cluster, Breaker::RetryBudget);
                 }
                 Err(Some(reason))
             }

@@ -12,6 +12,7 @@ use crate::call::CallId;
 use crate::conn::{ConnectFault, Death, Side, StreamAt, UpPhase};
 use crate::events::Notice;
 use crate::mirrors::is_of_copy;
+use crate::transport::Transport;
 use crate::worker::{Deferred, Timer, Worker};
 
 impl Worker {
@@ -110,6 +111,9 @@ impl Worker {
             }
             self.pools[pool].connecting -= 1;
             self.stats.numbers.connects.add(1);
+            if matches!(self.conns[key].transport, Transport::Tls(_)) {
+                self.stats.numbers.tls_peer_ok.add(1);
+            }
             self.note_up(pool);
             self.watch_idleness_of_endpoint(key);
         }
@@ -182,6 +186,7 @@ impl Worker {
                 Death::Connect(fault) => fault,
                 _ => ConnectFault::Closed,
             };
+            self.count_peer_tls(key, &fault);
             self.deferred.push(Deferred::ConnectFailed(pool, fault));
         } else if death == Death::Silent {
             self.mark_down(pool, "no answer to PING");
@@ -257,7 +262,7 @@ impl Worker {
         self.drop_waiting_copies(pool);
         let waiting = std::mem::take(&mut self.pools[pool].waiting);
         let cluster = self.pools[pool].cluster;
-        self.clusters[cluster].pending -= waiting.len() as u32;
+        self.clusters[cluster].served(waiting.len() as u32);
         if let Some(timer) = self.pools[pool].patience_timer.take() {
             self.timers.cancel(timer);
         }

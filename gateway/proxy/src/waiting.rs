@@ -1,5 +1,6 @@
 //! Calls that wait for room on a connection: queued per endpoint, bounded per cluster, served in order.
 
+use gateway_core::Breaker;
 use gateway_h2::OpenError;
 
 use crate::call::{CallId, Phase};
@@ -29,15 +30,17 @@ impl Worker {
         if cluster.pending >= limit {
             self.stats.numbers.pending_overflows.add(1);
             let name = &cluster.handle.config.name;
+            let key = call.cluster;
             let reply = Reply::unavailable(
                 Reason::PendingOverflow,
                 format!(
                     "cluster `{name}`: {limit} requests wait for a connection already (max_pending_requests)"
                 ),
             );
+            self.meet_bound(key, Breaker::Pending);
             return self.answer(id, &reply);
         }
-        cluster.pending += 1;
+        cluster.waits();
         call.phase = Phase::Waiting;
         self.pools[pool].waiting.push_back(id);
         self.ask_for_room(pool);
@@ -69,7 +72,7 @@ impl Worker {
                 break;
             };
             let cluster = self.pools[pool].cluster;
-            self.clusters[cluster].pending -= 1;
+            self.clusters[cluster].served(1);
             self.open_stream(id, conn);
         }
         if self.pools[pool].waiting.is_empty()

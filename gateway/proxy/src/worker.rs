@@ -37,6 +37,7 @@ use crate::mirrors::MirrorCopy;
 use crate::passthrough::{End, Tunnels};
 use crate::pool::{ClusterState, Pool};
 use crate::routes::RouteMemory;
+use crate::series::{Place, SeriesBudget, SeriesMemory};
 use crate::settings::Settings;
 use crate::stats::WorkerStats;
 use crate::timers::Wheel;
@@ -103,8 +104,10 @@ pub(crate) enum Timer {
 }
 
 /// What all workers of a runtime share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Shared {
+    /// How many labels they may have together.
+    pub series: Arc<SeriesBudget>,
     pub downstream_connections: AtomicUsize,
     /// Workers that drained completely.
     pub drained: AtomicUsize,
@@ -112,6 +115,18 @@ pub(crate) struct Shared {
     pub panics: AtomicUsize,
     /// So many panics that nobody should trust this process any longer: it drains itself.
     pub gave_up: AtomicBool,
+}
+
+impl Shared {
+    pub fn new(series_max: usize) -> Self {
+        Self {
+            series: Arc::new(SeriesBudget::new(series_max)),
+            downstream_connections: AtomicUsize::default(),
+            drained: AtomicUsize::default(),
+            panics: AtomicUsize::default(),
+            gave_up: AtomicBool::default(),
+        }
+    }
 }
 
 /// Work for the end of the turn, so that a chain of failures is no chain of calls on the stack.
@@ -144,6 +159,9 @@ pub(crate) struct Worker {
     pub retired_clusters: Vec<usize>,
     pub listeners: Slab<WorkerListener>,
     pub routes: RouteMemory,
+    pub series: SeriesMemory,
+    /// Where calls without an endpoint went.
+    pub nowhere: Place,
     pub admission: Admission,
     /// Route tables of the listeners, as the newest snapshot has them.
     pub tables: Vec<Arc<RouteTable>>,
@@ -215,6 +233,8 @@ impl Worker {
         let now_ms = parts.clock.now_ms();
         Self {
             routes: RouteMemory::new(parts.settings.workers as u32),
+            series: SeriesMemory::new(Arc::clone(&parts.shared.series)),
+            nowhere: Place::none(),
             admission: Admission::new(
                 parts.settings.slow_turn_ms,
                 parts.settings.max_calls.div_ceil(parts.settings.workers),
@@ -404,6 +424,7 @@ impl Worker {
             conn.codec.tick();
         }
         self.look_for_abuse();
+        self.count_what_stands();
         self.end_drained_tunnels();
         self.spare_descriptors.fill();
         self.give_up_after_panics();
@@ -580,12 +601,13 @@ mod tests {
     use crate::clock::Clock;
     use crate::events::{Notice, NoticeLog};
     use crate::settings::Settings;
+    use crate::stats::WorkerStats;
     use std::sync::Arc;
     use std::sync::mpsc::sync_channel;
 
     #[test]
     fn after_many_panics_the_workers_drain_and_the_owner_is_told_once() {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(10_000));
         let notices = Arc::new(NoticeLog::default());
         let mut workers = [0, 1].map(|_| {
             let (_, commands) = sync_channel(1);
@@ -598,7 +620,7 @@ mod tests {
                 poll: mio::Poll::new().expect("a poll"),
                 commands,
                 shared: Arc::clone(&shared),
-                stats: Arc::default(),
+                stats: Arc::new(WorkerStats::new(Arc::clone(&shared.series))),
                 notices: Arc::clone(&notices),
             })
         });
