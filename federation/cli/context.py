@@ -25,6 +25,7 @@ from federation.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from federation.adapters.etcd import EtcdSettings
+    from federation.operations.refusal import OperationError
     from federation.ports import Store
 
 DEFAULT_ETCD = "http://127.0.0.1:2379"
@@ -147,12 +148,15 @@ def _lab_state(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def run(work: Coroutine[Any, Any, ExitCode | None]) -> None:
     """Run a command's coroutine; its failures end the process as this module's rules say."""
+    from federation.operations.refusal import OperationError
     from federation.ports import PortError, StoreUnavailable
 
     try:
         code = asyncio.run(work)
     except CommandError as error:
         fail(str(error), error.code)
+    except OperationError as error:
+        fail(str(error), _code_of(error))
     except StoreUnavailable as error:
         todo = "".join(f". {note}" for note in getattr(error, "__notes__", ()))
         fail(f"etcd is away: {error}; traffic goes on as it is{todo}", ExitCode.STORE_AWAY)
@@ -162,6 +166,18 @@ def run(work: Coroutine[Any, Any, ExitCode | None]) -> None:
         raise typer.Exit(130) from None
     if code:
         raise typer.Exit(code)
+
+
+def _code_of(error: OperationError) -> ExitCode:
+    from federation.operations.refusal import Why
+
+    match error.why:
+        case Why.USAGE:
+            return ExitCode.USAGE
+        case Why.NOT_FOUND:
+            return ExitCode.NOT_FOUND
+        case Why.REFUSED:
+            return ExitCode.REFUSED
 
 
 def fail(message: str, code: ExitCode) -> NoReturn:

@@ -1,76 +1,43 @@
 """``fedctl drain`` and ``fedctl undrain``: move traffic away from a region or cluster, and back.
 
-Decides: their options, the preview, when a drain is refused.
-Leaves to others: the judgement (``derive.drain_admission``), the ramp (the leading resolver).
-Invariants: a refused drain leaves nothing behind, also when two operators drain at the same moment;
-a dry run writes nothing and ends with the exit code of the real thing.
+Decides: their options, the preview, waiting.
+Leaves to others: what a drain means, when it is refused, what is written (``operations.drains``).
+Invariants: a dry run writes nothing and ends with the exit code of the real thing.
 """
 
 from __future__ import annotations
 
 import getpass
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Annotated, assert_never
+from typing import Annotated
 
 import typer
 
 from federation.cli.context import CommandError, Context, complain, current, run
-from federation.cli.exit_codes import ExitCode
-from federation.cli.federation_view import Read, parse_service, read_view
+from federation.cli.federation_view import warn
 from federation.derive.drain import drain_name
-from federation.derive.drain_admission import Admitted, Refused, admit, target_kind
 from federation.derive.explain import drain_words
 from federation.derive.resolve_asked import percent
-from federation.model.base import ServiceName
-from federation.model.drain import Drain, DrainState, drain_object_name
-from federation.model.duration import parse_duration
+from federation.model.drain import Drain, DrainState
 from federation.model.resolved import DrainPhase
-from federation.model.view import FederationView
-from federation.ports import Delete, Put, Store
-from federation.wire.etcd import ViewReader, to_bytes
+from federation.operations.drains import (
+    DrainRequest,
+    Judged,
+    judge,
+    named,
+    not_ours,
+    of_an_object,
+    optional_service,
+    start,
+    undo,
+)
+from federation.operations.refusal import OperationError, Why
+from federation.operations.view import read_view
+from federation.ports import Store
+from federation.wire.etcd import ViewReader
 from federation.wire.etcd_keys import Keys
 
 app = typer.Typer()
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the operator typed."""
-
-    target: str
-    service: str | None
-    over: str
-    grace: str
-    expires: str | None
-    force: bool
-
-    def drain(self, view: FederationView) -> Drain:
-        """The drain asked for. Raises ``CommandError`` if it makes no sense."""
-        kind = target_kind(view, self.target)
-        if kind is None:
-            raise CommandError(
-                f"no region or cluster is named {self.target}; known names: {_known(view)}",
-                ExitCode.NOT_FOUND,
-            )
-        service = _service(self.service)
-        if service is not None and service not in view.exports:
-            raise CommandError(f"no cluster exports {service}", ExitCode.NOT_FOUND)
-        try:
-            return Drain(
-                name=drain_name(self.target, service),
-                target_kind=kind,
-                target=self.target,
-                service=service,
-                over_ms=parse_duration(self.over),
-                grace_ms=parse_duration(self.grace),
-                expires_ms=None if self.expires is None else parse_duration(self.expires),
-                forced=self.force,
-                requested_by=getpass.getuser(),
-            )
-        except ValueError as error:
-            raise CommandError(f"--over, --grace or --expires: {error}", ExitCode.USAGE) from error
-
 
 TargetArgument = Annotated[str, typer.Argument(help="Region or cluster; a region goes first.")]
 ServiceOption = Annotated[
@@ -99,7 +66,7 @@ def drain(
     wait: Annotated[bool, typer.Option("--wait", help="Return when it is drained.")] = False,
 ) -> None:
     """Move traffic away from a region or cluster."""
-    request = Request(target, service, over, grace, expires, force)
+    request = DrainRequest(target, service, over, grace, expires, force, getpass.getuser())
     run(_drain(current(ctx), request, dry_run=dry_run, wait=wait))
 
 
@@ -109,50 +76,31 @@ def undrain(ctx: typer.Context, target: TargetArgument, service: ServiceOption =
     run(_undrain(current(ctx), target, service))
 
 
-async def _drain(context: Context, request: Request, *, dry_run: bool, wait: bool) -> None:
+async def _drain(context: Context, request: DrainRequest, *, dry_run: bool, wait: bool) -> None:
     keys = Keys(context.prefix)
     async with context.open_store() as store:
-        read = await read_view(store, keys)
-        asked = request.drain(read.view)
-        _judge(asked, read.view)
+        judged = await judge(store, keys, request)
+        asked = judged.drain
+        _tell(judged)
         if dry_run:
-            typer.echo(f"{_named(asked)} would be drained; nothing was changed")
+            typer.echo(f"{named(asked)} would be drained; nothing was changed")
             return
-        await store.commit([Put(keys.drain(asked.name), to_bytes(asked))])
-        await _judge_again(store, keys, asked, before=read)
-        typer.echo(f"{_named(asked)} is draining over {request.over}")
-        if read.leader is None:
+        await start(store, keys, judged)
+        typer.echo(f"{named(asked)} is draining over {request.over}")
+        if judged.read.leader is None:
             complain("warning: no resolver leads now; the drain starts when one does")
         if wait:
             await _until_drained(store, keys, asked)
 
 
-def _judge(asked: Drain, view: FederationView) -> None:
-    """Print what the drain means, or end the command if it is refused."""
-    verdict = admit(asked, view)
-    match verdict:
-        case Refused():
-            raise CommandError(verdict.reason, ExitCode.REFUSED)
-        case Admitted():
-            for impact in verdict.impacts:
-                if impact.left:
-                    typer.echo(str(impact))
-            for warning in verdict.warnings:
-                complain(f"warning: {warning}")
-        case _:
-            assert_never(verdict)
-
-
-async def _judge_again(store: Store, keys: Keys, asked: Drain, *, before: Read) -> None:
-    """Take the drain back if another one that came at the same moment makes it inadmissible."""
-    verdict = admit(asked, (await read_view(store, keys)).view)
-    if isinstance(verdict, Admitted):
-        return
-    earlier = before.view.drains.get(asked.name)
-    key = keys.drain(asked.name)
-    undo = Delete(key) if earlier is None else Put(key, to_bytes(earlier))
-    await store.commit([undo])
-    raise CommandError(f"another drain came first: {verdict.reason}", ExitCode.REFUSED)
+def _tell(judged: Judged) -> None:
+    """Print what the drain means."""
+    warn(judged.read)
+    for impact in judged.verdict.impacts:
+        if impact.left:
+            typer.echo(str(impact))
+    for warning in judged.verdict.warnings:
+        complain(f"warning: {warning}")
 
 
 async def _until_drained(store: Store, keys: Keys, asked: Drain) -> None:
@@ -162,7 +110,7 @@ async def _until_drained(store: Store, keys: Keys, asked: Drain) -> None:
         async for listing in listings:
             view = reader.read(listing.revision, listing.entries).view
             if asked.name not in view.drains:
-                raise CommandError(f"{_named(asked)}: the drain was taken back, or has expired")
+                raise CommandError(f"{named(asked)}: the drain was taken back, or has expired")
             state = view.drain_states.get(asked.name)
             if (words := _progress(state)) != last:
                 typer.echo(last := words)
@@ -177,47 +125,19 @@ def _progress(state: DrainState | None) -> str:
 
 async def _undrain(context: Context, target: str, service: str | None) -> None:
     keys = Keys(context.prefix)
-    name = drain_name(target, _service(service))
+    wanted = optional_service(service)
     async with context.open_store() as store:
-        read = await read_view(store, keys)
-        if name not in read.view.drains:
-            of_service = f" for {service}" if service else ""
-            _refuse_objects_drain(read.view, target, _service(service))
-            raise CommandError(
-                f"{target} is not drained{of_service}; drains: {_drains(read.view)}",
-                ExitCode.NOT_FOUND,
-            )
-        await store.commit([Delete(keys.drain(name))])
-        typer.echo(f"{_named(read.view.drains[name])} is no longer drained; its weight returns")
-        if read.leader is None:
+        name = drain_name(target, wanted)
+        of_service = f" for {service}" if service else ""
+        try:
+            undone = await undo(store, keys, name, described=f"{target}{of_service}")
+        except OperationError as error:
+            if error.why is Why.NOT_FOUND:
+                view = (await read_view(store, keys)).view
+                if (other := of_an_object(view, target, wanted)) is not None:
+                    raise OperationError(not_ours(other) or str(error), Why.REFUSED) from error
+            raise
+        warn(undone.read)
+        typer.echo(f"{named(undone.drain)} is no longer drained; its weight returns")
+        if undone.read.leader is None:
             complain("warning: no resolver leads now; the weight returns when one does")
-
-
-def _refuse_objects_drain(view: FederationView, target: str, service: ServiceName | None) -> None:
-    """End the command if an object drains ``target``: it would only be asked for again."""
-    for drain in view.drains.values():
-        if drain.cluster is not None and (drain.target, drain.service) == (target, service):
-            name = drain_object_name(drain)
-            raise CommandError(
-                f"{_named(drain)} is drained by an object: {drain.requested_by}; delete it there: "
-                f"kubectl delete drain {name} (or fedctl delete drain {name} --cluster "
-                f"{drain.cluster})",
-                ExitCode.REFUSED,
-            )
-
-
-def _service(text: str | None) -> ServiceName | None:
-    return None if text is None else parse_service(text)
-
-
-def _named(drain: Drain) -> str:
-    return drain.target if drain.service is None else f"{drain.service} in {drain.target}"
-
-
-def _drains(view: FederationView) -> str:
-    return ", ".join(map(_named, view.drains.values())) or "none"
-
-
-def _known(view: FederationView) -> str:
-    names = {*view.members, *(member.region for member in view.members.values())}
-    return ", ".join(sorted(names)) or "none"

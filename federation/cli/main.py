@@ -60,6 +60,7 @@ COMMANDS: dict[str, Entry] = {
     "agent": Entry("agent", "Run the agent of a cluster.", PROCESSES),
     "resolver": Entry("resolver", "Run a resolver.", PROCESSES),
     "gateway": Entry("gateway", "Run a gateway.", PROCESSES),
+    "console": Entry("console", "Serve a page that shows the federation live.", PROCESSES),
     "standalone": Entry("standalone", "Run one gateway from a folder of manifests.", PROCESSES),
     "cluster": Entry(
         "cluster", "Let clusters join with their credentials, and part.", PROCESSES, group=True

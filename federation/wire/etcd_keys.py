@@ -154,9 +154,14 @@ class Keys:
         """One object."""
         return f"{self.objects(cluster)}{_object_path(key)}"
 
+    @property
+    def all_statuses(self) -> str:
+        """Prefix of the statuses of all clusters."""
+        return f"{self.prefix}statuses/"
+
     def statuses(self, cluster: ClusterId) -> str:
         """Prefix of a cluster's statuses."""
-        return f"{self.prefix}statuses/{cluster}/"
+        return f"{self.all_statuses}{cluster}/"
 
     def status(self, cluster: ClusterId, key: ObjectKey) -> str:
         """The status of one object."""

@@ -34,7 +34,7 @@ def plan_on_kubernetes(*regions: str) -> LabPlan:
 
 
 def addresses(plan: LabPlan) -> list[str]:
-    found = [plan.etcd, plan.etcd_peer]
+    found = [plan.etcd, plan.etcd_peer, plan.console]
     for cluster in plan.clusters:
         found += [cluster.xds, cluster.dns, cluster.relay.control]
         found += [route.listen for route in cluster.relay.routes]
@@ -96,6 +96,7 @@ def test_every_region_has_its_processes() -> None:
         Role.ETCD,
         Role.RESOLVER,
         Role.RESOLVER,
+        Role.CONSOLE,
     ]
 
 

@@ -155,6 +155,7 @@ def test_the_status_says_what_mends_what_was_broken() -> None:
 
     found = {
         "etcd": "127.0.0.1:1",
+        "console": "http://127.0.0.1:1/",
         "partitioned": [WEST],
         "clusters": [],
         "processes": [

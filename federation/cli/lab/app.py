@@ -115,6 +115,7 @@ def up(
                     f"lab: {gateway.name}: listener port 443 is {gateway.listener(443)} "
                     f"(offset {gateway.port_offset}), admin http://{gateway.admin}"
                 )
+        _console.print(f"lab: console: http://{plan.console}/")
         _console.print(f"lab: ready; certificate authority: {plan.ca}")
         if kubernetes:
             _say_kubectl(plan)

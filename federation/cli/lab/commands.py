@@ -29,6 +29,7 @@ def with_processes(plan: LabPlan) -> LabPlan:
         ProcessPlan(name=name, role=Role.RESOLVER, command=resolver_command(plan, name=name))
         for name in ("resolver-1", "resolver-2")
     )
+    found.append(ProcessPlan(name="console", role=Role.CONSOLE, command=console_command(plan)))
     return plan.model_copy(update={"processes": tuple(found)})
 
 
@@ -54,6 +55,11 @@ def etcd_command(plan: LabPlan) -> tuple[str, ...]:
 def resolver_command(plan: LabPlan, *, name: str) -> tuple[str, ...]:
     """A resolver. It stands in no region, so that no fault of a region touches the election."""
     return fedctl("--etcd", plan.etcd, "resolver", f"--name={name}")
+
+
+def console_command(plan: LabPlan) -> tuple[str, ...]:
+    """The page. It stands in no region, and may start drains: whoever reaches it owns the lab."""
+    return fedctl("--etcd", plan.etcd, "console", f"--listen={plan.console}", "--write")
 
 
 def cluster_commands(plan: LabPlan, cluster: ClusterPlan) -> list[ProcessPlan]:

@@ -72,9 +72,9 @@ def bring_up(plan: LabPlan, say: Say) -> None:
         else:
             apply_bootstrap(plan, authority)
         say("starting resolvers, agents and gateways")
-        for role in (Role.RESOLVER, Role.AGENT, Role.GATEWAY):
+        for role in (Role.RESOLVER, Role.AGENT, Role.GATEWAY, Role.CONSOLE):
             _start(plan, processes, role)
-        for role in (Role.AGENT, Role.GATEWAY):
+        for role in (Role.AGENT, Role.GATEWAY, Role.CONSOLE):
             _await(plan, processes, role)
         _start(plan, processes, Role.CLIENT)
     except BaseException:
@@ -92,7 +92,8 @@ def stop(plan: LabPlan) -> None:
     """End every process of the lab, clients first and etcd last, so that nothing ends in errors."""
     processes = Processes(plan)
     order = (
-        *(Role.CLIENT, Role.GATEWAY, Role.AGENT, Role.RESOLVER, Role.DEMO, Role.RELAY),
+        *(Role.CONSOLE, Role.CLIENT, Role.GATEWAY, Role.AGENT, Role.RESOLVER),
+        *(Role.DEMO, Role.RELAY),
         *(Role.KUBE_CONTROLLERS, Role.KUBE_API, Role.KUBE_ETCD, Role.ETCD),
     )
     # Black-holed relays would make the others wait for their time-outs.
@@ -187,6 +188,8 @@ def _readiness(
     """How to see that ``process`` is ready; ``None`` where nothing waits for it."""
     if process.role is Role.ETCD:
         return lambda: _http_ok(f"http://{plan.etcd}/health")
+    if process.role is Role.CONSOLE:
+        return lambda: _http_ok(f"http://{plan.console}/api/overview")
     if process.cluster is None:
         return None
     cluster = plan.cluster(process.cluster)

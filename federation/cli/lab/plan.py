@@ -62,6 +62,7 @@ class Role(StrEnum):
     DEMO = "demo"
     RELAY = "relay"
     CLIENT = "client"
+    CONSOLE = "console"
     KUBE_ETCD = "kube-etcd"
     KUBE_API = "kube-apiserver"
     KUBE_CONTROLLERS = "kube-controller-manager"
@@ -159,7 +160,8 @@ class ClusterPlan(Value):
 
 
 class LabPlan(Value):
-    """The whole lab. ``latency_ms`` is added to a round trip between regions.
+    """The whole lab. ``latency_ms`` is added to a round trip between regions; ``console`` is where
+    its page is.
 
     ``programs`` is the folder of Kubernetes' own servers where clusters have API servers.
     """
@@ -167,6 +169,7 @@ class LabPlan(Value):
     directory: Path
     etcd: str
     etcd_peer: str
+    console: str
     latency_ms: int = Field(ge=0, le=10_000)
     calls_per_second: int = Field(ge=0, le=10_000)
     clusters: tuple[ClusterPlan, ...]
@@ -259,7 +262,7 @@ def lay_out(
             )
     with ExitStack() as held:
         ports = _Ports(held)
-        etcd, etcd_peer = ports.address(), ports.address()
+        etcd, etcd_peer, console = ports.address(), ports.address(), ports.address()
         gateways = {
             region: tuple(
                 GatewayPlan(
@@ -290,6 +293,7 @@ def lay_out(
         directory=directory,
         etcd=etcd,
         etcd_peer=etcd_peer,
+        console=console,
         latency_ms=latency_ms,
         calls_per_second=calls_per_second,
         clusters=clusters,

@@ -24,6 +24,7 @@ def status(plan: LabPlan) -> dict[str, Any]:
         "directory": str(plan.directory),
         "ca": str(plan.ca),
         "etcd": plan.etcd,
+        "console": f"http://{plan.console}/",
         "kubeconfig": str(plan.kubeconfig) if plan.programs else None,
         "partitioned": partitioned(plan),
         "processes": [
@@ -82,7 +83,7 @@ def _cluster(plan: LabPlan, cluster: ClusterPlan, processes: Processes) -> dict[
 
 def table(found: dict[str, Any]) -> str:
     """The processes of a status document, for people."""
-    addresses = {"etcd": found["etcd"]}
+    addresses = {"etcd": found["etcd"], "console": found["console"]}
     for cluster in found["clusters"]:
         addresses[f"agent-{cluster['name']}"] = f"xds {cluster['agent']['xds']}"
         if cluster["kubernetes"]:

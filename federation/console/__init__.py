@@ -1,0 +1,12 @@
+"""The console: a page that shows the federation live, with the API behind it."""
+
+from federation.console.server import Console, ConsoleError
+from federation.console.settings import (
+    Access,
+    ConsoleSettings,
+    Limits,
+    Oidc,
+    TlsFiles,
+)
+
+__all__ = ["Access", "Console", "ConsoleError", "ConsoleSettings", "Limits", "Oidc", "TlsFiles"]

@@ -1,0 +1,246 @@
+"""The API: which paths there are, what each needs, and who answers it.
+
+Decides: paths, the right that each asks for, sessions, the statuses of what operations refuse.
+Leaves to others: contents (``document``, ``services``, ``details``), operations (``operations``).
+Invariants: nothing is answered before the door has said who asks; what changes something wants the
+right to write and the page's own token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from federation.console import details, services
+from federation.console.answers import (
+    PAGE_MAX,
+    Body,
+    RefusalError,
+    body_of,
+    choice_of,
+    cut,
+    not_found,
+    number_of,
+)
+from federation.console.document import drains
+from federation.console.drains import Drains
+from federation.console.events import stream_events
+from federation.console.guard import COOKIE, Caller, Guard, unauthenticated
+from federation.console.live import Live, Made
+from federation.console.settings import ConsoleSettings
+from federation.console.state import Followed
+from federation.derive.explain import find_service
+from federation.model.base import Region, ServiceName
+from federation.ports import Clock, Store
+from federation.wire.etcd_keys import Keys
+
+_Answer = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
+
+
+class _Nothing(Body):
+    """A body without fields."""
+
+
+class Api:
+    """Answers of one console."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        keys: Keys,
+        clock: Clock,
+        settings: ConsoleSettings,
+        guard: Guard,
+        live: Live,
+        followed: Followed,
+    ) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._settings = settings
+        self._guard = guard
+        self._live = live
+        self._followed = followed
+        self._drains = Drains(store, keys, followed.now)
+
+    def register(self, router: web.UrlDispatcher) -> None:
+        """Put all paths below ``/api`` into ``router``."""
+        router.add_get("/api/session", self._session)
+        router.add_post("/api/session", self._sign_in)
+        router.add_delete("/api/session", self._sign_out)
+        for path, answer in (
+            ("/api/overview", self._overview),
+            ("/api/events", self._events),
+            ("/api/services", self._services),
+            ("/api/services/{namespace}/{name}", self._service),
+            ("/api/exports", self._exports),
+            ("/api/gateways", self._gateways),
+            ("/api/drains", self._all_drains),
+        ):
+            router.add_get(path, self._reading(answer))
+        router.add_post("/api/drains/preview", self._reading(self._drains.preview, checked=True))
+        router.add_post("/api/drains", self._writing(self._drains.start))
+        router.add_delete("/api/drains/{name}", self._writing(self._drains.stop))
+        router.add_route("*", "/api/{rest:.*}", _nothing_here)
+
+    def _reading(
+        self, answer: _Answer, *, checked: bool = False
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            caller = await self._guard.caller(request)
+            if caller.principal is None:
+                raise unauthenticated(caller.rights.why_not_read)
+            if caller.rights.why_not_read:
+                raise RefusalError(403, "forbidden", caller.rights.why_not_read)
+            if checked:
+                self._guard.check_forgery(request, caller)
+            return await answer(request, caller)
+
+        return handle
+
+    def _writing(self, answer: _Answer) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def checked(request: web.Request, caller: Caller) -> web.StreamResponse:
+            if caller.rights.why_not_write:
+                raise RefusalError(403, "forbidden", caller.rights.why_not_write)
+            return await answer(request, caller)
+
+        return self._reading(checked, checked=True)
+
+    # Sessions.
+
+    async def _session(self, request: web.Request) -> web.Response:
+        caller = await self._guard.caller(request)
+        return self._about(request, caller, caller.session or self._guard.new_session())
+
+    async def _sign_in(self, request: web.Request) -> web.Response:
+        header = request.headers.get("Authorization")
+        if header is None:
+            raise unauthenticated("sign in with `Authorization: Bearer TOKEN`")
+        await body_of(request, _Nothing)
+        caller = await self._guard.caller(request)
+        self._guard.check_forgery(request, caller)
+        assert caller.principal is not None  # a token was believed, or we are not here
+        return self._about(request, caller, self._guard.sign_in(caller.principal))
+
+    async def _sign_out(self, request: web.Request) -> web.Response:
+        caller = await self._guard.caller(request)
+        self._guard.check_forgery(request, caller)
+        self._guard.sign_out(caller.session)
+        answer = web.Response(status=204)
+        answer.del_cookie(COOKIE, path="/")
+        return answer
+
+    def _about(self, request: web.Request, caller: Caller, session: str) -> web.Response:
+        access, rights, principal = self._settings.access, caller.rights, caller.principal
+        answer = web.json_response(
+            {
+                "user": principal.user if principal else None,
+                "via": principal.via.value if principal else None,
+                "rights": {"read": not rights.why_not_read, "write": not rights.why_not_write},
+                "whyNot": {
+                    "read": rights.why_not_read or None,
+                    "write": rights.why_not_write or None,
+                },
+                "signIn": {"bearer": access.oidc is not None, "certificate": access.certificates},
+                "csrf": self._guard.csrf(session),
+                "expiresAt": principal.expires_at if principal else None,
+                "version": self._settings.version,
+            }
+        )
+        if request.cookies.get(COOKIE) != session:
+            answer.set_cookie(COOKIE, session, **self._guard.cookie())
+        return answer
+
+    # What is known.
+
+    def _made(self) -> Made:
+        made = self._live.made.value
+        if made is None or made.now.at == 0:
+            raise RefusalError(
+                503,
+                "store_away",
+                "the console has not read the federation yet: etcd has not answered",
+                headers={"Retry-After": "1"},
+            )
+        return made
+
+    def _stamped(self, made: Made, found: dict[str, Any]) -> web.Response:
+        return web.json_response({"at": made.now.at, "revision": made.now.view.revision, **found})
+
+    async def _overview(self, _request: web.Request, _caller: Caller) -> web.Response:
+        return web.json_response(self._made().document)
+
+    async def _events(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+        expires_at = caller.principal.expires_at if caller.principal else None
+
+        def may_read() -> bool:
+            return expires_at is None or self._clock.now() < expires_at
+
+        return await stream_events(
+            request,
+            self._live,
+            self._settings.limits,
+            now=self._clock.now,
+            may_read=may_read,
+        )
+
+    async def _services(self, request: web.Request, _caller: Caller) -> web.Response:
+        made = self._made()
+        order = choice_of(request, "sort", services.Order, services.Order.NAME)
+        query = services.Query(
+            text=request.query.get("q", "")[:200],
+            namespace=request.query.get("namespace", ""),
+            cluster=request.query.get("cluster", ""),
+            state=choice_of(request, "state", services.State, None),
+            source=Region(request.query["from"]) if request.query.get("from") else None,
+            order=order or services.Order.NAME,
+            page=number_of(request, "page", 1),
+            per=number_of(request, "per", 50, most=PAGE_MAX),
+        )
+        now = made.now
+        return self._stamped(made, services.page(now.view, made.services, now.traffic, query))
+
+    async def _service(self, request: web.Request, _caller: Caller) -> web.Response:
+        made = self._made()
+        asked = ServiceName(
+            namespace=request.match_info["namespace"], name=request.match_info["name"]
+        )
+        found = find_service(made.now.view, asked)
+        if found is None:
+            raise not_found(
+                f"no service or import is named {asked}; it may have gone, or its cluster has "
+                "not exported it yet (GET /api/services lists all)"
+            )
+        return self._stamped(made, details.service(made, found, self._keys))
+
+    async def _exports(self, request: web.Request, _caller: Caller) -> web.Response:
+        made = self._made()
+        found = details.matching_exports(
+            made,
+            text=request.query.get("q", "")[:200],
+            cluster=request.query.get("cluster", ""),
+            conflicts=request.query.get("state", "") == "conflict",
+        )
+        about, rows = cut(request, found)
+        total = sum(len(exports) for exports in made.now.view.exports.values())
+        shown = [details.export(made.now, *row, keys=self._keys) for row in rows]
+        return self._stamped(made, {"total": total, **about, "exports": shown})
+
+    async def _gateways(self, _request: web.Request, _caller: Caller) -> web.Response:
+        made = self._made()
+        return self._stamped(made, details.gateways(made.now))
+
+    async def _all_drains(self, _request: web.Request, _caller: Caller) -> web.Response:
+        made = self._made()
+        members = made.now.view.members
+        targets = {
+            "regions": sorted({member.region for member in members.values()}),
+            "clusters": sorted(members),
+        }
+        return self._stamped(made, {"drains": list(drains(made.now).values()), "targets": targets})
+
+
+async def _nothing_here(request: web.Request) -> web.StreamResponse:
+    raise not_found(f"there is nothing at {request.method} {request.path[:100]}")
