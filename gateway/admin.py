@@ -174,7 +174,23 @@ def config_dump(runtime: Runtime) -> dict[str, Any]:
         },
         "refused": {str(i): message for i, message in runtime.refusals().items()},
         "waiting": waiting,
+        "pending": _pending(runtime),
     }
+
+
+def _pending(runtime: Runtime) -> list[dict[str, Any]]:
+    """What the control plane has sent otherwise than it is in force; ``None``: not at all."""
+    wanted = {i: piece for i, piece in runtime.assembly.wanted.items() if piece.origin is not None}
+    ids = wanted.keys() | {i for i, piece in runtime.in_force.items() if piece.origin is not None}
+    differing = [i for i in sorted(ids) if wanted.get(i) != runtime.in_force.get(i)]
+    return [
+        {
+            "kind": str(i.kind),
+            "name": i.name,
+            "sent": _dump([wanted[i]])[0] if i in wanted else None,
+        }
+        for i in differing
+    ]
 
 
 def _dump(pieces: Iterable[Piece]) -> list[dict[str, Any]]:

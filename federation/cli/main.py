@@ -55,6 +55,10 @@ COMMANDS: dict[str, Entry] = {
         "accept_shrink", "Confirm that exports which are missing are meant to be gone.", TRAFFIC
     ),
     "check": Entry("check.command", "Look for what is wrong, and say what to do.", LOOKING),
+    "logs": Entry("logs", "Show the logs of all parts by time.", LOOKING),
+    "config": Entry(
+        "config", "What gateways have in force, and how they differ.", LOOKING, group=True
+    ),
     "lab": Entry("lab.app", "A federation on this machine, with faults.", PROCESSES, group=True),
     "kind": Entry("kind.app", "A federation in two kind clusters.", PROCESSES, group=True),
     "agent": Entry("agent", "Run the agent of a cluster.", PROCESSES),

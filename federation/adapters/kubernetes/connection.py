@@ -179,6 +179,21 @@ class Connection:
         finally:
             response.close()
 
+    async def lines(self, path: str, query: Query) -> AsyncGenerator[str, None]:
+        """The lines of a text, such as a Pod's log; with ``follow`` for as long as it is written.
+
+        Raises ``PortError``.
+        """
+        what = f"reading {path}"
+        response = await self._send("GET", path, query, what=what, accept="*/*")
+        try:
+            while line := await response.content.readline():
+                yield line.decode(errors="replace")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise ApiServerAway(f"{what}: {_said(error)}") from error
+        finally:
+            response.close()
+
     async def server_time_s(self, *, timeout_s: float) -> float | None:
         """Ask for a sign of life: the server's clock (Unix time, whole seconds), if it tells it.
 
@@ -234,13 +249,14 @@ class Connection:
         what: str,
         body: Json | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> aiohttp.ClientResponse:
         try:
             request = await self._api.param_serialize(
                 method,
                 path,
                 query_params=list(query),
-                header_params={"Accept": "application/json", "Content-Type": content_type},
+                header_params={"Accept": accept, "Content-Type": content_type},
                 body=body,
                 auth_settings=["BearerToken"],
             )
