@@ -4,7 +4,7 @@
 
 import { remove } from "./api.js";
 import { h, patchChildren } from "./dom.js";
-import { plural, seconds } from "./format.js";
+import { missing, plural, seconds } from "./format.js";
 import { connect } from "./live.js";
 import { createStore } from "./store.js";
 import { head, message, tag } from "./ui.js";
@@ -59,7 +59,7 @@ function draw() {
   if (session && !session.rights.read) show("sign-in", signin, {});
   else if (!live) show("waiting", waiting, {});
   else show(module ? location.pathname : "nowhere", module ?? nowhere, parameters);
-  patchChildren(main, shown.view.render().filter(Boolean));
+  patchChildren(main, content());
   document.title = `${shown.view.title ?? shown.module.title} – Federation`;
   drawNavigation();
   drawFreshness();
@@ -67,6 +67,16 @@ function draw() {
     moved = false;
     main.querySelector("h1")?.focus();
     scrollTo(0, 0);
+  }
+}
+
+/** What the view shows; a fault in it is told, and leaves navigation and the other views alone. */
+function content() {
+  try {
+    return shown.view.render().filter(Boolean);
+  } catch (error) {
+    reportError(error);
+    return [head(shown.module.title), message("bad", h("p", null, `This page cannot be shown: ${error.message}. Reload it; if that does not help, the page and the server may be of different versions.`))];
   }
 }
 
@@ -154,7 +164,7 @@ const live = connect(store, (session) => store.set({ session }));
 store.subscribe(refresh);
 setInterval(() => {
   const { connection, live: document_ } = store.state;
-  const running = Object.values(document_?.drains ?? {}).some((drain) => drain.startedAt !== null);
+  const running = Object.values(document_?.drains ?? {}).some((drain) => !missing(drain.startedAt));
   const silent = Object.values(document_?.clusters ?? {}).some((cluster) => cluster.stale);
   if (connection !== "live" || !document_?.store.reachable || running || silent) refresh();
 }, AGE_MS);

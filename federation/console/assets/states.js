@@ -1,11 +1,13 @@
 // What the live document says of regions and clusters, in one word each. Pure.
 // Decides: which word rules when several hold (the worst first), and its tone.
 
+import { missing } from "./format.js";
+
 /** The drain of all services that is in force for a cluster, if there is one. */
 export function drainOf(live, cluster, region) {
   return Object.values(live.drains).find(
     (drain) =>
-      drain.service === null &&
+      missing(drain.service) &&
       ["Ramping", "Draining", "Drained"].includes(drain.progress) &&
       drain.target === (drain.targetKind === "Region" ? region : cluster),
   );

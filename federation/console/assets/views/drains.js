@@ -5,7 +5,7 @@
 
 import { ApiError, post, remove } from "../api.js";
 import { h, svg } from "../dom.js";
-import { count, duration, moment, NONE, plural, rate, seconds, share } from "../format.js";
+import { count, duration, missing, moment, NONE, plural, rate, seconds, share } from "../format.js";
 import { Resource } from "../resource.js";
 import { drainTone } from "../states.js";
 import { field, figures, head, message, name, panel, problem, select, table, tag } from "../ui.js";
@@ -107,14 +107,14 @@ const asker = ({ requestedBy, byObject }) =>
   byObject ? `asked for by Drain ${byObject.name} in ${byObject.cluster}` : requestedBy ? `asked for by ${requestedBy}` : "";
 
 function facts(drain, live) {
-  const running = drain.startedAt === null ? null : Math.max(0, Date.now() / 1000 - drain.startedAt);
+  const running = missing(drain.startedAt) ? null : Math.max(0, Date.now() / 1000 - drain.startedAt);
   return [
     ["of new calls still sent there", share(drain.remainingBp)],
     ["calls a second there now", rate(callsTo(drain, live))],
     ["streams left", count(drain.streamsLeft)],
-    [drain.startedAt === null ? "not started yet" : `since its start at ${moment(drain.startedAt)}`, seconds(running)],
+    [missing(drain.startedAt) ? "not started yet" : `since its start at ${moment(drain.startedAt)}`, seconds(running)],
     ["ramp, then grace", `${duration(drain.overMs)}, ${duration(drain.graceMs)}`],
-    [drain.expiresAt === null ? "until it is stopped" : "ends by itself", drain.expiresAt === null ? NONE : moment(drain.expiresAt)],
+    [missing(drain.expiresAt) ? "until it is stopped" : "ends by itself", missing(drain.expiresAt) ? NONE : moment(drain.expiresAt)],
   ];
 }
 
@@ -184,7 +184,7 @@ function preview(form, session, actions) {
   );
 }
 
-const move = ({ from, to, callsPerS }, index) => [index ? "; " : "", callsPerS === null ? "calls" : `${rate(callsPerS)} calls a second`, " would move from ", name(from), " to ", name(to)];
+const move = ({ from, to, callsPerS }, index) => [index ? "; " : "", missing(callsPerS) ? "calls" : `${rate(callsPerS)} calls a second`, " would move from ", name(from), " to ", name(to)];
 
 function impactTable({ impacts, moreImpacts }) {
   return table({

@@ -1,7 +1,7 @@
 // Gateways: which configuration each has, how old it is, and what it carries.
 
 import { h } from "../dom.js";
-import { count, NONE, plural, seconds } from "../format.js";
+import { count, missing, NONE, plural, seconds } from "../format.js";
 import { Resource } from "../resource.js";
 import { head, name, problem, table, tag } from "../ui.js";
 
@@ -28,6 +28,9 @@ function render({ data, error }) {
   ];
 }
 
+/** When the agent last said that this configuration is the newest one. */
+const confirmed = (age) => (missing(age) ? NONE : age === 0 ? "now" : `${seconds(age)} ago`);
+
 function rows({ gateways, at }) {
   if (gateways.length === 0) return h("p", { class: "empty" }, "No gateway is connected to an agent, and none is advertised to peers.");
   return table({
@@ -39,8 +42,8 @@ function rows({ gateways, at }) {
       { label: "Gateway", head: true, cell: (row) => name(row.name) },
       { label: "Cluster", cell: (row) => name(row.cluster) },
       { label: "State", cell: (row) => [row.state ? tag(row.state, TONES[row.state.toLowerCase()] ?? "") : null, row.stale ? [" ", tag("cluster stale", "warn")] : null] },
-      { label: "Configuration", number: true, cell: (row) => (row.configVersion === null ? NONE : count(row.configVersion)) },
-      { label: "In force for", number: true, cell: (row) => seconds(row.configAgeS === null ? null : row.configAgeS) },
+      { label: "Configuration", number: true, cell: (row) => count(row.configVersion) },
+      { label: "Confirmed", className: "tight", cell: (row) => confirmed(row.configAgeS) },
       { label: "Open calls", number: true, cell: (row) => count(row.callsOpen) },
       { label: "Connections", number: true, cell: (row) => count(row.connections) },
       { label: "East-west", cell: (row) => (row.address ? name(row.address) : "") },

@@ -3,7 +3,7 @@
 // Invariants: nothing is told by colour alone; at most REGIONS_DRAWN regions are drawn, all are listed.
 
 import { h, svg } from "../dom.js";
-import { count, ms, NONE, plural, rate, seconds } from "../format.js";
+import { count, missing, ms, NONE, plural, rate, seconds } from "../format.js";
 import { clusterState, regionFlows, regionState } from "../states.js";
 import { figures, head, message, name, panel, table, tag } from "../ui.js";
 
@@ -190,7 +190,7 @@ function words(flow, { x, y }) {
   const lines = [
     { text: `${rate(flow.callsPerS)} calls/s`, tone: "" },
     flow.errorsPerS > 0 ? { text: `${rate(flow.errorsPerS)} errors/s`, tone: "bad" } : null,
-    flow.p99Ms === null ? null : { text: `p99 ${ms(flow.p99Ms)}`, tone: "muted" },
+    missing(flow.p99Ms) ? null : { text: `p99 ${ms(flow.p99Ms)}`, tone: "muted" },
   ].filter(Boolean);
   const high = LINE * lines.length + 6;
   const wide = 7 * Math.max(...lines.map(({ text }) => text.length)) + 6;
