@@ -67,6 +67,34 @@ class Core:
         metrics. Raise ``ValueError`` when it is not of this form.
         """
 
+    def take_telemetry(self, max_bytes: int) -> list[tuple[str, str, int, bytes]]:
+        """Take spans and log records that wait, as (collector, kind, items, message).
+
+        The kind is ``traces`` or ``logs``; the message is a serialized OpenTelemetry ``ScopeSpans``
+        or ``ScopeLogs`` with its records alone, at most ``max_bytes`` (one batch at least). What
+        nobody takes is bounded: the oldest goes, see ``telemetry`` in ``stats``.
+        """
+
+    def reopen_logs(self) -> None:
+        """Have files of access logs opened again, after they were moved away."""
+
+    def set_tap(self, filter: bytes | None) -> None:
+        """Show live calls, or no more.
+
+        The filter is a JSON object; conditions that are given must all hold: ``route`` (or rule),
+        ``to_cluster``, ``code`` (name or number), ``header`` (``[name, value]``), ``method``.
+        ``calls_per_s_max`` (1 to 10,000, default 100) bounds what is shown; beyond it calls are
+        drawn evenly. A tap that nobody takes from for 30 s is over. Raise ``ValueError`` when it
+        is not of this form, or the header is one of those that are never told.
+        """
+
+    def take_tap(self, max: int) -> bytes:
+        """Take up to ``max`` tapped calls, oldest first: a JSON object a line.
+
+        Its keys are the fields of an access log in lower case, and ``sampled_per_million``. At
+        most 1024 lines wait; lost ones count in ``tap`` of ``stats``.
+        """
+
     def drain(self, grace_ms: int) -> None:
         """Ask clients to leave, and return at once.
 

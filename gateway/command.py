@@ -67,6 +67,7 @@ def run_gateway(
         ),
     ] = "all",
     admin: Annotated[str, typer.Option(help="HOST:PORT of the admin endpoint.")] = "127.0.0.1:0",
+    region: Annotated[str, typer.Option(help="Its region, for access logs and metrics.")] = "",
     workers: Annotated[
         int, typer.Option(min=1, max=256, help="Threads that move traffic; a core each is most.")
     ] = 1,
@@ -90,7 +91,7 @@ def run_gateway(
         admin=admin,
         identity=identity,
         agent_tls=_agent_tls(agent_ca, identity),
-        core=CoreSettings(workers=workers),
+        core=CoreSettings(cluster=cluster, region=region, workers=workers),
         drain_grace_s=drain_grace,
     )
     asyncio.run(_run(settings))

@@ -117,6 +117,22 @@ class Driver:
         """Name methods beside those that routes name, in place of those named before."""
         self._core.set_known_methods(json.dumps(methods).encode())
 
+    def take_telemetry(self, max_bytes: int = 1 << 20) -> list[tuple[str, str, int, bytes]]:
+        """Take spans and log records: (collector, ``traces`` or ``logs``, items, message)."""
+        return self._core.take_telemetry(max_bytes)
+
+    def reopen_logs(self) -> None:
+        """Open files of access logs again, after they were moved away."""
+        self._core.reopen_logs()
+
+    def set_tap(self, tap_filter: JsonObject | None) -> None:
+        """Show live calls that fit, or no more; raise ``ValueError`` for a filter that is none."""
+        self._core.set_tap(None if tap_filter is None else json.dumps(tap_filter).encode())
+
+    def take_tap(self, limit: int = 1024) -> Sequence[dict[str, Any]]:
+        """Take tapped calls, oldest first, at most ``limit``."""
+        return [json.loads(line) for line in self._core.take_tap(limit).splitlines()]
+
     def drain(self, grace_ms: int) -> None:
         """Ask clients to leave; returns at once, see `drained`."""
         self._core.drain(grace_ms)

@@ -63,6 +63,22 @@ class Core(Protocol):
         """Name methods that reflection knows, a JSON list."""
         ...
 
+    def take_telemetry(self, max_bytes: int) -> list[tuple[str, str, int, bytes]]:
+        """Take spans and log records: (collector, ``traces`` or ``logs``, items, message)."""
+        ...
+
+    def reopen_logs(self) -> None:
+        """Open files of access logs again."""
+        ...
+
+    def set_tap(self, filter: bytes | None) -> None:  # noqa: A002
+        """Show live calls that fit a filter, a JSON object, or no more."""
+        ...
+
+    def take_tap(self, max: int) -> bytes:  # noqa: A002
+        """Take live calls as lines of JSON."""
+        ...
+
     def drain(self, grace_ms: int) -> None:
         """Begin to drain everything."""
         ...

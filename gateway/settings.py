@@ -28,6 +28,12 @@ class AgentTls:
 class CoreSettings:
     """What the native core is started with."""
 
+    cluster: str = ""
+    """The member cluster that this gateway stands in, for what is told about calls."""
+
+    region: str = ""
+    """Its region, for the same; empty: unknown."""
+
     workers: int = 1
     """Threads that move traffic, 1 to 256. One a core of the machine is most."""
 

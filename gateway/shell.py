@@ -225,6 +225,7 @@ class Shell:
         while True:
             await self._reload.wait()
             self._reload.clear()
+            self._core.reopen_logs()
             files = self._settings.identity
             try:
                 if files is not None:

@@ -131,6 +131,18 @@ class PaperCore:
     def take_limit_demand(self, keys_max: int, all: bool) -> bytes:  # noqa: A002
         return b"[]"
 
+    def take_telemetry(self, max_bytes: int) -> list[tuple[str, str, int, bytes]]:
+        return []
+
+    def reopen_logs(self) -> None:
+        """It has none."""
+
+    def set_tap(self, filter: bytes | None) -> None:  # noqa: A002
+        """It has no calls."""
+
+    def take_tap(self, max: int) -> bytes:  # noqa: A002
+        return b""
+
     def set_limit_shares(self, shares: bytes) -> None:
         raise AssertionError("there are no limits")
 

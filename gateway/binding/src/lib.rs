@@ -73,6 +73,33 @@ impl Core {
             .map_err(PyValueError::new_err)
     }
 
+    fn take_telemetry<'py>(
+        &self,
+        py: Python<'py>,
+        max_bytes: usize,
+    ) -> Vec<(String, &'static str, u64, Bound<'py, PyBytes>)> {
+        let taken = py.detach(|| self.runtime.take_telemetry(max_bytes));
+        taken
+            .into_iter()
+            .map(|(name, kind, items, bytes)| (name, kind, items, PyBytes::new(py, &bytes)))
+            .collect()
+    }
+
+    fn reopen_logs(&self, py: Python<'_>) {
+        py.detach(|| self.runtime.reopen_logs());
+    }
+
+    #[pyo3(signature = (filter))]
+    fn set_tap(&self, py: Python<'_>, filter: Option<&[u8]>) -> PyResult<()> {
+        py.detach(|| self.runtime.set_tap(filter))
+            .map_err(PyValueError::new_err)
+    }
+
+    fn take_tap<'py>(&self, py: Python<'py>, max: usize) -> Bound<'py, PyBytes> {
+        let lines = py.detach(|| self.runtime.take_tap(max));
+        PyBytes::new(py, &lines)
+    }
+
     fn drain(&self, py: Python<'_>, grace_ms: u64) {
         py.detach(|| self.runtime.drain(grace_ms));
     }

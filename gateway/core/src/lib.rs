@@ -33,6 +33,7 @@ pub mod http;
 pub mod limit;
 pub mod meter;
 pub mod methods;
+pub mod otlp;
 pub mod outcome;
 pub mod outlier;
 pub mod overload;
@@ -44,6 +45,7 @@ pub mod session;
 pub mod snapshot;
 mod split;
 pub mod status;
+pub mod trace;
 
 pub use balance::{
     Affinity, Differences, EndpointIndex, EndpointTable, PickContext, PickError, Picked,

@@ -160,6 +160,7 @@ impl Worker {
         let down = Down {
             listener,
             client,
+            peer_cluster: None,
             phase: DownPhase::Preface,
             setup_timer: Some(self.timers.set(timeout_ms, Timer::Setup(id))),
             idle_timer: None,

@@ -29,6 +29,7 @@ use crate::flow::Flow;
 use crate::headers::HeaderList;
 use crate::reply::Form;
 use crate::sessions::CallSession;
+use crate::telemetry::record::Record;
 use crate::timers::TimerId;
 use crate::web::Web;
 
@@ -147,6 +148,9 @@ pub(crate) struct Call {
     /// Its place among the `max_requests` of a cluster.
     pub place: Option<Arc<ClusterShared>>,
     pub tries: Tries,
+
+    /// For what is told about it; `None`: nothing, or it was told.
+    pub record: Option<Box<Record>>,
 }
 
 /// What was tried so far.

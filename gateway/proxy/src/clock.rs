@@ -11,7 +11,7 @@ const ORIGIN_MS: u64 = 1_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
-    unix_origin_ms: u64,
+    unix_origin_us: u64,
 }
 
 impl Clock {
@@ -23,7 +23,7 @@ impl Clock {
             .unwrap_or(Duration::ZERO);
         Self {
             origin: Instant::now(),
-            unix_origin_ms: unix.as_millis() as u64,
+            unix_origin_us: unix.as_micros() as u64,
         }
     }
 
@@ -42,6 +42,12 @@ impl Clock {
     /// The calendar time (milliseconds of the Unix epoch) of a moment of this clock.
     #[must_use]
     pub fn unix_ms(&self, at_ms: u64) -> u64 {
-        (self.unix_origin_ms + at_ms).saturating_sub(ORIGIN_MS)
+        self.unix_us(at_ms * 1_000) / 1_000
+    }
+
+    /// The same in microseconds.
+    #[must_use]
+    pub fn unix_us(&self, at_us: u64) -> u64 {
+        (self.unix_origin_us + at_us).saturating_sub(ORIGIN_MS * 1_000)
     }
 }

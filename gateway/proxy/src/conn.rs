@@ -9,6 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use gateway_core::Name;
 use gateway_h2::{Events, StreamRef};
 
 use crate::abuse::StreamFaults;
@@ -126,6 +127,8 @@ pub(crate) struct Down {
     pub listener: usize,
     /// Where the client is.
     pub client: IpAddr,
+    /// The member cluster that it is a gateway of, by its certificate.
+    pub peer_cluster: Option<Name>,
     pub phase: DownPhase,
     /// Runs until the client's SETTINGS have come.
     pub setup_timer: Option<TimerId>,

@@ -14,6 +14,7 @@ use mio::net::TcpListener;
 use crate::clusters::ClusterChanges;
 use crate::listener::{ListenerConfig, WorkerListener};
 use crate::series::Place;
+use crate::telemetry::tap::{Tap, TapFilter};
 use crate::worker::{Worker, listener_token};
 
 /// What workers take of a snapshot, made once for all of them.
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     Drain {
         grace_ms: u64,
     },
+    /// Show calls, or no more.
+    Tap(Option<Arc<TapFilter>>),
     Stop,
 }
 
@@ -68,6 +71,10 @@ impl Worker {
                     let _owner_may_have_given_up = done.send(took_us);
                 }
                 Command::Drain { grace_ms } => self.drain_process(grace_ms),
+                Command::Tap(filter) => {
+                    let workers = self.settings.workers;
+                    self.telling.tap = filter.map(|filter| Tap::new(filter, workers));
+                }
                 Command::Stop => self.stopping = true,
             }
         }

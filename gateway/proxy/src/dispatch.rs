@@ -14,6 +14,7 @@ use crate::headers::HeaderList;
 use crate::listener::WorkerListener;
 use crate::reply::{FEDERATION_PREFIX, Form, HEALTH_CHECK_PATH, Reason, Reply};
 use crate::rewrite::{cors_fields, upstream_headers};
+use crate::telemetry::Early;
 use crate::web;
 use crate::worker::{Timer, Worker};
 
@@ -43,7 +44,7 @@ impl Worker {
             return;
         };
         self.note_call_of_client(down.conn);
-        let request = self.read_request(listener, fields);
+        let mut request = self.read_request(listener, fields);
         let listener_state = &self.listeners[listener];
         let form = form(&request.headers);
         let path = request.headers.value(b":path").unwrap_or_default();
@@ -69,6 +70,8 @@ impl Worker {
             );
             let at = (down.conn, listener);
             self.count_own(at, form, &request.headers, reply.code);
+            let early = Early::reply(form, None, &reply);
+            self.tell_early(down, listener, early, &mut request.headers);
             return self.recycle(request.headers, Vec::new());
         }
         let table = &listener_state.table;
@@ -84,12 +87,22 @@ impl Worker {
                         self.count_limited(&route, &reply);
                         let at = (down.conn, listener);
                         self.count_own(at, form, &request.headers, reply.code);
+                        let early = Early::reply(form, Some(&route), &reply);
+                        self.tell_early(down, listener, early, &mut request.headers);
                         self.recycle(request.headers, Vec::new());
                     }
                 }
             }
             Err(NoRoute::NotGrpc) => {
                 self.refuse_media_type(down, ended);
+                let early = Early {
+                    form,
+                    route: None,
+                    code: Code::Internal,
+                    http_status: 415,
+                    reason: Reason::MediaType,
+                };
+                self.tell_early(down, listener, early, &mut request.headers);
                 self.recycle(request.headers, Vec::new());
             }
             Err(reason) => {
@@ -98,6 +111,8 @@ impl Worker {
                 self.answer_stream(down, listener, (form, ended), &reply, &none);
                 let at = (down.conn, listener);
                 self.count_own(at, form, &request.headers, reply.code);
+                let early = Early::reply(form, None, &reply);
+                self.tell_early(down, listener, early, &mut request.headers);
                 self.recycle(request.headers, Vec::new());
             }
         }
@@ -127,7 +142,7 @@ impl Worker {
         down: StreamAt,
         listener: usize,
         (form, ended): (Form, bool),
-        (headers, why): (HeaderList, Overload),
+        (mut headers, why): (HeaderList, Overload),
     ) {
         let message = format!("this gateway takes no more calls for now: {why}");
         let reply = Reply::unavailable(Reason::Overload, message);
@@ -135,6 +150,8 @@ impl Worker {
         self.answer_stream(down, listener, (form, ended), &reply, &none);
         self.stats.numbers.calls_shed.add(1);
         self.count_own((down.conn, listener), form, &headers, reply.code);
+        let early = Early::reply(form, None, &reply);
+        self.tell_early(down, listener, early, &mut headers);
         self.recycle(headers, Vec::new());
     }
 
@@ -181,6 +198,8 @@ impl Worker {
         if let Some(changes) = route.http()
             && self.answer_preflight(down, changes, &request.headers, ended)
         {
+            let early = Early::bare(route, 200, Reason::Preflight);
+            self.tell_early(down, listener, early, &mut request.headers);
             return self.recycle(request.headers, Vec::new());
         }
         let (session, held) = self.session_of(route, listener, &mut request.headers);
@@ -200,11 +219,13 @@ impl Worker {
                     let cluster = *cluster;
                     let key = self.routes.enter(route);
                     let place = (key, cluster, at);
+                    let record = self.open_record(listener, Some(route), &mut request.headers);
                     let id = self.add_call(down, listener, place, request, form);
                     let is_tunnel = self.asks_for_tunnel(&self.calls[id.key as usize]);
                     let call = &mut self.calls[id.key as usize];
                     call.is_tunnel = is_tunnel;
                     call.session = session;
+                    call.record = record;
                     return self.start(id, ended);
                 }
                 Some(unknown_cluster(route, part))
@@ -220,6 +241,8 @@ impl Worker {
             (_, Target::Redirect(redirection)) => {
                 let place = (route.as_ref(), redirection);
                 self.redirect(down, listener, place, &request.headers, ended);
+                let early = Early::bare(route, redirection.status(), Reason::Redirect);
+                self.tell_early(down, listener, early, &mut request.headers);
                 None
             }
             (_, Target::NoWeight) => Some(Reply::unavailable(
@@ -240,6 +263,8 @@ impl Worker {
             self.routes.leave(key);
             let at = (down.conn, listener);
             self.count_own(at, form, &request.headers, reply.code);
+            let early = Early::reply(form, Some(route), &reply);
+            self.tell_early(down, listener, early, &mut request.headers);
         }
         self.recycle(request.headers, Vec::new());
     }
@@ -308,6 +333,7 @@ impl Worker {
             answered_us: None,
             place: None,
             tries: Tries::default(),
+            record: None,
         });
         self.count_call(id);
         id
@@ -316,6 +342,9 @@ impl Worker {
     fn start(&mut self, id: CallId, ended: bool) {
         let call = &mut self.calls[id.key as usize];
         call.request_ended = ended;
+        if ended && let Some(record) = &mut call.record {
+            record.whole_us = call.started_us;
+        }
         self.routes.count_call(call.route, self.now_ms);
         if let Some(idle_ms) = self.routes.get(call.route).route.idle_timeout_ms() {
             call.idle_timer = Some(self.timers.set(self.now_ms + idle_ms, Timer::Idle(id)));
@@ -361,6 +390,7 @@ impl Worker {
         self.count_place(id, pool);
         self.pools[pool].meter.started();
         self.pools[pool].load.began();
+        self.note_try(id, pool);
         match self.usable_connection(pool) {
             Some(conn) => self.open_stream(id, conn),
             None => self.wait_for_connection(id, pool),
@@ -378,13 +408,15 @@ impl Worker {
         self.stats.numbers.upstream_tries.add(1);
         self.count_stream(up.conn);
         let call = &mut self.calls[id.key as usize];
-        let conn = &mut self.conns[up.conn];
         let bare = call.request_ended && call.body.is_empty();
         let list = &mut self.work_list;
         upstream_headers(call, &self.routes.get(call.route).route, self.now_ms, list);
         if let (Some(session), Some(pool)) = (&mut call.session, call.pool) {
             session.tried(&self.pools[pool].endpoint, list);
         }
+        self.note_opened(id);
+        let (conn, list) = (&mut self.conns[up.conn], &mut self.work_list);
+        let call = &mut self.calls[id.key as usize];
         let sent = conn.codec.send_headers(up.stream, list.iter(), bare);
         call.up_ended = bare;
         list.clear();

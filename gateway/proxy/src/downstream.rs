@@ -90,10 +90,22 @@ impl Worker {
         };
         let closed = self.listeners[down.listener].socket.is_none();
         self.timers.cancel(timer);
+        self.learn_peer(key);
         self.watch_age(key);
         self.watch_idleness(key);
         if closed {
             self.ask_to_leave(key, b"draining");
+        }
+    }
+
+    /// Of which member cluster a peer's gateway is: its certificate says so.
+    fn learn_peer(&mut self, key: usize) {
+        let conn = &mut self.conns[key];
+        let Side::Down(down) = &mut conn.side else {
+            return;
+        };
+        if self.listeners[down.listener].kind == ListenerKind::EastWest {
+            down.peer_cluster = conn.transport.peer_cluster().map(Into::into);
         }
     }
 

@@ -78,6 +78,11 @@ pub enum Notice {
         /// What failed and why.
         error: String,
     },
+    /// Access logs in files cannot be written at all.
+    AccessLogError {
+        /// What failed and why.
+        error: String,
+    },
     /// Too many bugs were met: the gateway drains itself and has to be started again.
     GaveUp {
         /// Panics so far.

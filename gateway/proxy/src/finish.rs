@@ -5,7 +5,7 @@ use gateway_h2::ErrorCode;
 
 use crate::call::{CallId, Phase};
 use crate::conn::StreamAt;
-use crate::reply::{Form, Reply};
+use crate::reply::{Form, Reason, Reply};
 use crate::rewrite::cors_fields;
 use crate::worker::Worker;
 
@@ -31,6 +31,12 @@ impl Worker {
             self.mark_dirty(down.conn);
         }
         if !counted {
+            let reason = if counts_as == Code::Cancelled {
+                Reason::Cancelled
+            } else {
+                Reason::BufferOverflow
+            };
+            self.note_own_answer(id, reason, 0);
             self.count(id, counts_as);
         }
         self.remove(id);
@@ -46,6 +52,7 @@ impl Worker {
             self.stats.numbers.tries_abandoned.add(1);
             self.forget_pool_if_done(pool);
         }
+        self.note_own_answer(id, reply.reason, reply.http_status);
         let call = &self.calls[id.key as usize];
         let (down, listener, form) = (call.down, call.listener, call.form);
         let extra = cors_fields(&call.request, &self.routes.get(call.route).route);
@@ -99,6 +106,7 @@ impl Worker {
             .counters(cluster, &self.stats)
             .record(u32::from(code.number()), latency_us);
         self.count_end(id, code, latency_us);
+        self.close_record(id, code);
     }
 
     /// Takes the call out of all tables.

@@ -32,9 +32,29 @@ struct Framing {
 /// Compressed or not, and the length.
 const PREFIX: usize = 5;
 
+// === impl Flow ===
+
+impl Flow {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        request: Half::NONE,
+        response: Half::NONE,
+    };
+}
+
 // === impl Half ===
 
 impl Half {
+    const NONE: Self = Self {
+        bytes: 0,
+        messages: 0,
+        framing: Framing {
+            left: 0,
+            seen: 0,
+            length: 0,
+        },
+    };
+
     /// Bytes of a call of gRPC; returns the messages that began in them.
     pub fn count(&mut self, data: &[u8]) -> u32 {
         self.bytes += data.len() as u64;

@@ -20,6 +20,11 @@ struct Span {
 // === impl HeaderList ===
 
 impl HeaderList {
+    pub const NONE: Self = Self {
+        bytes: Vec::new(),
+        spans: Vec::new(),
+    };
+
     /// Forgets all fields and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();

@@ -10,7 +10,7 @@ use gateway_h2::{Field, Fields};
 
 use crate::call::{CallId, Phase};
 use crate::relay::Verdict;
-use crate::reply::{FEDERATION_PREFIX, REASON_HEADER, says_unprocessed};
+use crate::reply::{FEDERATION_PREFIX, REASON_HEADER, Reason, says_unprocessed};
 use crate::tries::over_budget;
 use crate::worker::Worker;
 
@@ -42,6 +42,7 @@ impl Worker {
         let call = &self.calls[id.key as usize];
         let peer = call.pool.is_some_and(|pool| self.pools[pool].endpoint.peer);
         let verdict = verdict(fields.clone(), status, peer);
+        self.note_verdict(id, &verdict);
         if verdict.code != Code::Ok {
             match self.try_instead_of(id, &verdict) {
                 Ok(()) => return,
@@ -77,12 +78,13 @@ impl Worker {
 
 fn verdict(mut fields: Fields<'_>, http_status: u16, peer: bool) -> Verdict {
     let mark = fields.find(|field| peer && field.name == REASON_HEADER);
-    let mark = mark.map(|field| says_unprocessed(field.value));
+    let mark = mark.map(|field| field.value);
     Verdict {
         outcome: outcome(http_status, mark.is_some()),
         code: code(http_status),
         pushback: None,
-        unprocessed: mark == Some(true),
+        unprocessed: mark.is_some_and(says_unprocessed),
+        peer_reason: mark.and_then(Reason::parse),
     }
 }
 

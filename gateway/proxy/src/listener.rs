@@ -1,5 +1,6 @@
 //! A listener as a worker sees it: its socket, and what its calls are routed by.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use gateway_core::config::{ConnectionPolicy, Listener, ListenerKind, Passthrough};
@@ -9,6 +10,7 @@ use mio::net::TcpListener;
 use rustls::ServerConfig;
 
 use crate::passthrough::Entrance;
+use crate::telemetry::told::Told;
 use crate::timers::TimerId;
 
 /// A listener that could be set up: checked, bound, its certificates loaded.
@@ -19,6 +21,7 @@ pub(crate) struct ListenerConfig {
     pub tls: Option<Arc<ServerConfig>>,
     pub entrances: Option<Arc<ServerNames<Entrance>>>,
     pub hosts: Option<Arc<ServerNames<usize>>>,
+    pub told: Option<Arc<Told>>,
 }
 
 /// One worker's part of a listener. It stays while connections of it are open, also after its socket is closed.
@@ -35,6 +38,8 @@ pub(crate) struct WorkerListener {
     pub passthrough: Option<Arc<Passthrough>>,
     /// How long new connections live.
     pub connection: ConnectionPolicy,
+    /// What is told about its calls; `None`: nothing. Each worker has its own, so that calls share no count.
+    pub told: Option<Rc<Told>>,
     /// `None`: closed, the connections drain.
     pub socket: Option<TcpListener>,
     /// The system gave no connection: a timer will ask again.
@@ -62,6 +67,10 @@ pub(crate) fn hosts(listener: &Listener) -> Option<Arc<ServerNames<usize>>> {
 // === impl ListenerConfig ===
 
 impl ListenerConfig {
+    fn told(&self) -> Option<Rc<Told>> {
+        self.told.as_ref().map(|told| Rc::new(Told::clone(told)))
+    }
+
     fn passthrough(&self) -> Option<Arc<Passthrough>> {
         self.config.passthrough.clone().map(Arc::new)
     }
@@ -80,6 +89,7 @@ impl WorkerListener {
             hosts: listener.hosts.clone(),
             passthrough: listener.passthrough(),
             connection: listener.config.connection.clone(),
+            told: listener.told(),
             socket: Some(socket),
             paused: false,
             told_pause: false,
@@ -97,6 +107,7 @@ impl WorkerListener {
         self.hosts.clone_from(&listener.hosts);
         self.passthrough = listener.passthrough();
         self.connection.clone_from(&listener.config.connection);
+        self.told = listener.told();
     }
 
     /// Answers made here carry their reason for the peer gateway that asked.

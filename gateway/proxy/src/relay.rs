@@ -34,6 +34,8 @@ pub(crate) struct Verdict {
     pub pushback: Option<Pushback>,
     /// A peer gateway says that no endpoint of its cluster has seen the call.
     pub unprocessed: bool,
+    /// Why it says so, if it is a word that is known here.
+    pub peer_reason: Option<Reason>,
 }
 
 impl Worker {
@@ -58,6 +60,9 @@ impl Worker {
         call.request_ended |= end;
         self.count_request(id, data);
         let call = &mut self.calls[id.key as usize];
+        if end && let Some(record) = &mut call.record {
+            record.whole_us = self.clock.now_us();
+        }
         if !call.copies.is_empty() {
             self.feed_copies(id, data, end);
         }
@@ -177,6 +182,7 @@ impl Worker {
         if let Some(tried_us) = call.tried_us {
             call.answered_us = Some(clock.now_us().saturating_sub(tried_us));
         }
+        self.note_answered(id);
         let peer = pool.is_some_and(|pool| self.pools[pool].endpoint.peer);
         if peer {
             self.note_session_of_peer(id, fields.clone());
@@ -187,6 +193,7 @@ impl Worker {
         }
         if end || http_status != 200 {
             let verdict = verdict(fields.clone(), Some(http_status), peer);
+            self.note_verdict(id, &verdict);
             return self.on_whole_answer(id, fields, end, &verdict);
         }
         if self.may_hold(id) {
@@ -373,6 +380,7 @@ impl Worker {
         }
         let peer = call.pool.is_some_and(|pool| self.pools[pool].endpoint.peer);
         let verdict = verdict(fields.clone(), None, peer);
+        self.note_verdict(id, &verdict);
         self.end_try(id, verdict.outcome);
         self.forward_trailers(id, fields);
         self.finish(id, verdict.code);
@@ -414,7 +422,7 @@ fn verdict(fields: Fields<'_>, http: Option<u16>, peer: bool) -> Verdict {
         match field.name {
             b"grpc-status" => code = Some(Code::parse(field.value)),
             b"grpc-retry-pushback-ms" => pushback = Some(parse_pushback(field.value)),
-            REASON_HEADER if peer => mark = Some(says_unprocessed(field.value)),
+            REASON_HEADER if peer => mark = Some(field.value),
             _ => {}
         }
     }
@@ -432,6 +440,7 @@ fn verdict(fields: Fields<'_>, http: Option<u16>, peer: bool) -> Verdict {
         }),
         code,
         pushback,
-        unprocessed: mark == Some(true),
+        unprocessed: mark.is_some_and(says_unprocessed),
+        peer_reason: mark.and_then(Reason::parse),
     }
 }

@@ -35,30 +35,57 @@ pub(crate) const HEALTH_SERVING: &[u8] = &[0, 0, 0, 0, 2, 0x08, 1];
 /// `HealthCheckResponse { status: NOT_SERVING }` as a gRPC message.
 pub(crate) const HEALTH_NOT_SERVING: &[u8] = &[0, 0, 0, 0, 2, 0x08, 2];
 
-/// Why the gateway answered itself.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Reason {
-    NoRoute,
-    Misdirected,
-    RouteReply,
-    NoWeight,
-    NoEndpoints,
-    NoAvailableEndpoint,
-    ConnectFailure,
-    PendingOverflow,
-    RequestOverflow,
-    Reset,
-    RetryBudget,
-    Deadline,
-    StreamAge,
-    Idle,
-    Drained,
-    Shutdown,
-    ConnectionAge,
-    BadRequest,
-    RateLimit,
-    Fault,
-    Overload,
+macro_rules! reasons {
+    ($($name:ident $word:literal $flag:literal,)*) => {
+        /// Why the gateway answered itself, or ended a call.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub(crate) enum Reason {
+            $($name,)*
+        }
+
+        impl Reason {
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The word on the wire, in logs and in metrics.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+
+            /// The short code in access logs; those that Envoy has too mean the same there.
+            pub const fn flag(self) -> &'static str {
+                match self { $(Self::$name => $flag,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    NoRoute "no_route" "NR",
+    Misdirected "misdirected" "MD",
+    RouteReply "route_reply" "RR",
+    Redirect "redirect" "-",
+    Preflight "preflight" "-",
+    MediaType "media_type" "MT",
+    NoWeight "no_weight" "NW",
+    NoEndpoints "no_endpoints" "NE",
+    NoAvailableEndpoint "no_available_endpoint" "UH",
+    ConnectFailure "connect_failure" "UF",
+    PendingOverflow "pending_overflow" "UO",
+    RequestOverflow "request_overflow" "UO",
+    Reset "reset" "UR",
+    RetryBudget "retry_budget" "RB",
+    Deadline "deadline" "UT",
+    StreamAge "stream_age" "SA",
+    Idle "idle" "SI",
+    Drained "drained" "DN",
+    Shutdown "shutdown" "SD",
+    ConnectionAge "connection_age" "CA",
+    BadRequest "bad_request" "BR",
+    RateLimit "rate_limit" "RL",
+    Fault "fault" "FI",
+    Overload "overload" "OM",
+    Cancelled "cancelled" "DC",
+    BufferOverflow "buffer_overflow" "BO",
 }
 
 /// How a request is answered.
@@ -89,31 +116,10 @@ pub(crate) struct Reply {
 // === impl Reason ===
 
 impl Reason {
-    /// The word on the wire, in logs and in metrics.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::NoRoute => "no_route",
-            Self::Misdirected => "misdirected",
-            Self::RouteReply => "route_reply",
-            Self::NoWeight => "no_weight",
-            Self::NoEndpoints => "no_endpoints",
-            Self::NoAvailableEndpoint => "no_available_endpoint",
-            Self::ConnectFailure => "connect_failure",
-            Self::PendingOverflow => "pending_overflow",
-            Self::RequestOverflow => "request_overflow",
-            Self::Reset => "reset",
-            Self::RetryBudget => "retry_budget",
-            Self::Deadline => "deadline",
-            Self::StreamAge => "stream_age",
-            Self::Idle => "idle",
-            Self::Drained => "drained",
-            Self::Shutdown => "shutdown",
-            Self::ConnectionAge => "connection_age",
-            Self::BadRequest => "bad_request",
-            Self::RateLimit => "rate_limit",
-            Self::Overload => "overload",
-            Self::Fault => "fault",
-        }
+    /// From a peer's mark.
+    pub fn parse(word: &[u8]) -> Option<Self> {
+        let mut all = Self::ALL.iter().copied();
+        all.find(|reason| reason.word().as_bytes() == word)
     }
 }
 

@@ -20,13 +20,16 @@ use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
 use crate::cluster_view::ClusterView;
-use crate::control::Command;
+use crate::control::{Applied, Command};
 use crate::events::{Notice, NoticeLog};
 use crate::limits;
 use crate::load;
 use crate::settings::Settings;
 use crate::state::{Sockets, State};
 use crate::stats::{self, WorkerStats};
+use crate::telemetry::FileWriter;
+use crate::telemetry::hub::{Hub, Sink, Taken};
+use crate::telemetry::tap::TapFilter;
 use crate::worker::{Shared, Worker, WorkerParts, waker_token};
 
 const COMMANDS_MAX: usize = 64;
@@ -80,6 +83,7 @@ pub struct Runtime {
     clock: Clock,
     notices: Arc<NoticeLog>,
     shared: Arc<Shared>,
+    hub: Arc<Hub>,
     state: Mutex<State>,
 }
 
@@ -102,6 +106,7 @@ impl Runtime {
             settings: Arc::new(settings),
             clock: Clock::start(),
             notices: Arc::default(),
+            hub: Arc::default(),
             state: Mutex::default(),
         }
     }
@@ -140,6 +145,7 @@ impl Runtime {
             shared: Arc::clone(&self.shared),
             stats: Arc::clone(&stats),
             notices: Arc::clone(&self.notices),
+            hub: Arc::clone(&self.hub),
         };
         let thread = thread::Builder::new()
             .name(format!("gateway-{index}"))
@@ -177,6 +183,7 @@ impl Runtime {
             self.notices.push(Notice::PeerTlsError { cluster, error });
         }
         let applied = Arc::new(state.applied(&snapshot));
+        self.follow_sinks(&mut state, &applied);
         let version = snapshot.version().to_owned();
         let before = std::mem::replace(&mut state.snapshot, snapshot);
         let pause_us = state.tell_all(&applied, sockets);
@@ -190,6 +197,59 @@ impl Runtime {
             pause_us,
             listeners: reports,
         })
+    }
+
+    /// Has what is told about calls a place to go to.
+    fn follow_sinks(&self, state: &mut State, applied: &Applied) {
+        let told = applied.listeners.iter().filter_map(|it| it.told.as_ref());
+        let sinks: Vec<_> = told.flat_map(|told| told.sinks()).collect();
+        self.hub.follow(sinks.iter().copied());
+        let has_files = sinks.iter().any(|sink| matches!(sink, Sink::File(_)));
+        if !has_files || state.files.is_some() {
+            return;
+        }
+        match FileWriter::start(Arc::clone(&self.hub), self.clock) {
+            Ok(writer) => state.files = Some(writer),
+            Err(error) => self.notices.push(Notice::AccessLogError {
+                error: format!("no thread for access logs in files: {error}"),
+            }),
+        }
+    }
+
+    /// Takes spans and log records that wait: for each collector and kind at most `bytes_max`, but one batch at least.
+    /// Each entry's bytes are a `ScopeSpans` or `ScopeLogs` of OTLP with its records alone.
+    #[must_use]
+    pub fn take_telemetry(&self, bytes_max: usize) -> Vec<Taken> {
+        self.hub.take(bytes_max)
+    }
+
+    /// Shows live calls that fit a filter (JSON, see `_native.pyi`), or none any more.
+    ///
+    /// # Errors
+    /// When the filter is none.
+    pub fn set_tap(&self, filter: Option<&[u8]>) -> Result<(), String> {
+        let filter = filter.map(TapFilter::parse).transpose()?.map(Arc::new);
+        let state = self.lock();
+        if filter.is_none() {
+            self.hub.forget_tapped();
+        }
+        self.hub.note_tap_taken(self.clock.now_ms());
+        for worker in &state.workers {
+            worker.tell(Command::Tap(filter.clone()));
+        }
+        Ok(())
+    }
+
+    /// Takes up to `max` tapped calls as lines of JSON, oldest first. A tap that nobody takes from for 30 s is over.
+    #[must_use]
+    pub fn take_tap(&self, max: usize) -> Vec<u8> {
+        self.hub.note_tap_taken(self.clock.now_ms());
+        self.hub.take_tapped(max)
+    }
+
+    /// Has files of access logs opened again, after they were moved away.
+    pub fn reopen_logs(&self) {
+        self.hub.reopen();
     }
 
     /// The result of an active health check; one for an endpoint that is not in the snapshot has no effect.
@@ -275,6 +335,9 @@ impl Runtime {
                 let _a_panic_was_counted = thread.join();
             }
         }
+        if let Some(mut files) = state.files.take() {
+            files.stop();
+        }
     }
 
     /// All counters as JSON.
@@ -295,6 +358,9 @@ impl Runtime {
         self.add_series(&mut all, &snapshot, &workers);
         let rate_limits = limits::summary(&snapshot, self.clock.now_ms());
         all.insert("rate_limits".to_owned(), rate_limits);
+        all.insert("telemetry".to_owned(), self.hub.summary());
+        let tap = json!({"dropped": self.hub.tapped_dropped()});
+        all.insert("tap".to_owned(), tap);
         all.insert("endpoints".to_owned(), self.endpoints_json(&snapshot));
         all.insert("endpoints_total".to_owned(), json!(endpoints_of(&snapshot)));
         Value::Object(all)

@@ -6,6 +6,10 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
+    /// The member cluster that this gateway stands in, for what is told about calls. Default: unknown.
+    pub cluster: String,
+    /// Its region, for the same. Default: unknown.
+    pub region: String,
     /// Worker threads, each with its own poll, listeners and upstream connections. 1 to 256; default: 1.
     pub workers: usize,
     /// Downstream connections over all workers; above it new ones are closed at once. Default: 20 000.
@@ -56,6 +60,8 @@ pub struct SettingsError(String);
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            cluster: String::new(),
+            region: String::new(),
             workers: 1,
             max_connections: 20_000,
             max_concurrent_streams: 256,

@@ -21,6 +21,8 @@ use crate::listener::{ListenerConfig, hosts};
 use crate::passthrough::entrances;
 use crate::runtime::{ListenerReport, RuntimeError, WorkerHandle};
 use crate::series::{Place, SeriesBudget};
+use crate::telemetry::FileWriter;
+use crate::telemetry::told::Told;
 use crate::tls::{self, Certificates, ClientDemand};
 
 /// How long the owner waits for a worker to take a snapshot; a worker's turn takes microseconds to milliseconds.
@@ -42,6 +44,8 @@ pub(crate) struct State {
     places: Places,
     /// What workers were told of each cluster; they are told again what is another object.
     told: HashMap<Name, ToldCluster>,
+    /// Writes access logs to files; `None`: no listener has had one.
+    pub files: Option<FileWriter>,
 }
 
 /// A listener with sockets.
@@ -282,6 +286,12 @@ impl State {
                     tls: bound.tls.clone(),
                     entrances: entrances(&bound.config),
                     hosts: hosts(&bound.config),
+                    told: bound
+                        .config
+                        .telemetry
+                        .as_ref()
+                        .and_then(Told::new)
+                        .map(Arc::new),
                 })
             })
             .collect();

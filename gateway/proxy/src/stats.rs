@@ -191,6 +191,8 @@ numbers! {
     deadlines_exceeded,
     /// Streams ended because their endpoint's drain grace was over.
     drained_streams,
+    /// Trace contexts of callers that broke a rule: they are as if absent.
+    trace_contexts_refused,
     /// Panics caught.
     panics,
     /// Calls and codes counted under other labels than their own, for want of room.

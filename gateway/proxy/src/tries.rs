@@ -70,6 +70,7 @@ impl Worker {
     /// busy its endpoint is, if anything.
     pub fn release_try(&mut self, id: CallId, outcome: Option<Outcome>) -> Option<usize> {
         let answer_us = self.answer_us(id, outcome);
+        self.note_try_ended(id, outcome);
         let call = &mut self.calls[id.key as usize];
         let pool = call.pool.take();
         if let Some(place) = call.place.take() {

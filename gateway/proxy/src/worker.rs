@@ -40,6 +40,8 @@ use crate::routes::RouteMemory;
 use crate::series::{Place, SeriesBudget, SeriesMemory};
 use crate::settings::Settings;
 use crate::stats::WorkerStats;
+use crate::telemetry::hub::Hub;
+use crate::telemetry::{Home, Telling};
 use crate::timers::Wheel;
 use reading::{BYTES_PER_TURN, HANDSHAKES_PER_TURN};
 
@@ -97,6 +99,8 @@ pub(crate) enum Timer {
     Grace(usize),
     /// An ejected endpoint may come back.
     Uneject(usize),
+    /// What was written about calls is handed over.
+    HandOver,
     /// Final GOAWAY on a listener's connections.
     ListenerFinal(usize),
     /// What is left on a listener's connections ends.
@@ -179,6 +183,8 @@ pub(crate) struct Worker {
     pub work_list: HeaderList,
     pub spare_descriptors: SpareDescriptors,
     pub tunnels: Tunnels,
+    pub telling: Telling,
+    pub home: Home,
     pub read_buffer: Vec<u8>,
 
     /// Bytes held for peers: see `memory`.
@@ -204,6 +210,7 @@ pub(crate) struct WorkerParts {
     pub shared: Arc<Shared>,
     pub stats: Arc<WorkerStats>,
     pub notices: Arc<NoticeLog>,
+    pub hub: Arc<Hub>,
 }
 
 /// Token of the waker.
@@ -239,6 +246,11 @@ impl Worker {
                 parts.settings.slow_turn_ms,
                 parts.settings.max_calls.div_ceil(parts.settings.workers),
             ),
+            telling: Telling::new(parts.hub),
+            home: Home {
+                cluster: parts.settings.cluster.as_str().into(),
+                region: parts.settings.region.as_str().into(),
+            },
             settings: parts.settings,
             clock: parts.clock,
             now_ms,
@@ -317,6 +329,7 @@ impl Worker {
             let ended_ms = self.clock.now_ms();
             self.admission.turn_ended(ended_ms - self.now_ms, ended_ms);
         }
+        self.telling.hand_over();
         let open = self.stats.numbers.downstream_connections.get() as usize;
         let connections = &self.shared.downstream_connections;
         connections.fetch_sub(open, Ordering::Relaxed);
@@ -413,6 +426,7 @@ impl Worker {
             Timer::Goodbye(pool) => self.ask_clients_to_leave(pool),
             Timer::Grace(pool) => self.on_grace_over(pool),
             Timer::Uneject(pool) => self.on_ejection_over(pool),
+            Timer::HandOver => self.telling.hand_over(),
             Timer::ListenerFinal(listener) => self.on_listener_final(listener),
             Timer::ListenerEnd(listener) => self.on_listener_end(listener),
         }
@@ -425,6 +439,7 @@ impl Worker {
         }
         self.look_for_abuse();
         self.count_what_stands();
+        self.telling.tick(self.now_ms);
         self.end_drained_tunnels();
         self.spare_descriptors.fill();
         self.give_up_after_panics();
@@ -622,6 +637,7 @@ mod tests {
                 shared: Arc::clone(&shared),
                 stats: Arc::new(WorkerStats::new(Arc::clone(&shared.series))),
                 notices: Arc::clone(&notices),
+                hub: Arc::default(),
             })
         });
         for draining in [false, true] {

@@ -1,0 +1,90 @@
+//! What a listener tells about its calls, made ready for use: templates read, sinks named.
+
+use gateway_core::Name;
+use gateway_core::access::Template;
+use gateway_core::config::{AccessLog, ListenerTelemetry, LogFormat, LogSink, Tracing};
+
+use super::hub::Sink;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub tracing: Option<Spans>,
+    pub logs: Vec<Log>,
+}
+
+/// Where spans go, and of which calls there are some.
+#[derive(Clone, Debug)]
+pub(crate) struct Spans {
+    pub config: Tracing,
+    pub sink: Sink,
+}
+
+/// One access log.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    pub sink: Sink,
+    pub form: Form,
+    routes: Option<Vec<Name>>,
+}
+
+/// How its lines are made.
+#[derive(Clone, Debug)]
+pub(crate) enum Form {
+    /// Every field of a line that names none.
+    Default,
+    Json(Vec<(Name, Template)>),
+    Text(Template),
+}
+
+// === impl Told ===
+
+impl Told {
+    /// `None` when nothing is told.
+    pub fn new(config: &ListenerTelemetry) -> Option<Self> {
+        let tracing = config.tracing.as_ref().map(|tracing| Spans {
+            config: tracing.clone(),
+            sink: Sink::Spans(tracing.collector.clone()),
+        });
+        let logs: Vec<_> = config.access_logs.iter().map(Log::new).collect();
+        (tracing.is_some() || !logs.is_empty()).then_some(Self { tracing, logs })
+    }
+
+    /// Everything that it goes to.
+    pub fn sinks(&self) -> impl Iterator<Item = &Sink> {
+        let spans = self.tracing.iter().map(|spans| &spans.sink);
+        spans.chain(self.logs.iter().map(|log| &log.sink))
+    }
+}
+
+// === impl Log ===
+
+impl Log {
+    fn new(config: &AccessLog) -> Self {
+        // The document was checked when it came.
+        let template = |text: &Name| Template::parse(text).expect("a checked template");
+        Self {
+            sink: match &config.sink {
+                LogSink::Otlp(collector) => Sink::Logs(collector.clone()),
+                LogSink::File(path) => Sink::File(path.clone()),
+            },
+            form: match &config.format {
+                LogFormat::Default(_) => Form::Default,
+                LogFormat::Text(text) => Form::Text(template(text)),
+                LogFormat::Json(pairs) => {
+                    let pairs = pairs
+                        .iter()
+                        .map(|(key, text)| (key.clone(), template(text)));
+                    Form::Json(pairs.collect())
+                }
+            },
+            routes: config.routes.clone(),
+        }
+    }
+
+    /// Whether calls of a rule have a line; an empty name stands for calls without one.
+    pub fn takes(&self, rule: &str) -> bool {
+        let routes = self.routes.as_ref();
+        routes.is_none_or(|routes| routes.iter().any(|name| **name == *rule))
+    }
+}
