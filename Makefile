@@ -16,7 +16,7 @@ LAB_FLAGS ?=
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab lab-down test test-rust test-unit test-integration test-e2e test-kubernetes lint format check bench conformance abuse fuzz crds kind-up kind-down kind-demo lock clean
+.PHONY: help build lab lab-down test test-rust test-unit test-integration test-e2e test-kubernetes lint format check bench conformance abuse fuzz crds docs kind-up kind-down kind-demo lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,10 @@ kind-demo: build ## In them: one name over both regions, then drain one with cal
 
 kind-down: build ## Remove them
 	$(BIN)/fedctl kind down
+
+docs: build ## Renew what is made: docs/metrics.md, docs/fedctl.md, Prometheus' rules, Grafana's dashboards
+	$(BIN)/python -m tests.docs
+	$(BIN)/python -m federation.cli.reference > docs/fedctl.md.new && mv docs/fedctl.md.new docs/fedctl.md
 
 lock: ## Renew constraints.txt and Cargo.lock from what is installed now
 	@(echo "# Exact versions for \`make build\`: the runtime, the lab and the development tools. Renew with \`make lock\`."; \

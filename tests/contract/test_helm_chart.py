@@ -84,6 +84,36 @@ def test_with_control_it_is_what_both_bases_make() -> None:
     assert named(template("--set", "control.enabled=true")) == named(both)
 
 
+OBSERVED = (
+    *("--set", "observability.monitors=true", "--set", "observability.rules=true"),
+    *("--set", "observability.dashboards=true"),
+)
+
+
+def test_with_observability_it_is_what_that_base_makes_besides() -> None:
+    both = [*objects(kustomized("base")), *objects(kustomized("observability"))]
+    assert named(template(*OBSERVED)) == named(both)
+
+
+def test_runbooks_and_prometheus_are_where_the_values_say() -> None:
+    made = template(
+        *OBSERVED,
+        *("--set", "observability.runbooks=https://example.test/runbooks"),
+        *("--set", "observability.prometheusNamespace=prometheus"),
+    )
+    (rule,) = of_kind(made, "PrometheusRule")
+    urls = {
+        rule["annotations"]["runbook_url"]
+        for group in rule["spec"]["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    assert "https://example.test/runbooks/FederationNoTarget.md" in urls
+    assert all(url.startswith("https://example.test/runbooks/") for url in urls)
+    policy = named(made)["NetworkPolicy", "federation-metrics"]
+    assert "metadata.name': 'prometheus'" in str(policy["spec"]["ingress"])
+
+
 def test_values_reach_the_objects(tmp_path: Path) -> None:
     requests = {"cpu": "1", "memory": "1Gi"}
     values: dict[str, Any] = {
@@ -138,7 +168,7 @@ def test_values_reach_the_objects(tmp_path: Path) -> None:
 
 
 def test_another_namespace_is_meant_everywhere() -> None:
-    made = template("--namespace", "elsewhere", "--set", "control.enabled=true")
+    made = template("--namespace", "elsewhere", "--set", "control.enabled=true", *OBSERVED)
     assert "federation-system" not in json.dumps(made)
 
 
@@ -150,6 +180,7 @@ def test_another_namespace_is_meant_everywhere() -> None:
         ("gateway.service.type=Loadbalancer", "type"),
         ("gateway.service.ports[0].name=eastwest", "contains"),
         ("control.etcd.storage.size=lots", "size"),
+        ("observability.runbooks=docs", "runbooks"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(option: str, why: str) -> None:

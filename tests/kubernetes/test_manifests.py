@@ -76,6 +76,26 @@ def test_the_api_server_takes_them(server: KubernetesServer, folder: str) -> Non
     assert len(done.stdout.splitlines()) == len(objects(text))
 
 
+@pytest.mark.parametrize("folder", ["observability", "observability/collector"])
+def test_it_takes_what_is_there_to_watch(server: KubernetesServer, folder: str) -> None:
+    """All but the Prometheus operator's kinds, which this server does not have."""
+    found = [
+        one
+        for one in objects(kustomized(folder))
+        if not one["apiVersion"].startswith("monitoring.coreos.com/")
+    ]
+    namespaces = {one["metadata"]["namespace"] for one in found}
+    there = server.kubectl("get", "namespaces", "-o", "name")
+    for namespace in namespaces:
+        if f"namespace/{namespace}" not in there.split():
+            server.kubectl("create", "namespace", namespace)
+            server.kubectl("label", "namespace", namespace, f"{WARNED}=restricted")
+    done = dry_run(server, json.dumps({"apiVersion": "v1", "kind": "List", "items": found}))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == len(found)
+
+
 def test_a_field_that_is_not_one_is_refused(server: KubernetesServer) -> None:
     text = kustomized("base").replace("readOnlyRootFilesystem", "readonlyRootFilesystem")
     done = dry_run(server, text)
