@@ -82,6 +82,7 @@ def run_gateway(
     settings = GatewaySettings(
         name=name,
         cluster=cluster,
+        region=region,
         agent=agent,
         state_dir=state_dir,
         address=address,
@@ -112,6 +113,7 @@ async def _run(settings: GatewaySettings) -> None:
             ShellSettings(
                 name=settings.name,
                 cluster=settings.cluster,
+                region=settings.region,
                 admin=settings.admin,
                 identity=settings.identity,
                 drain_grace_s=settings.drain_grace_s,

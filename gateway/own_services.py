@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -34,7 +34,7 @@ from gateway.reach import (
     ways_at,
 )
 from gateway.reflection import Reflection
-from gateway.reflection_files import Request, Response
+from gateway.reflection_files import Method, Request, Response
 from gateway.xds_translate import Piece, PieceId
 
 STREAMS_MAX = 1_000
@@ -57,6 +57,9 @@ class OwnServices:
     in_force: Callable[[], Mapping[PieceId, Piece]]
     stats: Callable[[], bytes]
     draining: asyncio.Event
+    learned: Callable[[Sequence[Method]], None] = lambda _: None
+    """Told the methods that reflection knows; see ``Reflection``."""
+
     reflection: Reflection = field(init=False)
     _server: grpc.aio.Server | None = None
     _streams: int = 0
@@ -65,7 +68,7 @@ class OwnServices:
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
-        self.reflection = Reflection(self.in_force)
+        self.reflection = Reflection(self.in_force, self.learned)
 
     async def start(self) -> str:
         """Begin to serve; the address."""

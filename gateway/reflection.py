@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from gateway.reach import OWN_SERVICES, REFLECTION, Way, ways_at
-from gateway.reflection_files import BackendError, Files, Request, Response, ask_backend
+from gateway.reflection_files import BackendError, Files, Method, Request, Response, ask_backend
 from gateway.xds_translate import Kind, Piece, PieceId
 
 log = logging.getLogger("gateway.reflection")
@@ -51,8 +51,13 @@ class Reflection:
     """Answers for all hosts; ``in_force`` gives the configuration of the moment."""
 
     in_force: Callable[[], Mapping[PieceId, Piece]]
+    learned: Callable[[Sequence[Method]], None] = lambda _: None
+    """Told all methods of backends that were asked, when there are others than before; it may take
+    its time."""
+
     left_out: int = 0
     _kept: dict[str, _Kept] = field(default_factory=dict)
+    _methods: dict[str, tuple[Method, ...]] = field(default_factory=dict)
     _asking: dict[str, asyncio.Task[Files]] = field(default_factory=dict)
 
     async def answers(
@@ -102,7 +107,19 @@ class Reflection:
             self._kept.pop(next(iter(self._kept)))
         self._kept.pop(cluster, None)
         self._kept[cluster] = _Kept(time.monotonic() + kept_s, files)
+        if files.services:
+            await self._learn(cluster, tuple(files.methods))
         return files
+
+    async def _learn(self, cluster: str, methods: tuple[Method, ...]) -> None:
+        """Keep the methods of a backend for as long as the configuration has its cluster."""
+        if self._methods.get(cluster) == methods:
+            return
+        self._methods[cluster] = methods
+        there = {i.name for i in self.in_force() if i.kind is Kind.CLUSTERS}
+        self._methods = {name: kept for name, kept in self._methods.items() if name in there}
+        known = dict.fromkeys(it for kept in self._methods.values() for it in kept)
+        await asyncio.to_thread(self.learned, list(known))
 
     def _leave_out(self, cluster: str, why: str) -> None:
         self.left_out += 1

@@ -29,12 +29,28 @@ METHODS = (
 )
 """Both versions have the same messages on the wire."""
 
+_TYPES = {
+    (False, False): "unary",
+    (True, False): "client_stream",
+    (False, True): "server_stream",
+    (True, True): "bidi_stream",
+}
+
 Request: TypeAlias = reflection_pb2.ServerReflectionRequest
 Response: TypeAlias = reflection_pb2.ServerReflectionResponse
 
 
 class BackendError(Exception):
     """A backend did not say what it offers; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method, and how it streams: ``unary``, ``client_stream`` and so on."""
+
+    service: str
+    method: str
+    type: str
 
 
 @dataclass(slots=True)
@@ -66,6 +82,13 @@ class Files:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(len(body) for body in self.files.values())
+
+    @property
+    def methods(self) -> list[Method]:
+        """The methods of its services."""
+        names = dict.fromkeys(self.symbols[it] for it in self.services if it in self.symbols)
+        files = [descriptor_pb2.FileDescriptorProto.FromString(self.files[it]) for it in names]
+        return [it for file in files for it in _methods(file) if it.service in self.services]
 
     @property
     def missing(self) -> list[str]:
@@ -165,6 +188,14 @@ def _symbols(file: descriptor_pb2.FileDescriptorProto) -> Iterator[str]:
     yield from (prefix + enum.name for enum in file.enum_type)
     yield from (prefix + extension.name for extension in file.extension)
     yield from _of_messages(file.message_type, prefix)
+
+
+def _methods(file: descriptor_pb2.FileDescriptorProto) -> Iterator[Method]:
+    prefix = f"{file.package}." if file.package else ""
+    for service in file.service:
+        for method in service.method:
+            streams = (method.client_streaming, method.server_streaming)
+            yield Method(prefix + service.name, method.name, _TYPES[streams])
 
 
 def _of_messages(messages: Iterable[descriptor_pb2.DescriptorProto], prefix: str) -> Iterator[str]:

@@ -97,6 +97,9 @@ class GatewaySettings:
     state_dir: Path
     """Where the last good configuration is kept; of this gateway alone."""
 
+    region: str = ""
+    """The region of its cluster, for metrics and logs; empty: not told."""
+
     address: str = "0.0.0.0"  # noqa: S104 - a gateway takes traffic from everywhere
     """Address to bind listeners on."""
 

@@ -16,8 +16,8 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from gateway import health, identity
@@ -25,6 +25,7 @@ from gateway.admin import EVENTS_MAX, Admin
 from gateway.errors import GaveUp
 from gateway.own_services import OwnServices
 from gateway.reach import OWN_CLUSTER, own_pieces
+from gateway.reflection_files import Method
 from gateway.runtime import Core, Runtime
 from gateway.settings import IdentityFiles
 from gateway.status import State, Status
@@ -84,6 +85,7 @@ class ShellSettings:
     admin: str
     identity: IdentityFiles | None
     drain_grace_s: float
+    region: str = ""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Where tags of spans that are variables come from."""
 
@@ -102,7 +104,9 @@ class Shell:
         self.events: deque[Mapping[str, Any]] = deque(maxlen=EVENTS_MAX)
         self.admin = Admin(self, address=settings.admin)
         self._draining = asyncio.Event()
-        self.own = OwnServices(lambda: self.runtime.in_force, core.stats, self._draining)
+        self.own = OwnServices(
+            lambda: self.runtime.in_force, core.stats, self._draining, self._name_methods
+        )
         self._health = health.HealthChecker(core.set_health)
         self._feed: Feed | None = None
         self._stop = asyncio.Event()
@@ -121,6 +125,7 @@ class Shell:
         return Status(
             name=self._settings.name,
             cluster=self._settings.cluster,
+            region=self._settings.region,
             state=State.DRAINING if self._draining.is_set() else feed.state,
             version=self.runtime.version,
             age_s=feed.age_s,
@@ -137,6 +142,8 @@ class Shell:
         # The own one is of this process, and nobody's business.
         endpoints = stats.get("endpoints", ())
         stats["endpoints"] = [it for it in endpoints if it["cluster"] != OWN_CLUSTER]
+        clusters = stats.get("clusters", ())
+        stats["clusters"] = [it for it in clusters if it["name"] != OWN_CLUSTER]
         return stats
 
     def identity_files(self) -> IdentityFiles | None:
@@ -155,6 +162,10 @@ class Shell:
     def stop(self) -> None:
         """Ask ``run`` to drain and return."""
         self._stop.set()
+
+    def _name_methods(self, methods: Sequence[Method]) -> None:
+        """Give methods that reflection knows labels of their own in metrics."""
+        self._core.set_known_methods(json.dumps([asdict(it) for it in methods]).encode())
 
     # Running.
 

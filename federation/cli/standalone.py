@@ -118,6 +118,7 @@ async def serve(settings: StandaloneSettings, *, core: Core, say: Callable[[str]
         ShellSettings(
             name=f"standalone-{settings.cluster}",
             cluster=settings.cluster,
+            region=settings.cluster,
             admin=settings.admin,
             identity=None,
             drain_grace_s=5.0,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,6 +231,36 @@ async def test_reflection_shows_what_the_hosts_routes_lead_to(tmp_path: Path) ->
             # Both backends have a file `shared.proto`, each another one.
             assert await asyncio.to_thread(fields_at, port, "app.Users") == ["user"]
             assert await asyncio.to_thread(fields_at, port, "app.Orders") == ["order"]
+
+
+async def test_methods_that_reflection_knows_are_named_in_metrics(tmp_path: Path) -> None:
+    backend = Reflecting.start("app.Users")
+    documents = (
+        kit.service("users", backend.port),
+        kit.route("users", f"[{rule('users', 'app.Users')}]"),
+    )
+    with stopping(backend):
+        async with serving(tmp_path, *documents) as (running, (port,)):
+
+            def counted() -> dict[tuple[str, str], int]:
+                calls = json.loads(running.core.stats())["rpc"]
+                of = [it for it in calls if it["service"] == "app.Users"]
+                return {(it["method"], it["type"]): it["started"] for it in of}
+
+            for method in ("/app.Users/Get", "/app.Users/Made-up"):
+                await asyncio.to_thread(_call, port, method)
+            assert counted() == {("other", "unknown"): 2}
+
+            await asyncio.to_thread(services_at, port)
+            await kit.until_async(lambda: _is_named(port, counted), "the method has a name")
+            others = counted()["other", "unknown"]
+            await asyncio.to_thread(_call, port, "/app.Users/Made-up")
+            assert counted()["other", "unknown"] == others + 1
+
+
+async def _is_named(port: int, counted: Callable[[], dict[tuple[str, str], int]]) -> bool:
+    await asyncio.to_thread(_call, port, "/app.Users/Get")
+    return ("Get", "unary") in counted()
 
 
 async def test_grpcurl_lists_and_describes(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def template(*, agent: str, namespace: str | None) -> dict[str, Any]:
     found["spec"]["replicas"] = 1
     pod = found["spec"]["template"]["spec"]
     container = pod["containers"][0]
-    told = ("--agent", "--identity-", "--trust-bundle", "--cluster", "--drain-grace")
+    told = ("--agent", "--identity-", "--trust-bundle", "--cluster", "--region", "--drain-grace")
     kept = [word for word in container["args"] if not word.startswith(told)]
     container["args"] = [*kept, f"--agent={agent}", f"--cluster={CLUSTER}", "--drain-grace=1"]
     container["env"] = [it for it in container["env"] if it["name"] == "POD_NAME"]

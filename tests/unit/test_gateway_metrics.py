@@ -86,6 +86,9 @@ STATS: dict[str, Any] = {
     ],
 }
 
+FULL = STATS | {"numbers": dict.fromkeys((*PLAIN, *LABELLED), 1) | STATS["numbers"]}
+"""With every plain number, too."""
+
 USERS = (("cluster", "service/app/users/9090"),)
 CALL = tuple(
     sorted(
@@ -145,9 +148,7 @@ def test_the_exposition_has_exactly_the_families_of_the_catalogue(given: dict[st
 
 
 def test_every_family_has_a_sample_with_its_labels_when_the_core_gives_all_numbers() -> None:
-    numbers = dict.fromkeys((*PLAIN, *LABELLED), 1)
-    full = STATS | {"numbers": STATS["numbers"] | numbers}
-    without = [family.spec.name for family in families(reading(full)) if not family.points]
+    without = [family.spec.name for family in families(reading(FULL)) if not family.points]
     assert without == []
 
 

@@ -166,6 +166,7 @@ def _gateway(plan: LabPlan, cluster: ClusterPlan, gateway: GatewayPlan) -> tuple
         "gateway",
         f"--name={gateway.name}",
         f"--cluster={cluster.name}",
+        f"--region={cluster.region}",
         f"--agent={cluster.xds}",
         f"--identity-cert={pki / f'{gateway.name}.pem'}",
         f"--identity-key={pki / f'{gateway.name}.key'}",
