@@ -3,7 +3,8 @@
 Decides: which of OTLP's kinds each becomes: counters monotonic cumulative sums, histograms
 cumulative ones with explicit bounds, gauges gauges.
 Leaves to others: sending (``otlp``), what is in the registry.
-Invariants: names and labels are those of the scrape, so that one dashboard reads both.
+Invariants: labels are those of the scrape, and so are names, but for counters' ``_total``, which a
+collector's Prometheus exporter adds: one dashboard reads both.
 """
 
 from __future__ import annotations
@@ -50,16 +51,16 @@ def _metric(family: Family, start_ns: int, now_ns: int) -> Metric | None:
             return None
         return Metric(family.name, family.documentation, "", Histogram(histograms, CUMULATIVE))
     counter = family.type == "counter"
-    name = f"{family.name}_total" if counter else family.name
+    shown = f"{family.name}_total" if counter else family.name
     points = [
         NumberDataPoint(sample.labels, start_ns if counter else 0, now_ns, sample.value)
         for sample in family.samples
-        if sample.name == name
+        if sample.name == shown
     ]
     if not points:
         return None
     data = Sum(points, CUMULATIVE, is_monotonic=True) if counter else Gauge(points)
-    return Metric(name, family.documentation, "", data)
+    return Metric(family.name, family.documentation, "", data)
 
 
 def _histograms(family: Family, start_ns: int, now_ns: int) -> Iterator[HistogramDataPoint]:

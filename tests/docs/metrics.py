@@ -1,4 +1,4 @@
-"""docs/metrics.md: every metric, span, attribute and alert, from the code."""
+"""docs/metrics.md: every metric, span, attribute, log field and alert, from the code."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import yaml
 
 from federation.telemetry import MetricSpec, catalogue, spans
 from gateway.metrics import catalogue as gateway
+from tests.docs import calls
 
 HEAD = """\
-# Metrics, spans and alerts
+# Metrics, spans, log fields and alerts
 
 Made from the code by `make docs`; a test fails when it is not as the code says. How it is put to
 use stands in [observability.md](observability.md), commands in [fedctl.md](fedctl.md).
@@ -31,6 +32,7 @@ def page(rules: str) -> str:
         ("DNS server", catalogue.DNS),
     ):
         lines += [f"## {title}", "", *_metrics(specs)]
+    lines += calls.sections()
     lines += ["## Spans of the control plane", "", *_table("Span", spans.SPANS)]
     lines += [*_table("Attribute", spans.ATTRIBUTES)]
     lines += ["## Alerts", "", *_alerts(rules)]

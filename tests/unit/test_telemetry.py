@@ -86,7 +86,10 @@ def test_metrics_become_otlp_as_they_are() -> None:
         pass
     (resource,) = metrics_data(second, Resource({}), start_ns=5, now_ns=9).resource_metrics
     found = {metric.name: metric.data for metric in resource.scope_metrics[0].metrics}
-    facts, present = found[catalogue.FACTS.name], found[catalogue.PRESENT.name]
+    facts, present = (
+        found[catalogue.FACTS.name.removesuffix("_total")],
+        found[catalogue.PRESENT.name],
+    )
     compiled = found[catalogue.COMPILE_SECONDS.name]
     assert isinstance(facts, Sum)
     assert isinstance(present, Gauge)
