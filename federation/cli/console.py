@@ -12,6 +12,7 @@ import asyncio
 import ipaddress
 import logging
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -201,6 +202,7 @@ def _version() -> str:
 
 async def _serve(context: Context, settings: ConsoleSettings, *, health: str | None) -> None:
     from federation.adapters.clock import SystemClock
+    from federation.adapters.universal import UniversalSource
     from federation.cli.health import Readiness, health_served
     from federation.console import Console, ConsoleError
     from federation.wire.etcd_keys import Keys
@@ -212,8 +214,13 @@ async def _serve(context: Context, settings: ConsoleSettings, *, health: str | N
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with context.open_store() as store, health_served(health, readiness):
+        keys = Keys(context.prefix)
         served = Console(
-            store=store, clock=SystemClock(), keys=Keys(context.prefix), settings=settings
+            store=store,
+            clock=SystemClock(),
+            keys=keys,
+            settings=settings,
+            sources=partial(UniversalSource, store, keys),
         )
         readiness.why_not = lambda: served.why_not_ready
         try:

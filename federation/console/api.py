@@ -29,6 +29,7 @@ from federation.console.drains import Drains
 from federation.console.events import stream_events
 from federation.console.guard import COOKIE, Caller, Guard, unauthenticated
 from federation.console.live import Live, Made
+from federation.console.routes import Routes
 from federation.console.settings import ConsoleSettings
 from federation.console.state import Followed
 from federation.derive.explain import find_service
@@ -56,6 +57,7 @@ class Api:
         guard: Guard,
         live: Live,
         followed: Followed,
+        routes: Routes,
     ) -> None:
         self._keys = keys
         self._clock = clock
@@ -63,6 +65,7 @@ class Api:
         self._guard = guard
         self._live = live
         self._followed = followed
+        self._routes = routes
         self._drains = Drains(store, keys, followed.now)
 
     def register(self, router: web.UrlDispatcher) -> None:
@@ -78,8 +81,10 @@ class Api:
             ("/api/exports", self._exports),
             ("/api/gateways", self._gateways),
             ("/api/drains", self._all_drains),
+            ("/api/routes", self._routes.list),
         ):
             router.add_get(path, self._reading(answer))
+        router.add_post("/api/routes/test", self._reading(self._routes.test, checked=True))
         router.add_post("/api/drains/preview", self._reading(self._drains.preview, checked=True))
         router.add_post("/api/drains", self._writing(self._drains.start))
         router.add_delete("/api/drains/{name}", self._writing(self._drains.stop))

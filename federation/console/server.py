@@ -24,6 +24,7 @@ from federation.console.api import Api
 from federation.console.assets import Assets
 from federation.console.guard import HEADERS, Guard
 from federation.console.live import Live
+from federation.console.routes import Routes, Sources
 from federation.console.settings import ConsoleSettings, TlsFiles
 from federation.console.state import Followed
 from federation.ports import Clock, PortError, Store
@@ -46,13 +47,21 @@ class Console:
     """One console; ``serving`` runs it."""
 
     def __init__(
-        self, *, store: Store, clock: Clock, keys: Keys, settings: ConsoleSettings
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        keys: Keys,
+        settings: ConsoleSettings,
+        sources: Sources,
     ) -> None:
+        """``sources`` gives the objects of a cluster, for routes."""
         self._settings = settings
         self._guard = Guard(settings, clock)
         self._assets = Assets()
         self._followed = Followed(store, keys, clock, settle_s=settings.limits.tick_s / 2)
         self._live = Live(self._followed.now, settings.limits)
+        self._routes = Routes(self._live, sources, settings.compile)
         self._api = Api(
             store=store,
             keys=keys,
@@ -61,6 +70,7 @@ class Console:
             guard=self._guard,
             live=self._live,
             followed=self._followed,
+            routes=self._routes,
         )
 
     def __repr__(self) -> str:
@@ -104,6 +114,7 @@ class Console:
                     for task in running:
                         task.cancel()
         finally:
+            await self._routes.close()
             await runner.cleanup()
 
     def _application(self) -> web.Application:

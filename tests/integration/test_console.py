@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from federation.adapters.clock import SystemClock
 from federation.adapters.etcd import EtcdSettings, EtcdStore
+from federation.adapters.universal import UniversalObjects
 from federation.aio import Latest
 from federation.console import Access, Limits
 from federation.console.live import Event, Live
@@ -21,6 +23,8 @@ from federation.model.traffic_report import Flow, GatewayTraffic, TrafficReport
 from federation.ports import Put
 from federation.wire.etcd_keys import Keys
 from federation.wire.etcd_traffic import traffic_to_bytes
+from federation.wire.manifest_yaml import parse_documents
+from federation.wire.manifests import decode_all
 from tests.testkit.console import (
     Page,
     Published,
@@ -396,3 +400,75 @@ async def test_nobody_writes_without_the_right(etcd_server: EtcdServer) -> None:
         answer = await it.send("POST", "/api/drains", {"target": "a", "confirm": "a"})
         assert answer.status == 403
         assert "started without --write" in answer.error
+
+
+ROUTED = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: istio}
+spec: {controllerName: federation.dev/gateway-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: grpc, namespace: app}
+spec:
+  gatewayClassName: istio
+  listeners: [{name: grpc, port: 8080, protocol: HTTP, hostname: "*.example.com"}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: users, namespace: app}
+spec: {ports: [{name: grpc, port: 9090}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: users-1, namespace: app, labels: {kubernetes.io/service-name: users}}
+addressType: IPv4
+endpoints: [{addresses: [10.0.0.7]}]
+ports: [{name: grpc, port: 9090}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: users, namespace: app}
+spec:
+  parentRefs: [{name: grpc}]
+  hostnames: [grpc.example.com]
+  rules:
+  - matches: [{method: {service: app.Users, method: Get}, headers: [{name: x-tenant, value: a}]}]
+    backendRefs: [{name: users, port: 9090}]
+"""
+
+
+async def test_the_tester_says_which_rule_takes_a_call_and_why_not_the_others(
+    world: World,
+) -> None:
+    objects = UniversalObjects(world.store, world.keys, ClusterId("west"), SystemClock())
+    for document in decode_all(parse_documents(ROUTED, origin="test")).objects:
+        await objects.apply(document)
+    await world.page.until("/api/routes?cluster=west", lambda it: it["total"] == 1)
+    asked = {
+        "cluster": "west",
+        "host": "grpc.example.com",
+        "method": "app.Users/Get",
+        "headers": [["X-Tenant", "a"]],
+    }
+    taken = (await world.page.send("POST", "/api/routes/test", asked)).json
+    assert taken["result"] == "forward", taken
+    assert taken["rule"] == "app/users/rule-0" or "users" in taken["rule"]
+    (destination,) = taken["destinations"]
+    assert (destination["service"], destination["sharePpm"]) == ("app/users", 1_000_000)
+    assert destination["tiers"][0]["clusters"][0]["endpoints"] == ["10.0.0.7:9090"]
+
+    other = (
+        await world.page.send("POST", "/api/routes/test", asked | {"headers": [["x-tenant", "b"]]})
+    ).json
+    assert other["result"] == "none"
+    assert [it["why"] for it in other["considered"]] == ['header x-tenant is "b", it wants "a"']
+    nowhere = (
+        await world.page.send("POST", "/api/routes/test", asked | {"host": "other.org"})
+    ).json
+    assert nowhere["host"]["matched"] is None
+    assert "UNIMPLEMENTED" in nowhere["sentence"]
+    bare = await world.page.send("POST", "/api/routes/test", asked | {"cluster": "east"})
+    assert bare.status == 404
+    assert "the objects of east are not in etcd" in bare.error

@@ -11,12 +11,14 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from aiohttp import ClientResponse, ClientSession, CookieJar, TCPConnector
 
 from federation.adapters.clock import SystemClock
 from federation.adapters.etcd import EtcdSettings, EtcdStore
+from federation.adapters.universal import UniversalSource
 from federation.aio import cancel_and_wait
 from federation.console import Access, Console, ConsoleSettings, Limits
 from federation.model.base import ClusterId, Region, ServiceName, Value
@@ -147,7 +149,14 @@ async def running_console(
     used = wanted or settings()
     store = EtcdStore(EtcdSettings(endpoints=(endpoint,), call_timeout_s=1.0))
     try:
-        console = Console(store=store, clock=SystemClock(), keys=Keys(prefix), settings=used)
+        keys = Keys(prefix)
+        console = Console(
+            store=store,
+            clock=SystemClock(),
+            keys=keys,
+            settings=used,
+            sources=partial(UniversalSource, store, keys),
+        )
         async with console.serving():
             scheme = "https" if used.tls is not None else "http"
             yield f"{scheme}://{used.host}:{used.port}"
