@@ -103,7 +103,8 @@ async def _serve(settings: StandaloneSettings) -> None:
 
     log_to_stderr(logging.WARNING)
     try:
-        core = open_core(CoreSettings(workers=settings.workers))
+        place = str(settings.cluster)
+        core = open_core(CoreSettings(cluster=place, region=place, workers=settings.workers))
     except GatewayError as failure:
         raise CommandError(str(failure)) from failure
     await serve(settings, core=core, say=typer.echo)

@@ -20,6 +20,7 @@ from tests.bench import (
     peak,
     propagation,
     streaming,
+    telemetry_cost,
 )
 from tests.bench.machine import keep, machine_line
 from tests.bench.proxies import missing_programs
@@ -115,6 +116,13 @@ def _growth(size: Size) -> tuple[str, Any]:
     return growth.table(found), asdict(found)
 
 
+def _telemetry_cost(size: Size) -> tuple[str, Any]:
+    found = telemetry_cost.measure(
+        calls=size.of(telemetry_cost.CALLS), rounds=size.rounds(telemetry_cost.ROUNDS)
+    )
+    return telemetry_cost.table(found), _plain(found)
+
+
 def _propagation(size: Size) -> tuple[str, Any]:
     changes = propagation.measure(changes=size.of(propagation.CHANGES))
     return propagation.table(changes), [asdict(change) for change in changes]
@@ -136,6 +144,7 @@ SECTIONS: dict[str, Section] = {
     "streaming": _streaming,
     "memory": _memory,
     "growth": _growth,
+    "telemetry_cost": _telemetry_cost,
     "propagation": _propagation,
     "kubernetes_scale": _kubernetes_scale,
 }

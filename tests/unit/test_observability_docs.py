@@ -1,0 +1,33 @@
+"""Fields of the access log, its flags, and attributes of spans stand in the documentation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "observability.md").read_text()
+PROXY = ROOT / "gateway" / "proxy" / "src"
+
+
+def test_each_field_of_the_access_log_stands_there_with_its_meaning() -> None:
+    source = (ROOT / "gateway" / "core" / "src" / "access.rs").read_text()
+    fields = re.findall(r'^    \w+ "([A-Z_]+)" (?:true|false) "(.*)",$', source, re.MULTILINE)
+    assert len(fields) > 30
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*) \|$", PAGE, re.MULTILINE))
+    assert {name: rows.get(name) for name, _ in fields} == dict(fields)
+
+
+def test_each_flag_stands_there_with_its_reason() -> None:
+    source = (PROXY / "reply.rs").read_text()
+    reasons = re.findall(r'^    \w+ "([a-z_]+)" "([A-Z-]+)",$', source, re.MULTILINE)
+    assert len(reasons) > 20
+    rows = re.findall(r"^\| `([A-Z-]+)` \| `([a-z_]+)` \|", PAGE, re.MULTILINE)
+    assert {word: flag for flag, word in rows} == dict(reasons)
+
+
+def test_each_attribute_of_a_span_stands_there() -> None:
+    source = (PROXY / "telemetry" / "spans.rs").read_text()
+    names = set(re.findall(r'"((?:[a-z_]+\.)+[a-z_]+)"', source))
+    assert {"rpc.method", "federation.retry", "network.peer.port"} <= names
+    assert sorted(name for name in names if f"`{name}`" not in PAGE) == []
