@@ -177,11 +177,22 @@ function preview(form, session, actions) {
       found.admitted ? null : message("bad", h("p", null, h("strong", null, "It would be refused: "), found.reason)),
       found.warnings?.length ? message("warn", h("ul", null, found.warnings.map((sentence) => h("li", null, sentence)))) : null,
       found.admitted && found.impacts.length === 0 ? message("", h("p", null, "It serves nothing now; no calls would move.")) : null,
-      found.moves?.length ? h("p", null, found.moves.map(move)) : null,
+      found.moves?.length ? h("p", null, summed(found.moves).map(move)) : null,
     ),
     found.impacts.length > 0 ? impactTable(found) : null,
     found.admitted ? confirmation(form, session, actions) : null,
   );
+}
+
+/** Moves from one place to another as one, whoever calls. */
+function summed(moves) {
+  const found = new Map();
+  for (const { from, to, callsPerS } of moves) {
+    const key = `${from}>${to}`;
+    const sum = found.get(key)?.callsPerS;
+    found.set(key, { from, to, callsPerS: missing(sum) || missing(callsPerS) ? (sum ?? callsPerS) : sum + callsPerS });
+  }
+  return [...found.values()];
 }
 
 const move = ({ from, to, callsPerS }, index) => [index ? "; " : "", missing(callsPerS) ? "calls" : `${rate(callsPerS)} calls a second`, " would move from ", name(from), " to ", name(to)];

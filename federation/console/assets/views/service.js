@@ -35,7 +35,7 @@ function render(service, { data, error }) {
     data.sources.length === 0 ? message("", h("p", null, "The resolver has concluded nothing about this service yet.")) : null,
     h("section", { class: "panel", key: "exports" }, exportsTable(data.exports)),
     data.flows.length > 0 ? h("section", { class: "panel", key: "flows" }, flowsTable(data.flows)) : null,
-    h("section", { class: "panel", key: "timeline" }, data.timeline.length > 0 ? entryRows(data.timeline, "What happened") : h("p", { class: "empty" }, "Nothing is known to have happened to it.")),
+    data.timeline?.length > 0 ? h("section", { class: "panel", key: "timeline" }, entryRows(data.timeline, "What happened")) : null,
   ];
 }
 
