@@ -55,6 +55,9 @@ COMMANDS: dict[str, Entry] = {
         "accept_shrink", "Confirm that exports which are missing are meant to be gone.", TRAFFIC
     ),
     "check": Entry("check.command", "Look for what is wrong, and say what to do.", LOOKING),
+    "support-bundle": Entry(
+        "bundle", "Pack what a helper needs into one file, without secrets.", LOOKING
+    ),
     "logs": Entry("logs", "Show the logs of all parts by time.", LOOKING),
     "config": Entry(
         "config", "What gateways have in force, and how they differ.", LOOKING, group=True
