@@ -219,6 +219,9 @@ LOG_DROPPED: Final = _counter(
 LOG_FAILING: Final = _gauge(
     "access_log_failing", "1 while an access log cannot be written.", ("file",)
 )
+TAP_DROPPED: Final = _counter(
+    "tap_dropped", "Lines of taps that were not taken in time, or were over their rate."
+)
 SERIES: Final = _gauge("metric_series", "Series that are labelled by call or cluster now.")
 SERIES_LIMITED: Final = _counter(
     "metric_series_limited",
@@ -278,6 +281,7 @@ _COUNTERS = {
     "mirror_copies_failed": "Copies that their endpoint refused or lost.",
     "deadlines_exceeded": "Deadlines that ended a call.",
     "drained_streams": "Streams ended because their endpoint's drain grace was over.",
+    "trace_contexts_refused": "Callers' trace contexts that broke a rule and were not taken.",
     "panics": "Bugs met, each at the cost of a connection.",
 }
 
@@ -358,6 +362,7 @@ CATALOGUE: Final[tuple[MetricSpec, ...]] = (
     LOG_LINES,
     LOG_DROPPED,
     LOG_FAILING,
+    TAP_DROPPED,
     SERIES,
     SERIES_LIMITED,
     CLUSTERS_LEFT_OUT,
