@@ -20,6 +20,7 @@ from federation.derive.traffic import aggregate
 from federation.model.load import GatewayLoad
 from federation.model.traffic_report import TrafficReport
 from federation.ports import Clock, PortError, Put, Store, StoreRefused
+from federation.telemetry import catalogue, count
 from federation.wire.etcd_keys import Keys
 from federation.wire.etcd_traffic import traffic_to_bytes
 
@@ -86,11 +87,13 @@ class TrafficWriter:
             self._drop(str(failure) or f"no answer within {EVERY_S:g} s")
             return REFUSED_WAIT_S if isinstance(failure, StoreRefused) else EVERY_S
         if written is not None:  # else the claim has gone, and the presence sees to it
+            count(catalogue.TRAFFIC_REPORTS, "written")
             self._said = (report, hold)
             self._dropping = False
         return EVERY_S
 
     def _drop(self, why: str) -> None:
+        count(catalogue.TRAFFIC_REPORTS, "dropped")
         if not self._dropping:
             log.warning("reports of live traffic are dropped for now", extra={"reason": why})
         self._dropping = True

@@ -134,6 +134,11 @@ def _ancestor_reason(row: Row[PolicyT]) -> str:
     return _joined(dict.fromkeys(condition.reason for condition in found if condition))
 
 
+def _streams_left(row: Row[DrainRequest]) -> str:
+    progress = row.status.drain
+    return NONE if progress is None or progress.streams_left is None else str(progress.streams_left)
+
+
 def _joined(parts: Iterable[str]) -> str:
     return ",".join(parts) or NONE
 
@@ -249,6 +254,7 @@ _DRAIN: tuple[Column[DrainRequest], ...] = (
     Column("TARGET", lambda row: row.object.spec.target),
     Column("PHASE", lambda row: row.status.drain.phase if row.status.drain else ""),
     Column("MOVED", lambda row: str(row.status.drain.percent_moved) if row.status.drain else ""),
+    Column("STREAMS", _streams_left),
     Column("ACCEPTED", _condition("Accepted")),
 )
 _SERVICE: tuple[Column[Service], ...] = (

@@ -119,8 +119,12 @@ async def _until_drained(store: Store, keys: Keys, asked: Drain) -> None:
 
 
 def _progress(state: DrainState | None) -> str:
-    left = "" if state is None else f", {percent(state.remaining_bp)} of the weight left"
-    return f"{drain_words(state)}{left}"
+    if state is None:
+        return drain_words(state)
+    text = f"{drain_words(state)}, {percent(state.remaining_bp)} of the weight left"
+    if state.streams_left is not None:
+        text += f", {state.streams_left} streams left"
+    return text
 
 
 async def _undrain(context: Context, target: str, service: str | None) -> None:

@@ -122,7 +122,7 @@ def _status_parts(found: FederationStatus) -> list[str]:
         heading = ["SERVICE", "READY", "IN FORCE"]
         parts.append(aligned([heading, *map(_service_cells, found.services)]))
     if found.drains:
-        heading = ["DRAIN", "SERVICE", "PROGRESS", "LEFT", "OVER", "GRACE", "AGE", "BY"]
+        heading = ["DRAIN", "SERVICE", "PROGRESS", "LEFT", "STREAMS", "OVER", "GRACE", "AGE", "BY"]
         parts.append(aligned([heading, *map(_drain_cells, found.drains)]))
     parts += [f"{drain.requested_by}: {drain.refusal}" for drain in found.drains if drain.refusal]
     parts += [f"{member.cluster}: {text}" for member in found.members for text in member.degraded]
@@ -178,6 +178,7 @@ def _drain_cells(drain: DrainStatus) -> list[str]:
         str(drain.service) if drain.service else "all",
         drain.progress,
         NONE if drain.remaining_bp is None else percent(drain.remaining_bp),
+        NONE if drain.streams_left is None else str(drain.streams_left),
         format_duration(drain.over_ms),
         format_duration(drain.grace_ms),
         NONE if drain.age_s is None else _age(drain.age_s),

@@ -49,6 +49,7 @@ COMMANDS: dict[str, Entry] = {
     "delete": Entry("objects", "Delete objects.", OBJECTS),
     "status": Entry("explain", "Show clusters, services and drains at a glance.", TRAFFIC),
     "explain": Entry("explain", "Say where calls of a service go, and why.", TRAFFIC),
+    "top": Entry("top", "Show where calls go now.", TRAFFIC),
     "drain": Entry("drain", "Move traffic away from a region or cluster.", TRAFFIC),
     "undrain": Entry("drain", "Take a drain back.", TRAFFIC),
     "accept-shrink": Entry(

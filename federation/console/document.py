@@ -14,8 +14,8 @@ from typing import Any
 
 from federation.console.services import Services
 from federation.console.state import Now
-from federation.derive.drain import targets
 from federation.derive.explain import drain_words
+from federation.derive.traffic import streams_left
 from federation.model.base import ClusterId
 from federation.model.drain import Drain, DrainState, drain_object_name
 from federation.model.traffic_report import Flow, TrafficReport
@@ -128,32 +128,11 @@ def _drain(now: Now, drain: Drain | None, state: DrainState | None) -> Json:
         "byObject": None
         if spec.cluster is None
         else {"cluster": spec.cluster, "name": drain_object_name(spec)},
-        "streamsLeft": _streams_left(now, spec),
+        "streamsLeft": streams_left(spec, now.traffic.values()),
         "stoppable": drain is not None and refused is None,
         "whyNotStoppable": refused
         or (None if drain is not None else "it was taken back; its weight is returning"),
     }
-
-
-def _streams_left(now: Now, drain: Drain) -> int | None:
-    """Calls that go on in what is drained; ``None`` while no cluster reports its traffic."""
-    if not now.traffic:
-        return None
-    return sum(
-        flow.open
-        for report in now.traffic.values()
-        for flow in report.flows
-        if flow.imported and _is_of(drain, flow)
-    )
-
-
-def _is_of(drain: Drain, flow: Flow) -> bool:
-    if drain.service is not None:
-        if flow.service != str(drain.service):
-            return False
-        return targets(drain, flow.to_cluster, flow.to_region, drain.service)
-    named = flow.to_region if drain.target_kind.value == "Region" else flow.to_cluster
-    return drain.target == named
 
 
 def _flows(traffic: Mapping[ClusterId, TrafficReport]) -> dict[str, Json]:

@@ -46,6 +46,7 @@ class DrainStatus(Value):
     service: ServiceName | None
     progress: str
     remaining_bp: int | None
+    streams_left: int | None
     over_ms: int
     grace_ms: int
     age_s: int | None
@@ -129,6 +130,7 @@ def _drain(view: FederationView, name: str, now_ms: int) -> DrainStatus:
         service=spec.service,
         progress=drain_words(state),
         remaining_bp=state.remaining_bp if state else None,
+        streams_left=state.streams_left if state else None,
         over_ms=spec.over_ms,
         grace_ms=spec.grace_ms,
         age_s=max(0, now_ms - state.started_at_ms) // 1000 if state else None,

@@ -65,12 +65,11 @@ def bounded(
     report: TrafficReport, *, flows_max: int = FLOWS_MAX, gateways_max: int = GATEWAYS_MAX
 ) -> TrafficReport:
     """``report`` with the busiest flows one by one, and the others added up by where they lead."""
-    named = [flow for flow in report.flows if flow.service]
-    told = sorted(named, key=_busiest_first)[:flows_max]
-    kept = {id(flow) for flow in told}
-    rest = [flow for flow in report.flows if id(flow) not in kept]
-    if len(told) == len(named) and len(report.gateways) <= gateways_max:
+    named = sorted((flow for flow in report.flows if flow.service), key=_busiest_first)
+    if len(named) <= flows_max and len(report.gateways) <= gateways_max:
         return report
+    told = named[:flows_max]
+    rest = [*named[flows_max:], *(flow for flow in report.flows if not flow.service)]
     return report.model_copy(
         update={
             "gateways": report.gateways[:gateways_max],

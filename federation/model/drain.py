@@ -76,6 +76,11 @@ class Refusal(Value):
     message: str
 
 
+def _is_unknown(count: int | None) -> bool:
+    """Not stored then: readers of an older version know nothing of it."""
+    return count is None
+
+
 class DrainState(Value):
     """Progress of a drain: started once by the leading resolver and kept over its successors.
 
@@ -83,6 +88,9 @@ class DrainState(Value):
     gone. ``started_at_ms`` is that resolver's Unix time in milliseconds; only resolvers compare it
     with their own clock, gateways never do. While weight returns, ``returning_since_ms`` says since
     when and ``returning_from_bp`` from where; the state ends when ``remaining_bp`` is full again.
+
+    ``streams_left`` is how many calls go on at what is drained, as all gateways report it;
+    ``None``: not known, or nothing is waited for.
 
     A drain of an object outlives what becomes of it: ``refusal`` says that it has not started,
     ``expired`` that it has ended by itself.
@@ -97,6 +105,7 @@ class DrainState(Value):
     returning_from_bp: int = Field(default=0, ge=0, le=FULL_SHARE_BP)
     refusal: Refusal | None = None
     expired: bool = False
+    streams_left: int | None = Field(default=None, ge=0, exclude_if=_is_unknown)
 
     @property
     def idle(self) -> bool:

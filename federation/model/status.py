@@ -62,6 +62,7 @@ class DrainProgress(Value):
 
     phase: str
     percent_moved: int = 0
+    streams_left: int | None = None
     started_at_ms: int | None = None
     expires_at_ms: int | None = None
 

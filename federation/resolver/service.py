@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from typing import NoReturn
 
@@ -21,6 +21,7 @@ from opentelemetry.trace import Span, Tracer, use_span
 
 from federation.aio import Backoff, cancel_and_wait, retrying
 from federation.derive.resolve import Resolution
+from federation.model.drain import DrainState
 from federation.ports import (
     MAX_WRITES,
     Clock,
@@ -37,6 +38,7 @@ from federation.ports import (
 from federation.resolver.observe import Seen, observe
 from federation.resolver.settings import ResolverSettings
 from federation.resolver.step import Leader, Step, Stored, step
+from federation.resolver.streams import EVERY_S, DrainStreams
 from federation.telemetry import Sample, catalogue, count, spans, timed
 from federation.wire.etcd import StoredProblem, ViewReader
 from federation.wire.etcd_keys import Keys
@@ -131,22 +133,33 @@ class Resolver:
             await self._follow(term, listings)
 
     async def _follow(self, term: _Term, listings: AsyncGenerator[Listing, None]) -> None:
-        """Step on every listing, and when the last step asked to be called again."""
-        wait_s: float | None = None
+        """Step on every listing, when the last step asked to be called again, and when streams of
+        a drain have gone."""
+        clock = asyncio.get_running_loop().time
+        due_at: float | None = None
         news = asyncio.ensure_future(anext(listings, None))
+        counting = asyncio.create_task(term.streams.run(), name="streams of drains")
         try:
             while True:
+                wait_s = None if due_at is None else max(0.0, due_at - clock())
+                if term.drains:
+                    wait_s = EVERY_S if wait_s is None else min(wait_s, EVERY_S)
                 await asyncio.wait({news}, timeout=wait_s)
-                if news.done():
+                is_due = due_at is not None and clock() >= due_at
+                has_news = news.done()
+                if has_news:
                     term.look(news.result())
-                    wait_s = await term.step()
+                elif not is_due and not term.streams_moved():
+                    continue
+                next_s = await term.step()
+                due_at = None if next_s is None else clock() + next_s
+                if has_news:  # what comes during a step is looked at next
                     # Whatever comes meanwhile is one listing, the newest, when it is asked for.
                     await asyncio.sleep(self._settings.coalesce_s)
                     news = asyncio.ensure_future(anext(listings, None))
-                else:
-                    wait_s = await term.step()
         finally:
             await cancel_and_wait(news)
+            await cancel_and_wait(counting)
 
     def _report_failure(self, failure: Exception, attempt: int, wait_s: float) -> None:
         count(catalogue.TERMS_LOST)
@@ -178,6 +191,8 @@ class _Term:
         self._pace = settings.pace
         self._rights = settings.drain_rights
         self._reader = ViewReader(keys, now=clock.now)
+        self.streams = DrainStreams(store, keys)
+        self.drains: Mapping[str, DrainState] = {}
         self._listing: Listing | None = None
         self._written_revision = 0
         self._resolution: Resolution | None = None
@@ -190,6 +205,10 @@ class _Term:
         if self._listing is None or listing.revision >= self._listing.revision:
             self._listing = listing
 
+    def streams_moved(self) -> bool:
+        """Whether the streams of a drain are other than was written."""
+        return self.streams.moved(self.drains)
+
     async def step(self) -> float | None:
         """Write what is due; returns the seconds until the next step if there is no news."""
         if self._listing is None or self._listing.revision < self._written_revision:
@@ -199,6 +218,7 @@ class _Term:
             planned = self._plan(self._listing)
         count(catalogue.DECISIONS)
         self._resolution = planned.resolution
+        self.drains = planned.after.drain_states
         if planned.writes:
             try:
                 with self._traced(planned, began_ns, self._listing.revision):
@@ -247,6 +267,7 @@ class _Term:
             now_ms=int(self._clock.now() * 1000),
             pace=self._pace,
             rights=self._rights,
+            counted=self.streams.counted,
         )
         self.seen = Seen(self._leader.term, reading.view, planned.after, len(reading.problems))
         return planned

@@ -9,7 +9,7 @@ the wall clock alone, except while a drain moves or a part returns; the manifest
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from federation.derive.drain import advance, refused, starts, wait_ms
@@ -71,12 +71,15 @@ def step(
     now_ms: int,
     pace: ReturnPace = DEFAULT_PACE,
     rights: Collection[DrainRight] = (),
+    counted: Callable[[dict[str, DrainState]], dict[str, DrainState]] = dict,
 ) -> Step:
     """What has to be written so that the store holds what follows from ``view`` at ``now_ms``.
 
-    ``rights`` say what Drain objects of a cluster may drain besides itself and its region.
+    ``rights`` say what Drain objects of a cluster may drain besides itself and its region;
+    ``counted`` gives drains the number of streams that they have still to wait for.
     """
     states, expired = _advanced(view, stored, now_ms, rights)
+    states = counted(states)
     resolution = resolve(
         view, drains=states, previous=stored.services, now_ms=now_ms, pace=pace, before=before
     )

@@ -106,6 +106,11 @@ STORE_HEARD: Final = _gauge(
 PRESENT: Final = _gauge("agent_present", "1 while the cluster's heartbeat stands in etcd.")
 FACTS: Final = _counter("agent_facts_published", "Commits of facts about this cluster to etcd.")
 FACTS_FAILED: Final = _counter("agent_facts_failures", "Publications of facts that failed.")
+TRAFFIC_REPORTS: Final = _counter(
+    "agent_traffic_reports",
+    "Reports of live traffic for etcd: result is written, or dropped since etcd did not take it.",
+    "result",
+)
 QUARANTINED: Final = _gauge(
     "agent_quarantined_services",
     "Exported services whose disappearance is not believed, and so not published.",
@@ -166,6 +171,11 @@ TIER: Final = _gauge(
 DRAIN_REMAINING: Final = _gauge(
     "resolver_drain_remaining_ratio", "Part of the weight that a drain leaves now.", "drain"
 )
+DRAIN_STREAMS: Final = _gauge(
+    "resolver_drain_streams_left",
+    "Calls that go on at what a drain drains, as all gateways report it; absent while not known.",
+    "drain",
+)
 DRAIN_PHASE: Final = _gauge("resolver_drain_phase", "1 for a drain's phase.", "drain", "phase")
 DRAIN_OVERDUE: Final = _gauge(
     "resolver_drain_overdue_seconds",
@@ -212,6 +222,7 @@ AGENT: Final[tuple[MetricSpec, ...]] = (
     PRESENT,
     FACTS,
     FACTS_FAILED,
+    TRAFFIC_REPORTS,
     QUARANTINED,
     EXPORTS,
     IMPORTS,
@@ -232,6 +243,7 @@ RESOLVER: Final[tuple[MetricSpec, ...]] = (
     NO_FAILOVER,
     TIER,
     DRAIN_REMAINING,
+    DRAIN_STREAMS,
     DRAIN_PHASE,
     DRAIN_OVERDUE,
     DRAINS_REFUSED,

@@ -93,6 +93,7 @@ _COLUMNS: Mapping[type[ApiObject], tuple[_Column, ...]] = {
         _Column("Service", ".spec.service.name"),
         _Column("Phase", ".status.phase"),
         _Column("Moved", ".status.percentMoved", "integer"),
+        _Column("Streams", ".status.streamsLeft", "integer"),
         _ACCEPTED,
         _Column("Expires", ".status.expirationTime"),
     ),
@@ -496,6 +497,13 @@ _DRAIN_PROGRESS: Schema = {
         "minimum": 0,
         "maximum": 100,
         "description": "How much of the target's traffic is moved away.",
+    },
+    "streamsLeft": {
+        "type": "integer",
+        "format": "int64",
+        "minimum": 0,
+        "description": "How many calls go on at the target, as the gateways of all clusters report "
+        "it every few seconds; absent while that is not known.",
     },
     "startTime": {
         "type": "string",

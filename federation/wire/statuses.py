@@ -42,6 +42,8 @@ def status_document(status: ObjectStatus) -> dict[str, Any]:
 
 def _drain_fields(progress: DrainProgress) -> dict[str, Any]:
     fields: dict[str, Any] = {"phase": progress.phase, "percentMoved": progress.percent_moved}
+    if progress.streams_left is not None:
+        fields["streamsLeft"] = progress.streams_left
     for name, at_ms in (
         ("startTime", progress.started_at_ms),
         ("expirationTime", progress.expires_at_ms),

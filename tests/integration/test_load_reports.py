@@ -18,6 +18,7 @@ from federation.discovery import DiscoveryServer, DiscoverySettings, LoadReports
 from federation.model.base import ClusterId, Region
 from federation.model.load import FlowKey, GatewayLoad
 from federation.model.snapshot import Snapshot
+from federation.model.traffic_report import GatewayTraffic
 from federation.wire import lrs
 from federation.wire.xds import to_resources
 from gateway.load_stats import LoadReporter
@@ -104,8 +105,17 @@ def place(succeeded: int, *, cluster: str = USERS, **more: Any) -> dict[str, Any
     return base | counted | more
 
 
-async def test_a_gateway_reports_what_came_since_its_last_report() -> None:
-    core = PaperCore()
+async def test_a_gateway_reports_what_came_since_its_last_report(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    core, came = PaperCore(), list[GatewayLoad]()
+
+    def noted(message: lrs_pb2.LoadStatsRequest, gateway: GatewayTraffic) -> GatewayLoad:
+        came.append(read_load(message, gateway))
+        return came[-1]
+
+    read_load = lrs.read_load
+    monkeypatch.setattr(lrs, "read_load", noted)
     core.load(place(10), place(5, cluster="local/app/users/9090"))
     async with agent() as west, gateway(core, west):
         # What was before its stream is no news.
@@ -117,7 +127,8 @@ async def test_a_gateway_reports_what_came_since_its_last_report() -> None:
         )
         assert first.flows.keys() <= {TO_EAST}
         core.load(place(16, failed=2, began=19, open=1), calls_open=1, connections=3)
-        load = await eventually(lambda: _of(west, TO_EAST))
+        await eventually(lambda: _of(west, TO_EAST))
+        load = next(it for it in came if it.flows.get(TO_EAST))
         flow = load.flows[TO_EAST]
         assert (flow.succeeded, flow.failed, flow.open) == (6, 2, 1)
         assert flow.latencies == {1.0: 6}

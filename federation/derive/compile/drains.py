@@ -62,6 +62,7 @@ def _progress(state: DrainState) -> DrainProgress:
     return DrainProgress(
         phase=phase,
         percent_moved=(FULL_SHARE_BP - state.remaining_bp) * 100 // FULL_SHARE_BP,
+        streams_left=state.streams_left,
         started_at_ms=state.started_at_ms,
         expires_at_ms=None if expires_ms is None else state.started_at_ms + expires_ms,
     )
