@@ -1,4 +1,4 @@
-"""The admin endpoint: readiness, numbers, configuration, trust, peers, events, and drain.
+"""The admin endpoint: readiness, numbers, configuration, trust, peers, events, taps, drain.
 
 Decides: paths and forms of the answers.
 Leaves to others: every fact in them. Traffic does not pass here, and a slow reader here slows none.
@@ -24,6 +24,7 @@ from gateway.peers import reachability
 from gateway.runtime import Runtime
 from gateway.settings import IdentityFiles
 from gateway.status import Status
+from gateway.tap import TapRefused, Taps, write_lines
 from gateway.trust import certificates
 from gateway.xds_translate import Kind, Piece
 
@@ -65,6 +66,7 @@ class Admin:
         self._subject = subject
         self._address = address
         self._runner: web.AppRunner | None = None
+        self._taps = Taps(subject.runtime.core, subject.stats)
 
     @property
     def address(self) -> str:
@@ -82,6 +84,7 @@ class Admin:
         application.router.add_get("/events", self._events)
         application.router.add_get("/certificates", self._certificates)
         application.router.add_get("/peers", self._peers)
+        application.router.add_get("/tap", self._tap)
         application.router.add_post("/drain", self._drain)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -142,6 +145,22 @@ class Admin:
             subject.runtime.in_force, subject.identity_files(), subject.stats()
         )
         return _json(found)
+
+    async def _tap(self, request: web.Request) -> web.StreamResponse:
+        """Live calls as lines of JSON, for as long as somebody reads."""
+        try:
+            wanted = json.loads(request.query.get("filter", "{}"))
+            lines = self._taps.watch(wanted)
+            first = await anext(lines)
+        except TapRefused as refused:
+            return _json({"why": str(refused)}, status=409)
+        except ValueError as error:
+            return _json({"why": f"filter: {error}"}, status=400)
+        answer = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await answer.prepare(request)
+        await answer.write(first)
+        await write_lines(lines, answer.write)
+        return answer
 
     async def _drain(self, _request: web.Request) -> web.Response:
         self._subject.begin_drain()

@@ -140,11 +140,19 @@ class AdminClient:
         try:
             async with self._http.get(url, params=query, timeout=unlimited) as answer:
                 if answer.status != 200:
-                    said = (await answer.content.read(500)).decode(errors="replace").strip()
-                    raise GatewayAway(f"{what}: {answer.status}: {said}")
+                    raise GatewayAway(f"{what}: {_why(await answer.content.read(2_000))}")
                 yield answer.content
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise GatewayAway(f"{what}: {str(error) or type(error).__name__}") from error
+
+
+def _why(body: bytes) -> str:
+    """What a refusal says."""
+    text = body.decode(errors="replace").strip()
+    try:
+        return str(json.loads(text)["why"])
+    except (ValueError, KeyError, TypeError):
+        return text
 
 
 async def _bounded(answer: aiohttp.ClientResponse, what: str) -> bytes:
