@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import grpc
 
 from federation.discovery import DiscoveryServer, DiscoverySettings
 from federation.model.snapshot import Snapshot
+from federation.model.telemetry import AccessLog, Telemetry
 from federation.wire.xds import to_resources
 from tests.integration.discovery_support import eventually, snapshot
 from tests.integration.test_discovery_envoy import echo_server, say
@@ -192,6 +193,33 @@ async def test_sighup_reads_files_again_and_changes_no_connection(tmp_path: Path
             assert await say(channel) == "one"
         assert await _accepted(process) == before
         assert process.process.returncode is None
+
+
+async def test_sighup_opens_access_logs_anew(tmp_path: Path) -> None:
+    port, log, moved = free_port(), tmp_path / "access.log", tmp_path / "access.log.1"
+    telemetry = Telemetry(access_logs=(AccessLog(path=str(log), text="%METHOD% %SOURCE_CLUSTER%"),))
+    async with (
+        serving() as server,
+        echo_server("one") as one,
+        gateway(server.address, tmp_path) as process,
+        client(port) as channel,
+    ):
+        plain = snapshot(one, port=port)
+        told = tuple(replace(each, telemetry=telemetry) for each in plain.listeners)
+        server.publish(replace(plain, listeners=told))
+
+        async def answered() -> bool:
+            return await say(channel) == "one"
+
+        await eventually(answered)
+        await eventually(log.exists)
+        log.rename(moved)
+        process.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: any(line["event"] == "reloaded" for line in process.lines))
+        await say(channel)
+        await eventually(lambda: log.exists() and log.read_text())
+        assert set(log.read_text().splitlines()) == {"/test.Echo/Say us-west-1"}
+        assert "/test.Echo/Say us-west-1" in moved.read_text()
 
 
 async def _accepted(process: Process) -> int:

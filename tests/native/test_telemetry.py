@@ -405,8 +405,7 @@ def test_chosen_fields_and_texts(tmp_path: Path) -> None:
 def test_log_records_carry_fields_as_attributes_or_a_text() -> None:
     logs = [
         {"sink": {"otlp": "otel"}, "format": {"json": [["n", "%TRIES%"], ["s", "%GRPC_STATUS%"]]}},
-        {"sink": {"otlp": "otel"}, "format": {"text": "%METHOD%"}, "routes": ["app/echo/rule-0"]},
-        {"sink": {"otlp": "otel"}, "format": "json", "routes": ["another"]},
+        {"sink": {"otlp": "otel"}, "format": {"text": "%METHOD%"}},
     ]
     with backends("a") as [a], core() as driver:
         configuration = simple(a.address, listeners=[listener(telemetry=told(*logs))])
@@ -417,6 +416,24 @@ def test_log_records_carry_fields_as_attributes_or_a_text() -> None:
         assert (first.severity_text, first.event_name) == ("INFO", "federation.call")
         assert second.body.string_value == f"/{SERVICE}/Unary"
         assert attributes(second) == {}
+
+
+def test_a_log_for_a_rule_takes_the_place_of_that_for_all(tmp_path: Path) -> None:
+    everything, own = tmp_path / "all", tmp_path / "own"
+    logs = [
+        {"sink": {"file": str(everything)}, "format": {"text": "%RULE%"}},
+        {"sink": {"file": str(own)}, "format": {"text": "%RULE%"}, "routes": ["app/own/rule-0"]},
+    ]
+    special = {"path": {"prefix": "/"}, "headers": [{"name": "x-own", "present": True}]}
+    routes = [route("echo", name="app/own/rule-0", match=special), route("echo")]
+    with backends("a") as [a], core() as driver:
+        listeners = [listener(telemetry=told(*logs))]
+        configuration = simple(a.address, listeners=listeners, route_tables=[table(*routes)])
+        with channel(serve(driver, configuration)) as client:
+            call(client, metadata=(("x-own", "1"),))
+            call(client)
+    assert own.read_text().split() == ["app/own/rule-0"]
+    assert everything.read_text().split() == ["app/echo/rule-0"]
 
 
 def test_who_made_the_status_has_a_flag_and_a_reason(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from federation.model import telemetry as model
+from gateway.xds_translate import telemetry as translated
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "observability.md").read_text()
 PROXY = ROOT / "gateway" / "proxy" / "src"
@@ -16,6 +19,12 @@ def test_each_field_of_the_access_log_stands_there_with_its_meaning() -> None:
     assert len(fields) > 30
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*) \|$", PAGE, re.MULTILINE))
     assert {name: rows.get(name) for name, _ in fields} == dict(fields)
+
+
+def test_policies_and_xds_know_the_same_fields() -> None:
+    source = (ROOT / "gateway" / "core" / "src" / "access.rs").read_text()
+    fields = re.findall(r'^    \w+ "([A-Z_]+)" true "', source, re.MULTILINE)
+    assert list(model.FIELDS) == list(translated.FIELDS) == fields
 
 
 def test_each_flag_stands_there_with_its_reason() -> None:

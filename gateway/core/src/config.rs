@@ -31,7 +31,7 @@
 //!       "access_logs": [{"sink": {"otlp": "infra/otel:4317"},  // or {"file": "/dev/stdout"}
 //!                        "format": "json",   // or {"json": [["to", "%DESTINATION_CLUSTER%"]]}
 //!                                            // or {"text": "%START_TIME% %METHOD% %REASON%"}
-//!                        "routes": null}]},  // or names of rules
+//!                        "routes": null}]},  // all but those that other logs name; or names
 //!     "passthrough": null   // in place of tls and a table: as in chains, for connections without TLS
 //!   }],
 //!   "route_tables": [{"name": "main", "virtual_hosts": [{

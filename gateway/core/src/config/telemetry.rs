@@ -13,7 +13,7 @@ use super::Name;
 pub struct ListenerTelemetry {
     /// `None`: no spans, and trace headers pass as they are.
     pub tracing: Option<Tracing>,
-    /// Each writes a line for every call that it takes.
+    /// Each writes a line for every call that it takes; what is said of a rule replaces what is said of all.
     pub access_logs: Vec<AccessLog>,
 }
 
@@ -67,7 +67,8 @@ pub struct AccessLog {
     pub sink: LogSink,
     /// What of.
     pub format: LogFormat,
-    /// Names of the rules whose calls have a line; `None`: all calls, also those without a rule.
+    /// Names of the rules whose calls have a line; `None`: all calls but those of rules that another log of the
+    /// listener names, also calls without a rule.
     #[serde(default)]
     pub routes: Option<Vec<Name>>,
 }

@@ -25,7 +25,15 @@ pub(crate) struct Spans {
 pub(crate) struct Log {
     pub sink: Sink,
     pub form: Form,
-    routes: Option<Vec<Name>>,
+    rules: Rules,
+}
+
+/// Whose calls have a line in a log.
+#[derive(Clone, Debug)]
+enum Rules {
+    These(Vec<Name>),
+    /// Those of no rule, too.
+    AllBut(Vec<Name>),
 }
 
 /// How its lines are made.
@@ -46,7 +54,10 @@ impl Told {
             config: tracing.clone(),
             sink: Sink::Spans(tracing.collector.clone()),
         });
-        let logs: Vec<_> = config.access_logs.iter().map(Log::new).collect();
+        let named = config.access_logs.iter().flat_map(|log| &log.routes);
+        let named: Vec<Name> = named.flatten().cloned().collect();
+        let logs = config.access_logs.iter();
+        let logs: Vec<_> = logs.map(|log| Log::new(log, &named)).collect();
         (tracing.is_some() || !logs.is_empty()).then_some(Self { tracing, logs })
     }
 
@@ -60,7 +71,7 @@ impl Told {
 // === impl Log ===
 
 impl Log {
-    fn new(config: &AccessLog) -> Self {
+    fn new(config: &AccessLog, named: &[Name]) -> Self {
         // The document was checked when it came.
         let template = |text: &Name| Template::parse(text).expect("a checked template");
         Self {
@@ -78,13 +89,19 @@ impl Log {
                     Form::Json(pairs.collect())
                 }
             },
-            routes: config.routes.clone(),
+            rules: match &config.routes {
+                Some(these) => Rules::These(these.clone()),
+                None => Rules::AllBut(named.to_vec()),
+            },
         }
     }
 
     /// Whether calls of a rule have a line; an empty name stands for calls without one.
     pub fn takes(&self, rule: &str) -> bool {
-        let routes = self.routes.as_ref();
-        routes.is_none_or(|routes| routes.iter().any(|name| **name == *rule))
+        let is_in = |names: &[Name]| names.iter().any(|name| **name == *rule);
+        match &self.rules {
+            Rules::These(names) => is_in(names),
+            Rules::AllBut(names) => !is_in(names),
+        }
     }
 }
