@@ -101,6 +101,11 @@ async def test_the_admin_endpoint_tells_state_numbers_and_configuration() -> Non
             text = await answer.text()
             assert 'federation_gateway_state{state="InSync"} 1\n' in text
             assert "federation_gateway_config_version 2\n" in text
+        assert answer.content_type == "text/plain"
+        asked = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"}
+        async with http.get("/metrics", headers=asked) as answer:
+            assert answer.content_type == "application/openmetrics-text"
+            assert (await answer.text()).endswith("\n# EOF\n")
         async with http.get("/config_dump") as answer:
             dump = await answer.json()
             assert [entry["name"] for entry in dump["listeners"]] == ["infra/gw/8080"]

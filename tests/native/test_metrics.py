@@ -460,6 +460,28 @@ def test_beyond_the_bound_labels_are_other_and_no_call_is_lost() -> None:
         assert limited - 1 <= started <= limited, "the last one with room may have none for a code"
 
 
+def test_clusters_with_something_to_tell_are_shown_first() -> None:
+    names = [f"c{at:03}" for at in range(300)]
+    with backends("a") as [a], core(metric_series_max=1_000) as driver:
+        here, far = locality(a.address), locality(a.address, priority=2)
+        places = [endpoints(far if name == "c250" else here, name=name) for name in names]
+        serve(
+            driver,
+            simple(
+                clusters=[cluster(name) for name in names],
+                endpoints=places,
+                route_tables=[table(route("c000"))],
+            ),
+        )
+        assert series(driver) <= 1_000
+        tier = f"{OWN}active_tier"
+        assert value(driver, tier, service="c250") == 2
+        shown = {dict(labels)["service"] for name, labels in scrape(driver) if name == tier}
+        assert shown == {*names[: len(shown) - 1], "c250"}
+        left_out = value(driver, f"{OWN}metric_clusters_left_out")
+        assert left_out == len(names) - len(shown) > 0
+
+
 def test_churn_of_routes_methods_clusters_and_places_leaves_nothing_behind() -> None:
     with backends("a") as [a], core() as driver:
         port, sizes = free_port(), set()

@@ -616,10 +616,26 @@ fn code_key(code: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::PEERS_MAX;
     use super::{WorkerStats, sum};
     use crate::series::SeriesBudget;
     use std::collections::HashSet;
     use std::sync::Arc;
+
+    #[test]
+    fn peers_beyond_the_bound_count_together() {
+        let stats = WorkerStats::new(Arc::new(SeriesBudget::new(10_000)));
+        for at in 0..PEERS_MAX + 50 {
+            stats.peer(&format!("cluster-{at}")).record(0);
+        }
+        stats.peer("cluster-0").record(14);
+        let all = sum(&[Arc::new(stats)]);
+        let peers = all["peer_calls"].as_array().expect("is a list");
+        assert_eq!(peers.len(), PEERS_MAX + 1);
+        let of = |name| peers.iter().find(|it| it["source_cluster"] == name);
+        assert_eq!(of("other").expect("is there")["codes"]["0"], 50);
+        assert_eq!(of("cluster-0").expect("is there")["codes"]["14"], 1);
+    }
 
     #[test]
     fn sums_over_workers_and_forgets_old_routes() {
