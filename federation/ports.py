@@ -229,6 +229,46 @@ class Store(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """One change of one key: ``None`` stands for its absence, before (created) or after (deleted).
+
+    ``known`` is false where what was there before has been compacted away.
+    """
+
+    key: str
+    revision: int
+    before: bytes | None
+    after: bytes | None
+    known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Changes up to ``revision``, in order. ``past``: they were made before anybody looked.
+
+    ``gap``: what came before them is not known (compacted, or too long ago); ``since`` is the first
+    revision that these can be of.
+    """
+
+    revision: int
+    entries: tuple[Changed, ...]
+    past: bool = False
+    gap: bool = False
+    since: int = 0
+
+
+class StoreHistory(Protocol):
+    """A store that remembers changes for a while (etcd: until it is compacted)."""
+
+    def history(self, prefix: str, *, revisions_max: int) -> AsyncGenerator[Changes, None]:
+        """Changes below ``prefix``, the last ``revisions_max`` revisions first, then for ever.
+
+        Yields nothing while the store is away.
+        """
+        ...
+
+
 class ObjectSource(Protocol):
     """Where a cluster's objects come from: Kubernetes, universal (the store) or a folder."""
 

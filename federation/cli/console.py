@@ -221,6 +221,7 @@ async def _serve(context: Context, settings: ConsoleSettings, *, health: str | N
             keys=keys,
             settings=settings,
             sources=partial(UniversalSource, store, keys),
+            history=store,
         )
         readiness.why_not = lambda: served.why_not_ready
         try:

@@ -24,9 +24,8 @@ import typer
 from federation.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from federation.adapters.etcd import EtcdSettings
+    from federation.adapters.etcd import EtcdSettings, EtcdStore
     from federation.operations.refusal import OperationError
-    from federation.ports import Store
 
 DEFAULT_ETCD = "http://127.0.0.1:2379"
 """Where etcd listens when nobody says otherwise."""
@@ -80,7 +79,7 @@ class Context:
         return EtcdSettings(endpoints=self.etcd, tls=tls)
 
     @asynccontextmanager
-    async def open_store(self) -> AsyncIterator[Store]:
+    async def open_store(self) -> AsyncIterator[EtcdStore]:
         """The store, closed on leaving; it dials on first use.
 
         ``StoreUnavailable`` leaves with the note ``if_away``.

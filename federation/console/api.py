@@ -28,11 +28,13 @@ from federation.console.document import drains
 from federation.console.drains import Drains
 from federation.console.events import stream_events
 from federation.console.guard import COOKIE, Caller, Guard, unauthenticated
+from federation.console.history import Timeline, Wanted
 from federation.console.live import Live, Made
 from federation.console.routes import Routes
 from federation.console.settings import ConsoleSettings
 from federation.console.state import Followed
 from federation.derive.explain import find_service
+from federation.derive.timeline import Kind
 from federation.model.base import Region, ServiceName
 from federation.ports import Clock, Store
 from federation.wire.etcd_keys import Keys
@@ -58,6 +60,7 @@ class Api:
         live: Live,
         followed: Followed,
         routes: Routes,
+        timeline: Timeline,
     ) -> None:
         self._keys = keys
         self._clock = clock
@@ -66,6 +69,7 @@ class Api:
         self._live = live
         self._followed = followed
         self._routes = routes
+        self._timeline = timeline
         self._drains = Drains(store, keys, followed.now)
 
     def register(self, router: web.UrlDispatcher) -> None:
@@ -82,6 +86,7 @@ class Api:
             ("/api/gateways", self._gateways),
             ("/api/drains", self._all_drains),
             ("/api/routes", self._routes.list),
+            ("/api/timeline", self._decisions),
         ):
             router.add_get(path, self._reading(answer))
         router.add_post("/api/routes/test", self._reading(self._routes.test, checked=True))
@@ -218,7 +223,9 @@ class Api:
                 f"no service or import is named {asked}; it may have gone, or its cluster has "
                 "not exported it yet (GET /api/services lists all)"
             )
-        return self._stamped(made, details.service(made, found, self._keys))
+        about = details.service(made, found, self._keys)
+        story = self._timeline.page(Wanted(service=str(found), limit=50))
+        return self._stamped(made, about | {"timeline": story["entries"]})
 
     async def _exports(self, request: web.Request, _caller: Caller) -> web.Response:
         made = self._made()
@@ -232,6 +239,17 @@ class Api:
         total = sum(len(exports) for exports in made.now.view.exports.values())
         shown = [details.export(made.now, *row, keys=self._keys) for row in rows]
         return self._stamped(made, {"total": total, **about, "exports": shown})
+
+    async def _decisions(self, request: web.Request, _caller: Caller) -> web.Response:
+        wanted = Wanted(
+            text=request.query.get("q", "")[:200],
+            kind=choice_of(request, "kind", Kind, None),
+            cluster=request.query.get("cluster", ""),
+            service=request.query.get("service", ""),
+            before=request.query.get("before", ""),
+            limit=number_of(request, "limit", 100, most=500),
+        )
+        return web.json_response({"at": self._clock.now(), **self._timeline.page(wanted)})
 
     async def _gateways(self, _request: web.Request, _caller: Caller) -> web.Response:
         made = self._made()

@@ -23,11 +23,12 @@ from federation.console.answers import RefusalError
 from federation.console.api import Api
 from federation.console.assets import Assets
 from federation.console.guard import HEADERS, Guard
+from federation.console.history import Timeline
 from federation.console.live import Live
 from federation.console.routes import Routes, Sources
 from federation.console.settings import ConsoleSettings, TlsFiles
 from federation.console.state import Followed
-from federation.ports import Clock, PortError, Store
+from federation.ports import Clock, PortError, Store, StoreHistory
 from federation.wire.etcd_keys import Keys
 
 log = logging.getLogger(__name__)
@@ -54,13 +55,22 @@ class Console:
         keys: Keys,
         settings: ConsoleSettings,
         sources: Sources,
+        history: StoreHistory,
     ) -> None:
-        """``sources`` gives the objects of a cluster, for routes."""
+        """``sources`` gives the objects of a cluster, for routes; ``history`` the store's past."""
         self._settings = settings
         self._guard = Guard(settings, clock)
         self._assets = Assets()
         self._followed = Followed(store, keys, clock, settle_s=settings.limits.tick_s / 2)
-        self._live = Live(self._followed.now, settings.limits)
+        self._timeline = Timeline(
+            history,
+            keys,
+            clock,
+            revisions=settings.history_revisions,
+            entries=settings.timeline_entries,
+        )
+        others = (("timeline", self._timeline.version),)
+        self._live = Live(self._followed.now, settings.limits, others=others)
         self._routes = Routes(self._live, sources, settings.compile)
         self._api = Api(
             store=store,
@@ -71,6 +81,7 @@ class Console:
             live=self._live,
             followed=self._followed,
             routes=self._routes,
+            timeline=self._timeline,
         )
 
     def __repr__(self) -> str:
@@ -98,7 +109,7 @@ class Console:
                 f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; name another "
                 "address with --listen"
             ) from error
-        loops = [self._followed.run, self._live.run]
+        loops = [self._followed.run, self._live.run, self._timeline.run]
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [

@@ -378,6 +378,15 @@ def doubted_clusters(keys: Keys, problems: Iterable[StoredProblem]) -> Mapping[C
     }
 
 
+def value_at(keys: Keys, key: str, raw: bytes) -> Value | None:
+    """The value of the federation's view stored at ``key``; ``None`` if it is not one."""
+    kind = _kind_of(key.removeprefix(keys.state).split("/")) if key.startswith(keys.state) else None
+    try:
+        return from_bytes(kind, raw) if kind is not None else None
+    except ValueError:
+        return None
+
+
 def view_from(keys: Keys, revision: int, entries: Iterable[StoredEntry]) -> ViewReading:
     """The view of one listing, for commands that look once."""
     return ViewReader(keys).read(revision, entries)

@@ -472,3 +472,73 @@ async def test_the_tester_says_which_rule_takes_a_call_and_why_not_the_others(
     bare = await world.page.send("POST", "/api/routes/test", asked | {"cluster": "east"})
     assert bare.status == 404
     assert "the objects of east are not in etcd" in bare.error
+
+
+async def test_the_timeline_tells_who_decided_what_in_order(
+    world: World, etcd_server: EtcdServer
+) -> None:
+    asked = {"target": "east-1", "over": "1s", "grace": "0s", "confirm": "east-1"}
+    await world.page.send("POST", "/api/drains", asked)
+    await world.page.until(
+        "/api/overview", lambda it: it["drains"].get("east-1", {}).get("progress") == "Drained"
+    )
+    await world.page.send("DELETE", "/api/drains/east-1")
+    await world.page.until("/api/overview", lambda it: it["drains"] == {})
+    await world.published.leave("east")
+
+    def told(found: Any) -> bool:
+        return any(it["what"] == "went silent" for it in found["entries"])
+
+    found = await world.page.until("/api/timeline", told)
+    entries = list(reversed(found["entries"]))
+    assert [it["revision"] for it in entries] == sorted(it["revision"] for it in entries)
+    story = [it["what"] for it in entries if it["object"] == "drain east-1"]
+    assert story[:1] == ["asked for"]
+    assert [it for it in story if it in ("asked for", "Drained", "taken back", "over")] == [
+        "asked for",
+        "Drained",
+        "taken back",
+        "over",
+    ]
+    by = {(it["object"], it["what"]): it for it in entries}
+    start = by["drain east-1", "asked for"]
+    assert (start["actor"], start["timeFrom"]) == ("loopback (console)", "seen")
+    moved = [it for it in entries if it["service"] == "app/users" and it["reason"] == "Draining"]
+    assert moved
+    assert moved[0]["actor"] == "resolver-1"
+    assert {"what": "east from west-1", "before": "20 %", "after": "0 %"} in [
+        change for it in entries for change in it["changes"]
+    ] or moved[0]["changes"]
+    assert by["cluster east", "went silent"]["severity"] == "warning"
+
+    only = await world.page.get("/api/timeline?kind=drain&limit=2")
+    assert [it["kind"] for it in only.json["entries"]] == ["drain", "drain"]
+    rest = await world.page.get(f"/api/timeline?kind=drain&before={only.json['next']}")
+    assert rest.json["entries"]
+    assert not {it["id"] for it in rest.json["entries"]} & {it["id"] for it in only.json["entries"]}
+    # Who comes later reads the same from etcd's history, with times that are not made up.
+    async with (
+        running_console(etcd_server.endpoint, world.keys.prefix) as base,
+        page(base) as later,
+    ):
+        again = await later.until("/api/timeline", told)
+        asked_for = [it for it in again["entries"] if it["what"] == "asked for"]
+        assert [it["id"] for it in asked_for] == [start["id"]]
+        assert asked_for[0]["timeFrom"] in ("before", "estimated")
+
+
+async def test_the_timeline_is_bounded(etcd_server: EtcdServer) -> None:
+    keys = Keys(f"/console-{next(_numbers)}/")
+    store = EtcdStore(EtcdSettings(endpoints=(etcd_server.endpoint,)))
+    published = Published(store, keys)
+    used = settings(timeline_entries=20)
+    async with running_console(etcd_server.endpoint, keys.prefix, used) as base, page(base) as it:
+        for number in range(60):
+            await published.join(f"c{number}", "r")
+        found = await it.until(
+            "/api/timeline?limit=500",
+            lambda it: any(entry["cluster"] == "c59" for entry in it["entries"]),
+        )
+        assert len(found["entries"]) == 20
+        assert found["complete"] is False
+    await store.close()

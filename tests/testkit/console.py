@@ -156,6 +156,7 @@ async def running_console(
             keys=keys,
             settings=used,
             sources=partial(UniversalSource, store, keys),
+            history=store,
         )
         async with console.serving():
             scheme = "https" if used.tls is not None else "http"

@@ -56,13 +56,14 @@ def transaction(writes: Sequence[Write], guards: Iterable[Guard]) -> Message:
     )
 
 
-def watch_request(prefix: str, *, start_revision: int) -> Message:
-    """Watch ``prefix`` from ``start_revision`` on."""
+def watch_request(prefix: str, *, start_revision: int, prev_kv: bool = False) -> Message:
+    """Watch ``prefix`` from ``start_revision`` on; ``prev_kv``: with what was there before."""
     return rpc.WatchRequest(
         create_request=rpc.WatchCreateRequest(
             key=prefix.encode() or b"\0",
             range_end=prefix_end(prefix),
             start_revision=start_revision,
+            prev_kv=prev_kv,
         )
     )
 

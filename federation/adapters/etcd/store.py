@@ -15,12 +15,13 @@ from aetcd import rpc
 
 from federation.adapters.election import HeldLeadership, campaign
 from federation.adapters.etcd.connection import Connection, EtcdSettings
+from federation.adapters.etcd.history import history
 from federation.adapters.etcd.lease import EtcdLease, hold
 from federation.adapters.etcd.listing import read_listing
 from federation.adapters.etcd.messages import entry_of, transaction
 from federation.adapters.etcd.mirror import mirror
 from federation.adapters.limits import check_writes
-from federation.ports import Entry, Guard, LeaseLost, Listing, Put, StoreRefused, Write
+from federation.ports import Changes, Entry, Guard, LeaseLost, Listing, Put, StoreRefused, Write
 
 
 class EtcdStore:
@@ -60,6 +61,10 @@ class EtcdStore:
     def mirror(self, prefix: str) -> AsyncGenerator[Listing, None]:
         """The prefix now and after every change."""
         return mirror(self._connection, prefix)
+
+    def history(self, prefix: str, *, revisions_max: int) -> AsyncGenerator[Changes, None]:
+        """Changes below ``prefix``; implements ``ports.StoreHistory``."""
+        return history(self._connection, prefix, revisions_max=revisions_max)
 
     def lease(
         self, *, ttl_s: float, lasting: bool = False
