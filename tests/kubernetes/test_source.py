@@ -27,8 +27,10 @@ from federation.model.objects import (
     Service,
 )
 from federation.ports import PortError
+from federation.telemetry import catalogue
 from tests.testkit.kubernetes import KubernetesServer, install_released_crds_now
 from tests.testkit.kubernetes_relay import Relay, relay_before
+from tests.testkit.metrics import sampled
 from tests.testkit.standalone import until as until_so
 from tests.testkit.standalone import until_async
 
@@ -110,14 +112,32 @@ async def test_a_killed_server_takes_nothing_and_is_taken_up_again(
         source = KubernetesSource(connection, SETTINGS)
         snapshots = source.snapshots()
         await until(snapshots, lambda s: values(s, "default") == {"kept": "1"})
+        assert sampled(catalogue.WATCH_CURRENT, "ConfigMap") == 1.0
+        failures = sampled(catalogue.WATCH_FAILURES, "ConfigMap")
         own_kubernetes.kill_api()
         away = await until(snapshots, lambda _: len(source.problems()) == 3)
         assert values(away, "default") == {"kept": "1"}
+        assert sampled(catalogue.WATCH_CURRENT, "ConfigMap") == 0.0
+        assert sampled(catalogue.WATCH_FAILURES, "ConfigMap") > failures
         own_kubernetes.start_api()
         await connection.post(path, config("later", value="2"))
         both = {"kept": "1", "later": "2"}
         await until(snapshots, lambda s: values(s, "default") == both and not source.problems())
+        assert sampled(catalogue.WATCH_CURRENT, "ConfigMap") == 1.0
         await snapshots.aclose()
+
+
+async def test_clocks_that_differ_are_measured(kubernetes: KubernetesServer) -> None:
+    with relay_before(kubernetes) as relay:
+        relay.date = "Tue, 01 Jan 2036 00:00:00 GMT"
+        async with connected_by(relay, kubernetes) as connection:
+            snapshots = KubernetesSource(connection, SETTINGS).snapshots()
+            await until(snapshots, lambda _: True)
+            ahead = "the skew is measured"
+            await until_so(lambda: sampled(catalogue.CLOCK_SKEW) > 86_400 * 365, ahead)
+            relay.date = ""
+            await until_so(lambda: sampled(catalogue.CLOCK_SKEW) == 0, "the clocks agree again")
+            await snapshots.aclose()
 
 
 @pytest.mark.timeout(180)
@@ -192,9 +212,11 @@ async def test_a_version_that_is_no_longer_kept_is_listed_anew(
                 await asyncio.to_thread(own_kubernetes.start_api)
                 relay.swallow_watches = False
                 listed = relay.lists("configmaps")
+                counted = sampled(catalogue.LISTS, "ConfigMap")
                 await until(snapshots, lambda s: values(s, "default") == {"changes": "2"})
                 assert relay.expired + relay.answered.count(410) > 0
                 assert relay.lists("configmaps") == listed + 1
+                assert sampled(catalogue.LISTS, "ConfigMap") == counted + 1
                 await until_so(lambda: not source.problems(), "all is current again")
                 await snapshots.aclose()
 

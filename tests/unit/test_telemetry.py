@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 from opentelemetry.sdk.metrics.export import Gauge, Histogram, Sum
@@ -168,3 +170,23 @@ def test_a_drain_is_overdue_after_its_ramp_and_its_grace(
         returning_since_ms=returning_since_ms,
     )
     assert overdue_s(state, now_s) == expected
+
+
+def test_without_an_endpoint_the_sdk_is_not_loaded() -> None:
+    asked = (
+        "import asyncio, sys\n"
+        "import federation.cli.agent, federation.cli.resolver\n"
+        "import federation.agent, federation.resolver\n"
+        "from prometheus_client import CollectorRegistry\n"
+        "from federation.telemetry.otlp import sending\n"
+        "async def run():\n"
+        "    told = sending(None, CollectorRegistry(), service='s', instance='i', attributes={})\n"
+        "    async with told as tracer:\n"
+        "        assert tracer is None\n"
+        "asyncio.run(run())\n"
+        "print(sorted(name for name in sys.modules if name.startswith('opentelemetry.sdk')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stderr
