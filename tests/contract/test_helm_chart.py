@@ -133,6 +133,7 @@ def test_values_reach_the_objects(tmp_path: Path) -> None:
         },
         "control": {
             "enabled": True,
+            "resolver": {"extraArgs": ["--otlp=http://otel-collector.infra:4318"]},
             "etcd": {
                 "service": {"type": "NodePort", "nodePort": 32379},
                 "storage": {"size": "1Gi", "className": "fast"},
@@ -150,6 +151,8 @@ def test_values_reach_the_objects(tmp_path: Path) -> None:
     agent = found["Deployment", "federation-agent"]["spec"]
     assert agent["replicas"] == 3
     assert agent["template"]["spec"]["containers"][0]["args"][-1] == "--gateway-class=mine"
+    resolver = found["Deployment", "federation-resolver"]["spec"]["template"]["spec"]
+    assert resolver["containers"][0]["args"][-1] == "--otlp=http://otel-collector.infra:4318"
     gateway = found["Deployment", "federation-gateway"]["spec"]
     assert gateway["replicas"] == 5
     pod = gateway["template"]["spec"]

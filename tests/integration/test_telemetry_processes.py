@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import urllib.request
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +21,7 @@ from tests.testkit.federation import (
     FEDCTL,
     REGION,
     Federation,
+    Process,
     process,
     until,
 )
@@ -41,10 +43,13 @@ spec:
 class Running:
     """A federation whose control plane tells about itself."""
 
-    def __init__(self, federation: Federation, agent: int, resolver: int) -> None:
+    def __init__(
+        self, federation: Federation, agent: int, resolver: int, control: tuple[Process, ...]
+    ) -> None:
         self.federation = federation
         self.agent = agent
         self.resolver = resolver
+        self.control = control
 
     def scrape(self, port: int) -> str:
         """What a process shows; empty as long as it does not listen."""
@@ -73,14 +78,14 @@ def running(directory: Path, *options: str) -> Iterator[Running]:
     with contextlib.ExitStack() as stack:
         etcd = stack.enter_context(running_etcd())
         federation = Federation(etcd.endpoint, directory)
-        stack.enter_context(
+        first = stack.enter_context(
             process(
                 directory / "resolver.log",
                 *(*FEDCTL, *federation.options, "resolver", "--name", "resolver-1"),
                 *("--health", f"127.0.0.1:{resolver}", *options),
             )
         )
-        stack.enter_context(
+        second = stack.enter_context(
             process(
                 directory / "agent.log",
                 *(*FEDCTL, *federation.options, "agent", "--cluster", CLUSTER, "--region", REGION),
@@ -89,7 +94,7 @@ def running(directory: Path, *options: str) -> Iterator[Running]:
             )
         )
         stack.enter_context(process(directory / "gateway.log", *gateway)).says("gateway started")
-        yield Running(federation, agent, resolver)
+        yield Running(federation, agent, resolver, (first, second))
 
 
 @pytest.fixture
@@ -185,6 +190,30 @@ def test_a_change_is_one_trace_up_to_the_gateways_answer(
     compiled = [m for m in collector.metrics() if m.name == catalogue.COMPILE_SECONDS.name]
     assert compiled[-1].kind == "histogram"
     assert int(compiled[-1].points[0]["count"]) >= 1
+
+
+def test_a_collector_that_never_answers_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "300")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        otlp = ("--otlp", f"http://127.0.0.1:{hole.getsockname()[1]}")
+        with running(tmp_path, *otlp) as cluster:
+            until(
+                lambda: "metrics are not sent" in cluster.control[1].output(),
+                cluster.control[1].output,
+            )
+            cluster.federation.apply(GATEWAY.format(port=free_port()))
+            served = 'federation_agent_objects{kind="Gateway"}'
+            until(
+                lambda: cluster.value(cluster.agent, served) == 1.0,
+                lambda: cluster.scrape(cluster.agent),
+            )
+            for process in cluster.control:
+                process.command.terminate()
+                assert process.ended() == 0, process.output()
 
 
 def _whole(collector: Collector) -> list[tuple[Span, dict[str, Span]]]:

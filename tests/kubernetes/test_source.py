@@ -127,6 +127,7 @@ async def test_a_killed_server_takes_nothing_and_is_taken_up_again(
         await snapshots.aclose()
 
 
+@pytest.mark.timeout(180)
 async def test_clocks_that_differ_are_measured(kubernetes: KubernetesServer) -> None:
     with relay_before(kubernetes) as relay:
         relay.date = "Tue, 01 Jan 2036 00:00:00 GMT"
