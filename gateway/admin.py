@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -23,7 +22,7 @@ from gateway.metrics.text import OPENMETRICS_TYPE, PLAIN_TYPE, wants_openmetrics
 from gateway.peers import reachability
 from gateway.runtime import Runtime
 from gateway.settings import IdentityFiles
-from gateway.status import Status
+from gateway.status import Status, release
 from gateway.tap import TapRefused, Taps, write_lines
 from gateway.trust import certificates
 from gateway.xds_translate import Kind, Piece
@@ -82,6 +81,7 @@ class Admin:
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/config_dump", self._config_dump)
         application.router.add_get("/events", self._events)
+        application.router.add_get("/telemetry", self._telemetry)
         application.router.add_get("/certificates", self._certificates)
         application.router.add_get("/peers", self._peers)
         application.router.add_get("/tap", self._tap)
@@ -136,6 +136,10 @@ class Admin:
     async def _events(self, _request: web.Request) -> web.Response:
         return _json(list(self._subject.events))
 
+    async def _telemetry(self, _request: web.Request) -> web.Response:
+        stats = self._subject.stats()
+        return _json({"recorded": stats.get("telemetry", []), "exports": stats.get("exports", [])})
+
     async def _certificates(self, _request: web.Request) -> web.Response:
         return _json(certificates(self._subject.runtime.in_force))
 
@@ -169,14 +173,7 @@ class Admin:
 
 def status_body(status: Status) -> dict[str, Any]:
     """A status as JSON, with this program's version and this machine's clock."""
-    return asdict(status) | {"ready": status.ready, "release": _release(), "clock_s": time.time()}
-
-
-def _release() -> str:
-    try:
-        return version("grpc-federation")
-    except PackageNotFoundError:
-        return "unknown"
+    return asdict(status) | {"ready": status.ready, "release": release(), "clock_s": time.time()}
 
 
 def config_dump(runtime: Runtime) -> dict[str, Any]:

@@ -23,12 +23,16 @@ from typing import Any, Protocol
 from gateway import health, identity
 from gateway.admin import EVENTS_MAX, Admin
 from gateway.errors import GaveUp
+from gateway.metrics import Reading, expiries
+from gateway.metrics.otlp import metric_records
 from gateway.own_services import OwnServices
 from gateway.reach import OWN_CLUSTER, own_pieces
 from gateway.reflection_files import Method
 from gateway.runtime import Core, Runtime
 from gateway.settings import IdentityFiles
-from gateway.status import State, Status
+from gateway.status import State, Status, release
+from gateway.telemetry import TelemetrySender
+from gateway.telemetry.otlp import SERVICE_NAME
 
 log = logging.getLogger("gateway.shell")
 
@@ -86,6 +90,7 @@ class ShellSettings:
     identity: IdentityFiles | None
     drain_grace_s: float
     region: str = ""
+    """Of its cluster; empty: unknown."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Where tags of spans that are variables come from."""
 
@@ -104,6 +109,8 @@ class Shell:
         self.events: deque[Mapping[str, Any]] = deque(maxlen=EVENTS_MAX)
         self.admin = Admin(self, address=settings.admin)
         self._draining = asyncio.Event()
+        self._started_at_s = time.time()
+        self.telemetry = TelemetrySender(core, resource=self._resource, measure=self._metrics)
         self.own = OwnServices(
             lambda: self.runtime.in_force, core.stats, self._draining, self._name_methods
         )
@@ -144,7 +151,30 @@ class Shell:
         stats["endpoints"] = [it for it in endpoints if it["cluster"] != OWN_CLUSTER]
         clusters = stats.get("clusters", ())
         stats["clusters"] = [it for it in clusters if it["name"] != OWN_CLUSTER]
+        stats["exports"] = self.telemetry.state()
         return stats
+
+    def _resource(self) -> Mapping[str, str]:
+        """Who tells what is told, by OpenTelemetry's names."""
+        settings = self._settings
+        return {
+            "service.name": SERVICE_NAME,
+            "service.namespace": "federation",
+            "service.instance.id": f"{settings.cluster}/{settings.name}",
+            "service.version": release(),
+            "federation.cluster": settings.cluster,
+            "cloud.region": settings.region,
+        }
+
+    async def _metrics(self) -> bytes:
+        """What a scrape shows, as OTLP."""
+        status, ends = self.status(), expiries(self.runtime.in_force)
+
+        def records() -> bytes:
+            reading = Reading(self.stats(), status, ends)
+            return metric_records(reading, started_at_s=self._started_at_s, at_s=time.time())
+
+        return await asyncio.to_thread(records)
 
     def identity_files(self) -> IdentityFiles | None:
         """The identity that this gateway shows its peers, if it has one."""
@@ -190,8 +220,9 @@ class Shell:
                 "gateway started",
                 extra={"gateway": self._settings.name, "admin": self.admin.address},
             )
-            await self._serve(feed)
-            await self._drained()
+            async with self.telemetry.running():
+                await self._serve(feed)
+                await self._drained()
         finally:
             await self.admin.stop()
             await self.own.stop()
@@ -270,6 +301,7 @@ class Shell:
 
     def _changed(self) -> None:
         self._health.update(health.targets(self.runtime.in_force))
+        self.telemetry.update(self.runtime.in_force)
         if self._feed is not None:
             self._feed.changed()
 

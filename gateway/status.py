@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
 
 
 class State(StrEnum):
@@ -41,3 +42,11 @@ class Status:
         serving = self.state not in (State.STARTING, State.DRAINING)
         open_ports = [name for name, error in self.listeners.items() if error is None]
         return serving and bool(open_ports or not self.listeners)
+
+
+def release() -> str:
+    """The version of this program; ``unknown`` where it is not installed."""
+    try:
+        return version("grpc-federation")
+    except PackageNotFoundError:
+        return "unknown"

@@ -169,7 +169,7 @@ def _with_answers(
     if (key.group, key.kind) == (BackendTrafficPolicy.GROUP, BackendTrafficPolicy.KIND):
         return _policy(key, status, answers, before)
     if (key.group, key.kind) == (ObservabilityPolicy.GROUP, ObservabilityPolicy.KIND):
-        return _of_ancestors(status, answers, before, _told)
+        return _of_ancestors(status, answers, before, _told(answers.snapshot))
     if (key.group, key.kind) == (ListenerSet.GROUP, ListenerSet.KIND):
         return _listener_set(key, status, answers, before)
     return status
@@ -274,9 +274,13 @@ def _policy(
     return _of_ancestors(status, answers, before, concern)
 
 
-def _told(resource: Resource) -> bool:
-    """Whether a resource says what is told about calls."""
-    return resource[0] in ("listeners", "routes")
+def _told(snapshot: Snapshot) -> Concern:
+    """Resources that say what is told about clients' calls. The entrance for other clusters is not
+    among them: a gateway without an identity does without it."""
+    named = {entry.name for entry in snapshot.listeners if entry.gateway and entry.telemetry}
+    return lambda resource: (
+        resource[0] == "routes" or (resource[0] == "listeners" and resource[1] in named)
+    )
 
 
 def _of_ancestors(

@@ -212,6 +212,19 @@ TELEMETRY_QUEUED: Final = _gauge(
     ("collector", "kind"),
     "bytes",
 )
+TELEMETRY_SENT: Final = _counter(
+    "telemetry_sent",
+    "Spans and log records that a collector has taken.",
+    ("collector", "kind"),
+)
+TELEMETRY_LOST: Final = _counter(
+    "telemetry_lost",
+    "Spans and log records that were taken from the core and did not reach their collector.",
+    ("collector", "kind", "reason"),
+)
+TELEMETRY_WAITING: Final = _gauge(
+    "telemetry_waiting_bytes", "Bytes that wait to be sent.", ("collector",), "bytes"
+)
 LOG_LINES: Final = _counter("access_log_lines", "Lines written to an access log.", ("file",))
 LOG_DROPPED: Final = _counter(
     "access_log_dropped", "Lines that an access log did not get.", ("file",)
@@ -359,6 +372,9 @@ CATALOGUE: Final[tuple[MetricSpec, ...]] = (
     TELEMETRY_ITEMS,
     TELEMETRY_DROPPED,
     TELEMETRY_QUEUED,
+    TELEMETRY_SENT,
+    TELEMETRY_LOST,
+    TELEMETRY_WAITING,
     LOG_LINES,
     LOG_DROPPED,
     LOG_FAILING,

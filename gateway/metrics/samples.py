@@ -192,6 +192,17 @@ def _telemetry(reading: Reading) -> _Samples:
         yield c.TAP_DROPPED, (), reading.stats["tap"]["dropped"]
 
 
+def _exports(reading: Reading) -> _Samples:
+    for entry in reading.stats.get("exports", ()):
+        collector = entry["collector"]
+        yield c.TELEMETRY_WAITING, (collector,), entry["queued_bytes"]
+        for kind, items in entry["sent"].items():
+            yield c.TELEMETRY_SENT, (collector, kind), items
+        for kind, reasons in entry["dropped"].items():
+            for reason, items in reasons.items():
+                yield c.TELEMETRY_LOST, (collector, kind, reason), items
+
+
 def _own(reading: Reading) -> _Samples:
     status = reading.status
     for candidate in State:
@@ -216,6 +227,7 @@ _SOURCES: Sequence[Callable[[Reading], Iterable[Any]]] = (
     _clusters,
     _limits,
     _telemetry,
+    _exports,
     _own,
     _numbers,
 )

@@ -56,6 +56,20 @@ _FIELDS: Final[dict[str, dict[str, tuple[int, int | str, bool]]]] = {
         "event_name": (12, _F.TYPE_STRING, False),
     },
     "ScopeLogs": {"log_records": (2, "LogRecord", True)},
+    # What is around records when they are sent. Requests and answers of all signals are alike.
+    "Resource": {"attributes": (1, "KeyValue", True)},
+    "Scope": {"name": (1, _F.TYPE_STRING, False), "version": (2, _F.TYPE_STRING, False)},
+    "ScopeRecords": {"scope": (1, "Scope", False), "records": (2, "Span", True)},
+    "ResourceRecords": {
+        "resource": (1, "Resource", False),
+        "scope_records": (2, "ScopeRecords", True),
+    },
+    "Request": {"resource_records": (1, "ResourceRecords", True)},
+    "PartialSuccess": {
+        "rejected": (1, _F.TYPE_INT64, False),
+        "error_message": (2, _F.TYPE_STRING, False),
+    },
+    "Response": {"partial_success": (1, "PartialSuccess", False)},
 }
 
 SERVER: Final = 2
@@ -90,6 +104,13 @@ def _messages() -> dict[str, Any]:
 
 
 _MADE: Final = _messages()
+
+Request: Final[Any] = _MADE["Request"]
+"""Of an export; its records are read as spans."""
+
+Response: Final[Any] = _MADE["Response"]
+ScopeRecords: Final[Any] = _MADE["ScopeRecords"]
+Span: Final[Any] = _MADE["Span"]
 
 
 def spans(message: bytes) -> list[Any]:

@@ -74,6 +74,14 @@ STATS: dict[str, Any] = {
         },
         {"file": "/dev/stdout", "lines": 8, "dropped": 2, "failing": "no space"},
     ],
+    "exports": [
+        {
+            "collector": "infra/otel/4317",
+            "queued_bytes": 64,
+            "sent": {"traces": 7},
+            "dropped": {"traces": {"unreachable": 1}},
+        }
+    ],
     "rate_limits": [
         {
             "name": "app/limits/rule-0",
