@@ -37,6 +37,7 @@ OBSERVED: tuple[MetricSpec, ...] = (
     catalogue.DRAIN_STREAMS,
     catalogue.DRAIN_PHASE,
     catalogue.DRAIN_OVERDUE,
+    catalogue.DRAIN_STREAMS,
     catalogue.DRAINS_REFUSED,
     catalogue.STORED_PROBLEMS,
 )
@@ -129,6 +130,8 @@ def _drains(seen: Seen, now_s: float) -> Iterator[Sample]:
             yield catalogue.DRAIN_STREAMS, (name,), float(state.streams_left)
         phase = "Returning" if state.returning else str(state.phase)
         yield catalogue.DRAIN_PHASE, (name, phase), 1.0
+        if state.streams_left is not None:
+            yield catalogue.DRAIN_STREAMS, (name,), float(state.streams_left)
         yield catalogue.DRAIN_OVERDUE, (name,), overdue_s(state, now_s)
 
 

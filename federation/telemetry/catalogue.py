@@ -183,6 +183,11 @@ DRAIN_OVERDUE: Final = _gauge(
     "drain",
     unit="seconds",
 )
+DRAIN_STREAMS: Final = _gauge(
+    "resolver_drain_streams_left",
+    "Calls that go on at what a drain empties; absent while no gateway reports them.",
+    "drain",
+)
 DRAINS_REFUSED: Final = _gauge(
     "resolver_drains_refused", "Drains asked for by objects that do not start."
 )
@@ -246,6 +251,7 @@ RESOLVER: Final[tuple[MetricSpec, ...]] = (
     DRAIN_STREAMS,
     DRAIN_PHASE,
     DRAIN_OVERDUE,
+    DRAIN_STREAMS,
     DRAINS_REFUSED,
     STORED_PROBLEMS,
 )

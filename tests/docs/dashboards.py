@@ -143,7 +143,7 @@ FEDERATION = Dashboard(
                 ),
                 Panel(
                     "Streams on what is drained",
-                    (("sum by (cluster) (federation_gateway_drain_streams)", "{{cluster}}"),),
+                    (("max by (drain) (federation_resolver_drain_streams_left)", "{{drain}}"),),
                 ),
                 Panel(
                     "Overdue",

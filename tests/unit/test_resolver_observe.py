@@ -163,13 +163,14 @@ def drain_state(name: str, **fields: object) -> DrainState:
 def test_drains_are_told_with_what_they_leave() -> None:
     refusal = Refusal(code=RefusalCode.REFUSED, message="nobody left")
     drains = {
-        "west": drain_state("west"),
+        "west": drain_state("west", streams_left=7),
         "back": drain_state("back", returning_since_ms=999_000, returning_from_bp=0),
         "refused": drain_state("refused", refusal=refusal),
     }
     found = shown(seen(drains=drains))
     assert found[catalogue.DRAINS_REFUSED.name] == {(): 1.0}
     assert found[catalogue.DRAIN_REMAINING.name] == {("west",): 0.25, ("back",): 0.25}
+    assert found[catalogue.DRAIN_STREAMS.name] == {("west",): 7.0}
     assert found[catalogue.DRAIN_PHASE.name] == {
         ("west", "Draining"): 1.0,
         ("back", "Returning"): 1.0,
