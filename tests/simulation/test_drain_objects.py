@@ -6,12 +6,15 @@ from pathlib import Path
 
 from federation.derive.drain_admission import DrainRight
 from federation.derive.drain_requests import REQUESTS_MAX
-from federation.model.base import ClusterId
+from federation.model.base import ClusterId, Region
 from federation.model.drain import Drain, DrainTargetKind
 from federation.model.objects import DrainRequest, ObjectKey
 from federation.model.status import ObjectStatus
+from federation.model.traffic_report import Flow, TrafficReport
 from federation.ports import Delete, Put
 from federation.wire.etcd import to_bytes
+from federation.wire.etcd_traffic import traffic_to_bytes
+from federation.wire.statuses import status_document
 from tests.simulation.world import KEYS, World, pass_time, service, until, world
 
 VIRTUAL_TIME = True
@@ -70,6 +73,26 @@ async def test_an_object_drains_its_cluster_and_its_end_undoes_it(tmp_path: Path
         assert made.view.drain_states["west:d"].returning
         await pass_time(6)
         assert not made.view.drain_states
+
+
+async def test_an_objects_status_says_how_many_streams_are_left(tmp_path: Path) -> None:
+    async with world(tmp_path, "east", "west", resolver=True) as made:
+        await serving(made, "east", "west")
+        await made["west"].apply(drain("d", "west"))
+        await pass_time(3)
+        assert "streamsLeft" not in status_document(await status(made, "west"))
+        for streams in (4, 0):
+            flow = Flow(service="app/user", to_cluster=ClusterId("west"), open=streams)
+            told_by = TrafficReport(
+                at=1.0, cluster=ClusterId("east"), region=Region("region-east"), flows=(flow,)
+            )
+            key_of = KEYS.traffic_of(told_by.cluster)
+            await made.onlooker.commit([Put(key_of, traffic_to_bytes(told_by))])
+            await pass_time(5)
+            found = await status(made, "west")
+            assert found.drain is not None
+            assert found.drain.streams_left == streams
+            assert status_document(found)["streamsLeft"] == streams
 
 
 async def test_a_region_is_drained_by_a_cluster_in_it(tmp_path: Path) -> None:
