@@ -34,7 +34,6 @@ OBSERVED: tuple[MetricSpec, ...] = (
     catalogue.NO_FAILOVER,
     catalogue.TIER,
     catalogue.DRAIN_REMAINING,
-    catalogue.DRAIN_STREAMS,
     catalogue.DRAIN_PHASE,
     catalogue.DRAIN_OVERDUE,
     catalogue.DRAIN_STREAMS,
@@ -126,8 +125,6 @@ def _drains(seen: Seen, now_s: float) -> Iterator[Sample]:
         if state.idle:
             continue
         yield catalogue.DRAIN_REMAINING, (name,), state.remaining_bp / FULL_SHARE_BP
-        if state.streams_left is not None:
-            yield catalogue.DRAIN_STREAMS, (name,), float(state.streams_left)
         phase = "Returning" if state.returning else str(state.phase)
         yield catalogue.DRAIN_PHASE, (name, phase), 1.0
         if state.streams_left is not None:

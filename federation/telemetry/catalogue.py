@@ -171,11 +171,6 @@ TIER: Final = _gauge(
 DRAIN_REMAINING: Final = _gauge(
     "resolver_drain_remaining_ratio", "Part of the weight that a drain leaves now.", "drain"
 )
-DRAIN_STREAMS: Final = _gauge(
-    "resolver_drain_streams_left",
-    "Calls that go on at what a drain drains, as all gateways report it; absent while not known.",
-    "drain",
-)
 DRAIN_PHASE: Final = _gauge("resolver_drain_phase", "1 for a drain's phase.", "drain", "phase")
 DRAIN_OVERDUE: Final = _gauge(
     "resolver_drain_overdue_seconds",
@@ -248,7 +243,6 @@ RESOLVER: Final[tuple[MetricSpec, ...]] = (
     NO_FAILOVER,
     TIER,
     DRAIN_REMAINING,
-    DRAIN_STREAMS,
     DRAIN_PHASE,
     DRAIN_OVERDUE,
     DRAIN_STREAMS,
