@@ -1,7 +1,7 @@
 """``fedctl access``: who may write which keys of etcd.
 
-Decides: the users' names: a cluster's own, ``resolver``, ``operator``; they are the common names of
-the certificates that those parts show to etcd.
+Decides: the users' names: a cluster's own, ``resolver``, ``operator``, ``console``; they are the
+common names of the certificates that those parts show to etcd.
 Leaves to others: the rights of each (``wire.etcd_access``), making them (``adapters.etcd``).
 Invariants: a command says what it did; granting again changes nothing; nobody locks himself out: an
 etcd that asks for certificates is only made by who shows one.
@@ -30,22 +30,25 @@ app = typer.Typer(
     "Example: fedctl access grant us-west-1",
 )
 
-RESOLVER, OPERATOR = "resolver", "operator"
+RESOLVER, OPERATOR, CONSOLE = "resolver", "operator", "console"
+NameArgument = Annotated[
+    str, typer.Argument(help="A cluster's name, `resolver`, `operator` or `console`.")
+]
 
 
 @app.command(epilog="Example: fedctl access grant us-west-1")
 def grant(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="A cluster's name, `resolver` or `operator`.")],
+    name: NameArgument,
 ) -> None:
-    """Give a cluster's agent, resolvers or operators the rights that they need, and no others."""
+    """Give a cluster's agent, resolvers, operators or a console the rights that they need alone."""
     run(_grant(current(ctx), checked_name("NAME", name)))
 
 
 @app.command(epilog="Example: fedctl access revoke us-west-1")
 def revoke(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="A cluster's name, `resolver` or `operator`.")],
+    name: NameArgument,
 ) -> None:
     """Take all rights back. What was written stays."""
     run(_revoke(current(ctx), checked_name("NAME", name)))
@@ -65,11 +68,15 @@ async def _grant(context: Context, name: str) -> None:
 async def granted(context: Context, name: str) -> tuple[Permission, ...]:
     """Give ``name`` its rights; what they are. Raises ``PortError``."""
     from federation.model.base import ClusterId
-    from federation.wire.etcd_access import of_cluster, of_operator, of_resolver
+    from federation.wire.etcd_access import of_cluster, of_console, of_operator, of_resolver
     from federation.wire.etcd_keys import Keys
 
     keys = Keys(context.prefix)
-    permissions = {RESOLVER: of_resolver(keys), OPERATOR: of_operator(keys)}.get(name)
+    permissions = {
+        RESOLVER: of_resolver(keys),
+        OPERATOR: of_operator(keys),
+        CONSOLE: of_console(keys),
+    }.get(name)
     wanted = permissions or of_cluster(keys, ClusterId(name))
     async with _access(context) as access:
         await access.grant(name, wanted)

@@ -151,7 +151,7 @@ class _Cluster:
             raise TemporaryError(message) from error
         raise not_found(
             f"the objects of {self._cluster} are not in etcd: they are on its Kubernetes API "
-            f"server; start the console with --kubeconfig {self._cluster}=FILE to read them there"
+            "server, which the console does not read; look at its routes with kubectl"
         )
 
 

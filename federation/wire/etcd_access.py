@@ -62,6 +62,11 @@ def of_resolver(keys: Keys) -> tuple[Permission, ...]:
     )
 
 
+def of_console(keys: Keys) -> tuple[Permission, ...]:
+    """What a console needs: to look at everything, and to ask for drains as operators do."""
+    return _sorted(Permission(keys.prefix), Permission(keys.drain(""), write=True))
+
+
 def of_operator(keys: Keys) -> tuple[Permission, ...]:
     """What people at ``fedctl`` need: objects, drains and everything to look at."""
     return (Permission(keys.prefix, write=True),)

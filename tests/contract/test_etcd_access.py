@@ -14,7 +14,9 @@ from federation.adapters.etcd import EtcdSettings, EtcdStore, EtcdTls
 from federation.cli.lab.authority import Authority
 from federation.cli.main import app
 from federation.model.base import ClusterId, ServiceName
+from federation.model.drain import Drain, DrainTargetKind
 from federation.ports import Delete, Put, Store, StoreRefused
+from federation.wire.etcd import to_bytes
 from federation.wire.etcd_keys import Keys
 from tests.testkit.etcd import EtcdServer, TlsFiles, running_etcd
 
@@ -70,7 +72,7 @@ class Guarded:
 def guarded(tmp_path: Path) -> Iterator[Guarded]:
     found = Guarded(tmp_path)
     with running_etcd(found.server) as found.etcd:
-        for name in (WEST, EAST, "resolver", "operator"):
+        for name in (WEST, EAST, "resolver", "operator", "console"):
             found.fedctl("access", "grant", name)
         found.fedctl("access", "enable")
         yield found
@@ -132,3 +134,21 @@ async def test_rights_are_replaced_and_taken(guarded: Guarded) -> None:
     async with guarded.store(WEST) as store:
         with pytest.raises(StoreRefused):
             await store.commit([Put(KEYS.member(WEST), b"x")])
+
+
+async def test_a_console_looks_at_everything_and_writes_drains_alone(guarded: Guarded) -> None:
+    async with guarded.store("console") as store:
+        assert (await store.list(KEYS.prefix)).entries == ()
+        drain = Drain(name="r", target_kind=DrainTargetKind.REGION, target="r")
+        await store.commit([Put(KEYS.drain("r"), to_bytes(drain))])
+        await store.commit([Delete(KEYS.drain("r"))])
+        for key in (
+            KEYS.member(WEST),
+            KEYS.requested_drain(WEST, "r"),
+            KEYS.drain_state("r"),
+            KEYS.resolved_manifest,
+            f"{KEYS.objects(WEST)}core/Secret/app/x",
+            f"{KEYS.resolver_election}/x",
+        ):
+            with pytest.raises(StoreRefused, match="permission denied"):
+                await store.commit([Put(key, b"x")])
