@@ -60,6 +60,7 @@ COMMANDS: dict[str, Entry] = {
         "bundle", "Pack what a helper needs into one file, without secrets.", LOOKING
     ),
     "tap": Entry("tap", "Show live calls of all gateways.", LOOKING),
+    "trace": Entry("trace", "Say why a call goes, or went, where.", LOOKING),
     "logs": Entry("logs", "Show the logs of all parts by time.", LOOKING),
     "config": Entry(
         "config", "What gateways have in force, and how they differ.", LOOKING, group=True
