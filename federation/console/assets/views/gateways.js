@@ -22,7 +22,7 @@ export function create({ store, refresh }) {
 
 function render({ data, error }) {
   return [
-    head("Gateways", h("p", null, data ? plural(data.gateways.length, "gateway") : "Reading …")),
+    head("Gateways", h("p", null, data ? plural(data.gateways.length, "gateway") : error ? null : "Reading …")),
     error ? problem(error) : null,
     data ? h("section", { class: "panel", key: "gateways" }, rows(data)) : null,
   ];

@@ -69,7 +69,7 @@ function source(entry) {
         { label: "Ready", number: true, cell: (row) => `${row.ready}/${row.total}` },
         { label: "Asked", number: true, cell: (row) => share(row.askedBp) },
         { label: "In force", className: "tight", cell: (row) => [bar(row.inForceBp ?? 0, row.askedBp, row.drain ? "drain" : ""), h("span", { class: "figure" }, share(row.inForceBp))] },
-        { label: "Drain", cell: (row) => (row.drain ? [tag(row.drain.phase, "drain"), ` ${share(row.drain.remainingBp)} left, grace ${duration(row.drain.graceMs)}`] : "") },
+        { label: "Drain", className: "tight", cell: (row) => (row.drain ? [tag(row.drain.phase, "drain"), h("span", { class: "sub" }, `${share(row.drain.remainingBp)} left`), h("span", { class: "sub" }, `grace ${duration(row.drain.graceMs)}`)] : "") },
         { label: "Why", className: "wide", cell: (row) => h("ul", { class: "stack" }, row.reasons.map((why) => h("li", null, reason(why)))) },
         { label: "If that fails", className: "wide", cell: (row) => tiers(row.tiers) },
       ],
@@ -79,7 +79,7 @@ function source(entry) {
 }
 
 function tiers(found) {
-  if (found.length === 0) return h("span", { class: "muted" }, "nothing: calls fail");
+  if (found.length === 0) return h("span", { class: "muted" }, "nowhere else");
   return h(
     "ol",
     { class: "tiers" },

@@ -43,7 +43,7 @@ export function create({ store, refresh, location, replace }) {
 function render(list, asked, change, typed) {
   const found = list.data;
   return [
-    head("Services", h("p", null, found ? size(found) : "Reading …")),
+    head("Services", h("p", null, found ? size(found) : list.error ? null : "Reading …")),
     list.error ? problem(list.error) : null,
     h("section", { class: "panel", key: "services" }, filters(found, asked, change, typed), found ? rows(found) : null,
       found ? pages(found, (page) => change({ page })) : null),

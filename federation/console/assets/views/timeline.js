@@ -61,7 +61,7 @@ function render({ list, older, next, error, asked, change, typed, more }) {
   const entries = found ? unique([...found.entries, ...older]) : [];
   const further = next === undefined ? found?.next : next;
   return [
-    head("Timeline", h("p", null, found ? reach(found) : "Reading …")),
+    head("Timeline", h("p", null, found ? reach(found) : list.error ? null : "Reading …")),
     list.error ? problem(list.error) : null,
     error ? problem(error) : null,
     h(
