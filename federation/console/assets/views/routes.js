@@ -35,7 +35,9 @@ export function create({ store, refresh, location, replace }) {
   };
   return {
     render() {
-      list.want(query("/api/routes", { ...values(), per: PER_PAGE }), store.state.live.versions.routes);
+      const { versions, clusters } = store.state.live;
+      // Clusters that join are to be chosen from, too.
+      list.want(query("/api/routes", { ...values(), per: PER_PAGE }), `${versions.routes} ${Object.keys(clusters).sort()}`);
       const typed = (text) => {
         clearTimeout(typing);
         typing = setTimeout(() => change({ q: text }), TYPING_MS);
