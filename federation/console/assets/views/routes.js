@@ -4,7 +4,7 @@ import { ApiError, post, query } from "../api.js";
 import { h } from "../dom.js";
 import { count, plural } from "../format.js";
 import { Resource } from "../resource.js";
-import { field, head, message, name, pages, panel, problem, reason, select, table, tag } from "../ui.js";
+import { field, head, name, pages, panel, problem, reason, select, table, tag } from "../ui.js";
 
 const PER_PAGE = 50;
 const TYPING_MS = 200;
@@ -72,13 +72,11 @@ const firstHost = (list) => list?.listeners.flatMap((listener) => listener.hosts
 
 function render({ list, tester, test, values, change, typed }) {
   const found = list.data;
-  const cluster = found?.clusters.find((entry) => entry.cluster === found.cluster);
   return [
     head("Routes", h("p", null, found ? plural(found.total, "rule") : list.error ? null : "Reading …")),
     list.error ? problem(list.error) : null,
     found ? testerPanel(found, tester, test, change) : null,
     tester.result ? resultPanel(tester.result) : null,
-    cluster && !cluster.available ? message("warn", h("p", null, cluster.reason)) : null,
     found ? rulesPanel(found, values, change, typed) : null,
   ];
 }
@@ -98,7 +96,7 @@ function testerPanel(found, tester, test, change) {
       h(
         "div",
         { class: "fields tester" },
-        field("cluster", "From cluster", select({ on: { change: (event) => change({ cluster: event.target.value }) } }, found.clusters.map((entry) => [entry.cluster, entry.available ? entry.cluster : `${entry.cluster} (not readable)`]), found.cluster)),
+        field("cluster", "From cluster", select({ on: { change: (event) => change({ cluster: event.target.value }) } }, found.clusters.map((cluster) => [cluster, cluster]), found.cluster)),
         field("host", "Host", text("host", values.host ?? firstHost(found), { placeholder: "grpc.example.com" })),
         field("kind", "Kind of call", select({ on: { change: set("kind") } }, [["grpc", "gRPC"], ...["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"].map((verb) => [verb, `HTTP ${verb}`])], values.kind)),
         h("div", { class: "twice" }, field("method", "gRPC method or path", text("method", values.method, { placeholder: "package.Service/Method" }))),
