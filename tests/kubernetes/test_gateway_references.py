@@ -339,3 +339,49 @@ def test_a_policy_says_what_became_of_it_at_its_target(cluster: GatewayCluster, 
     until(lambda: controllers() == wanted, controllers)
     kubectl("delete", "grpcroute", "users", "-n", where)
     becomes(cluster, "backendtrafficpolicy", key, "Accepted", "False, TargetNotFound", "users")
+
+
+def test_an_observability_policy_says_what_became_of_it(
+    cluster: GatewayCluster, where: str
+) -> None:
+    others = f"{where}-collectors"
+    cluster.apply(named("Namespace", others))
+    cluster.serve(others, "otel-collector")
+    port = free_port()
+    cluster.serve(where, "users")
+    cluster.apply(gateway(where, "edge", {"name": "grpc", "port": port, "protocol": "HTTP"}))
+    cluster.apply(route(where, "users", f"{where}/edge"))
+    until(lambda: answer(f"{HOST}:{port}") == "users", cluster.log)
+    collector = {"name": "otel-collector", "namespace": others, "port": 9090}
+    observed = named("ObservabilityPolicy", "observed", api_version=f"{GROUP}/v1alpha3")
+    observed["metadata"]["namespace"] = where
+    observed["spec"] = {
+        "targetRef": {"group": GROUP, "kind": "Gateway", "name": "edge"},
+        "tracing": {"provider": {"type": "OTel", "backendRef": collector}, "samplingRate": 10},
+    }
+    cluster.apply(observed)
+    key, refused = f"{where}/observed", "False, RefNotPermitted"
+    becomes(cluster, "observabilitypolicy", key, "ResolvedRefs", refused, "edge")
+    becomes(cluster, "observabilitypolicy", key, "Accepted", "True, Accepted", "edge")
+    # No calls, no readiness: a collector is nothing that traffic needs.
+    assert answer(f"{HOST}:{port}") == "users"
+    grant(cluster, others, where, "ObservabilityPolicy", "Service")
+    becomes(cluster, "observabilitypolicy", key, "ResolvedRefs", "True", "edge")
+    becomes(cluster, "observabilitypolicy", key, "Programmed", "True, Programmed", "edge")
+    affected = f"{GROUP}/ObservabilityPolicyAffected"
+    becomes(cluster, "gateway", f"{where}/edge", affected, "True, PolicyAffected", "")
+    found = cluster.kubernetes.object("observabilitypolicy", where, "observed")
+    (ancestor,) = found["status"]["ancestors"]
+    assert ancestor["controllerName"] == "federation.dev/gateway-controller"
+    assert {entry["observedGeneration"] for entry in ancestor["conditions"]} == {
+        found["metadata"]["generation"]
+    }
+    younger = {**observed, "metadata": {"name": "younger", "namespace": where}}
+    cluster.apply(younger)
+    conflict = f"False, Conflicted: ObservabilityPolicy {key} is older"
+    becomes(cluster, "observabilitypolicy", f"{where}/younger", "Accepted", conflict, "edge")
+    cluster.kubernetes.kubectl("delete", "observabilitypolicy", "observed", "-n", where)
+    becomes(
+        cluster, "observabilitypolicy", f"{where}/younger", "Accepted", "True, Accepted", "edge"
+    )
+    assert answer(f"{HOST}:{port}") == "users"
