@@ -16,7 +16,7 @@ LAB_FLAGS ?=
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab lab-down test test-rust test-unit test-integration test-e2e test-kubernetes lint format check bench conformance abuse fuzz crds docs kind-up kind-down kind-demo lock clean
+.PHONY: help build browser lab lab-down test test-rust test-unit test-integration test-e2e test-kubernetes lint format check bench conformance abuse fuzz crds docs kind-up kind-down kind-demo lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,12 @@ lab: build ## Start the lab (two regions on this machine) and show it live
 lab-down: build ## Stop the lab
 	$(BIN)/fedctl lab down
 
-test: build ## Rust, unit, property, integration, end-to-end tests, and the quick ones on Kubernetes
+browser: ## Install a chromium for the browser tests where that is allowed (root on Debian); else say how
+	@for name in chromium chromium-browser google-chrome-stable google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -y -qq --no-install-recommends chromium && exit 0; \
+		echo "make: no chromium, so the browser tests of the console are skipped; to run them: apt-get install chromium (as root)"
+
+test: build browser ## Rust, unit, property, integration, end-to-end tests, and the quick ones on Kubernetes
 	cargo test --locked --workspace --exclude gateway-binding -q
 	$(PYTEST) -q --ignore=tests/abuse --ignore=tests/kubernetes
 	$(KUBERNETES) --only quick
