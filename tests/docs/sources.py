@@ -31,7 +31,7 @@ class Field:
 def fields() -> list[Field]:
     """The access log's fields, in the order of a line."""
     found = re.findall(
-        r'\w+ "([A-Z_]+)" (true|false) "((?:[^"\\]|\\.)*)",', _table(ACCESS, "fields")
+        r'\w+ "([A-Z_]+)" "[a-z_]+" (true|false) "((?:[^"\\]|\\.)*)",', _table(ACCESS, "fields")
     )
     return [Field(word, default == "true", meaning) for word, default, meaning in _some(found)]
 

@@ -358,7 +358,9 @@ def test_a_line_tells_everything_by_default(tmp_path: Path) -> None:
 
 def default_fields() -> list[str]:
     source = Path(__file__).parents[2] / "gateway" / "core" / "src" / "access.rs"
-    rows = re.findall(r'^\s+\w+\s+"([A-Z_]+)"\s+(true|false)\s', source.read_text(), re.MULTILINE)
+    rows = re.findall(
+        r'^\s+\w+\s+"([A-Z_]+)"\s+"\w+"\s+(true|false)\s', source.read_text(), re.MULTILINE
+    )
     assert len(rows) > 30
     return [word for word, default in rows if default == "true"]
 

@@ -21,7 +21,7 @@ const SENSITIVE: [&str; 5] = [
 ];
 
 macro_rules! fields {
-    ($($name:ident $word:literal $default:literal $doc:literal,)*) => {
+    ($($name:ident $word:literal $key:literal $default:literal $doc:literal,)*) => {
         /// A fact about one call.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Field {
@@ -36,6 +36,12 @@ macro_rules! fields {
             #[must_use]
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$name => $word,)* }
+            }
+
+            /// As lines have it that are objects: the same in lower case.
+            #[must_use]
+            pub const fn key(self) -> &'static str {
+                match self { $(Self::$name => $key,)* }
             }
 
             /// Whether it stands in a line that names no fields.
@@ -54,38 +60,38 @@ macro_rules! fields {
 }
 
 fields! {
-    StartTime "START_TIME" true "When the request came: RFC 3339 in UTC, with microseconds.",
-    TraceId "TRACE_ID" true "The trace that the call belongs to, 32 hexadecimal digits; empty without one.",
-    SpanId "SPAN_ID" true "This gateway's server span, 16 hexadecimal digits; empty where none is recorded.",
-    Listener "LISTENER" true "The listener that took the call.",
-    Route "ROUTE" true "The route, without its rule.",
-    Rule "RULE" true "The rule of the route that matched, as `ROUTE/rule-N`.",
-    Protocol "PROTOCOL" true "`grpc`, `grpc-web` or `http`.",
-    Authority "AUTHORITY" true "The host that the client asked for.",
-    Method "METHOD" true "gRPC: the path `/package.Service/Method`. Else: the HTTP method and the path without its query.",
-    SourceCluster "SOURCE_CLUSTER" true "Where the call entered: this gateway's cluster, or that of the peer it came from.",
-    SourceRegion "SOURCE_REGION" true "Region of a call that entered here; empty for calls of peers.",
-    DestinationCluster "DESTINATION_CLUSTER" true "Cluster of the last try's endpoint.",
-    DestinationRegion "DESTINATION_REGION" true "Region of the last try's endpoint.",
-    Tier "TIER" true "Priority of the last try's endpoint: 0 is the first choice.",
-    Endpoint "ENDPOINT" true "Address of the last try's endpoint.",
-    Tries "TRIES" true "How many times the call was sent to an endpoint or waited for one.",
-    BytesReceived "BYTES_RECEIVED" true "Bytes of the request's body.",
-    BytesSent "BYTES_SENT" true "Bytes of the response's body.",
-    MessagesReceived "MESSAGES_RECEIVED" true "gRPC messages of the request; 0 for HTTP.",
-    MessagesSent "MESSAGES_SENT" true "gRPC messages of the response; 0 for HTTP.",
-    DurationUs "DURATION_US" true "Microseconds from the request's headers to the end of the response.",
-    RequestUs "REQUEST_US" true "Microseconds until the request was whole; 0 if it never was.",
-    QueueUs "QUEUE_US" true "Microseconds from the request's headers until the last try had a stream: waits, delays and tries before it.",
-    UpstreamUs "UPSTREAM_US" true "Microseconds from the last try's stream to its response headers; 0 if none came.",
-    ResponseUs "RESPONSE_US" true "Microseconds from the response headers to the end of the response; 0 if none came.",
-    GrpcStatus "GRPC_STATUS" true "Name of the gRPC status; for HTTP what its status means in gRPC.",
-    HttpStatus "HTTP_STATUS" true "Status of the HTTP response; 0 if the call ended before one.",
-    AnsweredBy "ANSWERED_BY" true "Who made the status: `application`, `gateway` (this one) or `peer_gateway`.",
-    ResponseFlag "RESPONSE_FLAG" true "Short code of what went wrong on the way; `-` where nothing did.",
-    Reason "REASON" true "The same in one word, as `x-federation-reason` has it; empty where nothing went wrong.",
-    Peer "PEER" true "Address of the client's connection.",
-    UserAgent "USER_AGENT" true "What the client calls itself.",
+    StartTime "START_TIME" "start_time" true "When the request came: RFC 3339 in UTC, with microseconds.",
+    TraceId "TRACE_ID" "trace_id" true "The trace that the call belongs to, 32 hexadecimal digits; empty without one.",
+    SpanId "SPAN_ID" "span_id" true "This gateway's server span, 16 hexadecimal digits; empty where none is recorded.",
+    Listener "LISTENER" "listener" true "The listener that took the call.",
+    Route "ROUTE" "route" true "The route, without its rule.",
+    Rule "RULE" "rule" true "The rule of the route that matched, by its name or number behind the route.",
+    Protocol "PROTOCOL" "protocol" true "`grpc`, `grpc-web` or `http`.",
+    Authority "AUTHORITY" "authority" true "The host that the client asked for.",
+    Method "METHOD" "method" true "gRPC: the path `/package.Service/Method`. Else: the HTTP method and the path without its query.",
+    SourceCluster "SOURCE_CLUSTER" "source_cluster" true "Where the call entered: this gateway's cluster, or that of the peer it came from.",
+    SourceRegion "SOURCE_REGION" "source_region" true "Region of a call that entered here; empty for calls of peers.",
+    DestinationCluster "DESTINATION_CLUSTER" "destination_cluster" true "Cluster of the last try's endpoint.",
+    DestinationRegion "DESTINATION_REGION" "destination_region" true "Region of the last try's endpoint.",
+    Tier "TIER" "tier" true "Priority of the last try's endpoint: 0 is the first choice.",
+    Endpoint "ENDPOINT" "endpoint" true "Address of the last try's endpoint.",
+    Tries "TRIES" "tries" true "How many times the call was sent to an endpoint or waited for one.",
+    BytesReceived "BYTES_RECEIVED" "bytes_received" true "Bytes of the request's body.",
+    BytesSent "BYTES_SENT" "bytes_sent" true "Bytes of the response's body.",
+    MessagesReceived "MESSAGES_RECEIVED" "messages_received" true "gRPC messages of the request; 0 for HTTP.",
+    MessagesSent "MESSAGES_SENT" "messages_sent" true "gRPC messages of the response; 0 for HTTP.",
+    DurationUs "DURATION_US" "duration_us" true "Microseconds from the request's headers to the end of the response.",
+    RequestUs "REQUEST_US" "request_us" true "Microseconds until the request was whole; 0 if it never was.",
+    QueueUs "QUEUE_US" "queue_us" true "Microseconds from the request's headers until the last try had a stream: waits, delays and tries before it.",
+    UpstreamUs "UPSTREAM_US" "upstream_us" true "Microseconds from the last try's stream to its response headers; 0 if none came.",
+    ResponseUs "RESPONSE_US" "response_us" true "Microseconds from the response headers to the end of the response; 0 if none came.",
+    GrpcStatus "GRPC_STATUS" "grpc_status" true "Name of the gRPC status; for HTTP what its status means in gRPC.",
+    HttpStatus "HTTP_STATUS" "http_status" true "Status of the HTTP response; 0 if the call ended before one.",
+    AnsweredBy "ANSWERED_BY" "answered_by" true "Who made the status: `application`, `gateway` (this one) or `peer_gateway`.",
+    ResponseFlag "RESPONSE_FLAG" "response_flag" true "Short code of what went wrong on the way; `-` where nothing did.",
+    Reason "REASON" "reason" true "The same in one word, as `x-federation-reason` has it; empty where nothing went wrong.",
+    Peer "PEER" "peer" true "Address of the client's connection.",
+    UserAgent "USER_AGENT" "user_agent" true "What the client calls itself.",
 }
 
 /// One part of a template.

@@ -4,12 +4,16 @@
 //! allocated but the buffer. A `ScopeSpans` or `ScopeLogs` message may be written in pieces, since protobuf messages
 //! are joined by joining their bytes; whoever sends adds scope and resource.
 //!
-//! The length of a message is known behind it: one byte is left for it, and made room for where more are needed.
+//! The length of a span or a line is known behind it: two bytes are left for it, which fit nearly all. Attributes are
+//! many and short: their lengths are counted before.
 
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
 const BYTES: u8 = 2;
 const FIXED32: u8 = 5;
+/// `AnyValue.string_value` and `AnyValue.int_value`, as they stand before their value.
+const STRING_VALUE: u8 = 1 << 3 | BYTES;
+const INT_VALUE: u8 = 3 << 3 | VARINT;
 
 /// Longer texts are cut: what a client sends must not fill a collector.
 pub const TEXT_BYTES_MAX: usize = 1_024;
@@ -77,6 +81,9 @@ pub struct Attributes<'w, 'a> {
 /// As much of a text as is told, cut between characters.
 #[must_use]
 pub fn shortened(text: &str) -> &str {
+    if text.len() <= TEXT_BYTES_MAX {
+        return text;
+    }
     let mut end = text.len().min(TEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -217,28 +224,63 @@ impl<'a> Writer<'a> {
         self.bytes(field, shortened(text).as_bytes());
     }
 
+    /// A message that is likely to be long: two bytes are left for its length.
     fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
         self.tag(field, BYTES);
-        self.out.push(0);
+        self.out.extend_from_slice(&[0; GUESS]);
         let start = self.out.len();
         write(self);
         let length = self.out.len() - start;
-        if length < 0x80 {
-            self.out[start - 1] = length as u8;
-            return;
+        let needed = varint_bytes(length);
+        if needed != GUESS {
+            if needed > GUESS {
+                self.out.extend_from_slice(&[0; 10][..needed - GUESS]);
+            }
+            self.out
+                .copy_within(start..start + length, start + needed - GUESS);
+            self.out.truncate(start + needed - GUESS + length);
         }
-        let (mut prefix, mut more, mut rest) = ([0; 10], 0, length);
+        let (mut at, mut rest) = (start - GUESS, length);
         while rest >= 0x80 {
-            prefix[more] = rest as u8 | 0x80;
+            self.out[at] = rest as u8 | 0x80;
             rest >>= 7;
-            more += 1;
+            at += 1;
         }
-        prefix[more] = rest as u8;
-        self.out[start - 1] = prefix[0];
-        self.out.extend_from_slice(&[0; 10][..more]);
-        self.out.copy_within(start..start + length, start + more);
-        self.out[start..start + more].copy_from_slice(&prefix[1..=more]);
+        self.out[at] = rest as u8;
     }
+
+    /// A `KeyValue` whose lengths are known before: `value` is the `AnyValue` message's one field, and its bytes
+    /// after tag and length, if it has one.
+    fn pair(&mut self, field: u32, key: &str, tag: u8, text: Option<&str>, number: u64) {
+        let value_bytes = match text {
+            Some(text) => 1 + varint_bytes(text.len()) + text.len(),
+            None => 1 + varint_bytes(number as usize),
+        };
+        let pair_bytes =
+            1 + varint_bytes(key.len()) + key.len() + 1 + varint_bytes(value_bytes) + value_bytes;
+        self.out.reserve(pair_bytes + 16);
+        self.tag(field, BYTES);
+        self.raw_varint(pair_bytes as u64);
+        self.bytes(1, key.as_bytes());
+        self.tag(2, BYTES);
+        self.raw_varint(value_bytes as u64);
+        self.out.push(tag);
+        if let Some(text) = text {
+            self.raw_varint(text.len() as u64);
+            self.out.extend_from_slice(text.as_bytes());
+        } else {
+            self.raw_varint(number);
+        }
+    }
+}
+
+/// Bytes left for a message's length: enough for 128 to 16,383 bytes.
+const GUESS: usize = 2;
+
+/// Bytes of a number as protobuf writes it.
+const fn varint_bytes(value: usize) -> usize {
+    let bits = (usize::BITS - value.leading_zeros()) as usize;
+    if bits <= 7 { 1 } else { bits.div_ceil(7) }
 }
 
 // === impl Attributes ===
@@ -246,18 +288,15 @@ impl<'a> Writer<'a> {
 impl Attributes<'_, '_> {
     /// A text.
     pub fn text(&mut self, key: &str, value: &str) {
-        self.writer.message(self.field, |pair| {
-            pair.text(1, key);
-            pair.message(2, |any| any.text(1, value));
-        });
+        let text = Some(shortened(value));
+        self.writer
+            .pair(self.field, shortened(key), STRING_VALUE, text, 0);
     }
 
     /// A number.
     pub fn number(&mut self, key: &str, value: u64) {
-        self.writer.message(self.field, |pair| {
-            pair.text(1, key);
-            pair.message(2, |any| any.varint(3, value));
-        });
+        self.writer
+            .pair(self.field, shortened(key), INT_VALUE, None, value);
     }
 }
 

@@ -401,6 +401,7 @@ impl Worker {
     pub fn send_request(&mut self, id: CallId, up: StreamAt) {
         let call = &mut self.calls[id.key as usize];
         let conn = &mut self.conns[up.conn];
+        let waited = call.phase == Phase::Waiting;
         call.phase = Phase::Open;
         call.up = Some(up);
         call.up_index = conn.calls.len();
@@ -414,7 +415,7 @@ impl Worker {
         if let (Some(session), Some(pool)) = (&mut call.session, call.pool) {
             session.tried(&self.pools[pool].endpoint, list);
         }
-        self.note_opened(id);
+        self.note_opened(id, waited);
         let (conn, list) = (&mut self.conns[up.conn], &mut self.work_list);
         let call = &mut self.calls[id.key as usize];
         let sent = conn.codec.send_headers(up.stream, list.iter(), bare);

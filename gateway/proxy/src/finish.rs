@@ -99,14 +99,15 @@ impl Worker {
 
     fn count(&mut self, id: CallId, code: Code) {
         let call = &self.calls[id.key as usize];
-        let latency_us = self.clock.now_us().saturating_sub(call.started_us);
+        let now_us = self.clock.now_us();
+        let latency_us = now_us.saturating_sub(call.started_us);
         let cluster = &self.clusters[call.cluster].handle.config.name;
         self.routes
             .get_mut(call.route)
             .counters(cluster, &self.stats)
             .record(u32::from(code.number()), latency_us);
         self.count_end(id, code, latency_us);
-        self.close_record(id, code);
+        self.close_record(id, code, now_us);
     }
 
     /// Takes the call out of all tables.

@@ -53,6 +53,25 @@ pub(crate) fn told_text(bytes: &[u8]) -> Cow<'_, str> {
     }
 }
 
+/// An address as text; most are of version 4, and are many.
+pub(crate) fn ip_text(ip: IpAddr) -> String {
+    let IpAddr::V4(ip) = ip else {
+        return ip.to_string();
+    };
+    let mut out = String::with_capacity(15);
+    for (at, octet) in ip.octets().into_iter().enumerate() {
+        if at > 0 {
+            out.push('.');
+        }
+        for (least, unit) in [(100, 100), (10, 10), (0, 1)] {
+            if octet >= least {
+                out.push(char::from(b'0' + octet / unit % 10));
+            }
+        }
+    }
+    out
+}
+
 /// The first value of a request's field, unless it is a secret.
 pub(crate) fn told_header<'a>(request: &'a HeaderList, name: &str) -> Option<Cow<'a, str>> {
     let field = request.iter().find(|field| field.name == name.as_bytes())?;
@@ -81,7 +100,23 @@ pub(crate) fn rfc3339(unix_us: u64) -> String {
     };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+    let mut out = *b"0000-00-00T00:00:00.000000Z";
+    for (at, digits, value) in [
+        (0, 4, year),
+        (5, 2, month),
+        (8, 2, day),
+        (11, 2, hour),
+        (14, 2, minute),
+        (17, 2, second),
+        (20, 6, micros),
+    ] {
+        let mut rest = value;
+        for place in out[at..at + digits].iter_mut().rev() {
+            *place = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+    }
+    out.iter().map(|byte| char::from(*byte)).collect()
 }
 
 // === impl Facts ===
@@ -104,10 +139,10 @@ impl<'a> Facts<'a> {
             }),
             Field::Authority => Value::Text(self.authority()),
             Field::Method => Value::Text(self.method()),
-            Field::SourceCluster => Value::Text(self.source_cluster.to_owned().into()),
-            Field::SourceRegion => Value::Text(self.source_region.to_owned().into()),
-            Field::DestinationCluster => Value::of(last, |it| it.cluster_id.to_string()),
-            Field::DestinationRegion => Value::of(last, |it| it.region.to_string()),
+            Field::SourceCluster => Value::borrowed(self.source_cluster),
+            Field::SourceRegion => Value::borrowed(self.source_region),
+            Field::DestinationCluster => Value::borrowed(last.map_or("", |it| &it.cluster_id)),
+            Field::DestinationRegion => Value::borrowed(last.map_or("", |it| &it.region)),
             Field::Tier => Value::Number(last.map_or(0, |it| it.tier.into())),
             Field::Endpoint => Value::of(last, |it| it.address.to_string()),
             Field::Tries => Value::Number(self.record.tries.len() as u64),
@@ -132,11 +167,7 @@ impl<'a> Facts<'a> {
                 Value::borrowed(self.record.maker.reason().map_or("-", Reason::flag))
             }
             Field::Reason => Value::borrowed(self.reason()),
-            Field::Peer => Value::Text(
-                self.client
-                    .map_or_else(String::new, |ip| ip.to_string())
-                    .into(),
-            ),
+            Field::Peer => Value::Text(self.client.map_or_else(String::new, ip_text).into()),
             Field::UserAgent => {
                 Value::Text(told_header(self.request, "user-agent").unwrap_or_default())
             }
@@ -213,12 +244,11 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// The route that a rule is of.
+/// The route that a rule is of, by the names that control planes give: `KIND NS/NAME rule NAME`, `ROUTE/rule-N`.
 pub(crate) fn route_name(rule: &str) -> &str {
-    match rule.rsplit_once('/') {
-        Some((route, rest)) if rest.starts_with("rule-") => route,
-        _ => rule,
-    }
+    let found = rule.rsplit_once(" rule ");
+    let found = found.or_else(|| rule.rsplit_once("/rule-"));
+    found.map_or(rule, |it| it.0)
 }
 
 /// Host and port of an authority.
@@ -253,7 +283,7 @@ impl<'a> Value<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{host_and_port, rfc3339, route_name, told_header};
+    use super::{host_and_port, ip_text, rfc3339, route_name, told_header};
     use crate::headers::HeaderList;
     use gateway_h2::Field;
 
@@ -274,12 +304,28 @@ mod tests {
 
     #[test]
     fn names_and_authorities() {
+        let rule = "GRPCRoute app/users rule 0";
+        assert_eq!(route_name(rule), "GRPCRoute app/users");
         assert_eq!(route_name("app/users/rule-0"), "app/users");
         assert_eq!(route_name("plain"), "plain");
         assert_eq!(host_and_port("a.example:8443"), ("a.example", Some(8443)));
         assert_eq!(host_and_port("a.example"), ("a.example", None));
         assert_eq!(host_and_port("[::1]:80"), ("::1", Some(80)));
         assert_eq!(host_and_port("[::1]"), ("::1", None));
+    }
+
+    #[test]
+    fn addresses() {
+        for text in [
+            "0.0.0.0",
+            "10.0.100.9",
+            "127.0.0.1",
+            "255.255.255.255",
+            "::1",
+        ] {
+            let ip = text.parse().expect("is an address");
+            assert_eq!(ip_text(ip), text);
+        }
     }
 
     #[test]

@@ -78,6 +78,17 @@ pub(crate) struct FileWork {
     pub batches: Vec<(Name, Batch)>,
 }
 
+// === impl Batch ===
+
+impl Batch {
+    pub fn with_room(bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            items: 0,
+        }
+    }
+}
+
 // === impl Hub ===
 
 impl Hub {

@@ -51,7 +51,7 @@ fn object(facts: &Facts<'_>, per_million: Option<u32>, out: &mut Vec<u8>) {
     out.push(b'{');
     let fields = Field::ALL.iter().filter(|field| field.is_default());
     for (at, field) in fields.enumerate() {
-        json_key(at == 0, &field.word().to_ascii_lowercase(), out);
+        json_key(at == 0, field.key(), out);
         json_value(&facts.value(*field), out);
     }
     if let Some(per_million) = per_million {
@@ -83,8 +83,7 @@ fn record(form: &Form, facts: &Facts<'_>, out: &mut Vec<u8>) {
         Form::Text(_) => {}
         Form::Default => {
             for field in Field::ALL.iter().filter(|field| field.is_default()) {
-                let key = field.word().to_ascii_lowercase();
-                attribute(&key, &facts.value(*field), attributes);
+                attribute(field.key(), &facts.value(*field), attributes);
             }
         }
         Form::Json(pairs) => {

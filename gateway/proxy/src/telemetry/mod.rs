@@ -152,7 +152,9 @@ impl Telling {
         write(&mut batch.bytes);
         batch.items += 1;
         if batch.bytes.len() >= BATCH_BYTES {
-            self.hub.push(sink, std::mem::take(batch));
+            // Where so much is told, the next one fills up, too.
+            let next = Batch::with_room(BATCH_BYTES + BATCH_BYTES / 8);
+            self.hub.push(sink, std::mem::replace(batch, next));
         }
     }
 
@@ -283,8 +285,9 @@ impl Worker {
         }
     }
 
-    /// The request of a try is about to leave; its header list is in `work_list`.
-    pub fn note_opened(&mut self, id: CallId) {
+    /// The request of a try is about to leave, perhaps after a wait for its connection; its header list is in
+    /// `work_list`.
+    pub fn note_opened(&mut self, id: CallId, waited: bool) {
         let call = &mut self.calls[id.key as usize];
         let Some(record) = &mut call.record else {
             return;
@@ -293,7 +296,11 @@ impl Worker {
         let Some(present) = record.present_try() else {
             return;
         };
-        present.opened_us = self.clock.now_us();
+        present.opened_us = if waited {
+            self.clock.now_us()
+        } else {
+            present.began_us
+        };
         if let Some(trace) = trace {
             let context = trace.of_try(present.span_id);
             self.work_list.replace(TRACEPARENT, &context.format());
@@ -334,7 +341,7 @@ impl Worker {
     }
 
     /// The status of a call is known: tells of it.
-    pub fn close_record(&mut self, id: CallId, code: Code) {
+    pub fn close_record(&mut self, id: CallId, code: Code, now_us: u64) {
         let Some(record) = self.calls[id.key as usize].record.take() else {
             return;
         };
@@ -352,7 +359,7 @@ impl Worker {
                 &self.listeners[call.listener],
                 side(&self.conns, call.down),
                 &self.home,
-                self.clock,
+                (self.clock, now_us),
             )
         };
         self.telling.tell(&facts);
@@ -383,7 +390,7 @@ impl Worker {
                 &self.listeners[listener],
                 side(&self.conns, down),
                 &self.home,
-                self.clock,
+                (self.clock, self.clock.now_us()),
             )
         };
         self.telling.tell(&facts);
@@ -406,11 +413,10 @@ fn facts<'a>(
     listener: &'a WorkerListener,
     side: Option<&'a Down>,
     home: &'a Home,
-    clock: Clock,
+    (clock, now_us): (Clock, u64),
 ) -> Facts<'a> {
     const NO_FLOW: &Flow = &Flow::NONE;
     const NO_FIELDS: &HeaderList = &HeaderList::NONE;
-    let now_us = clock.now_us();
     let (source_cluster, source_region) = match listener.kind {
         ListenerKind::Ingress => (&*home.cluster, &*home.region),
         ListenerKind::EastWest => {

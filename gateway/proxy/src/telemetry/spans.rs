@@ -9,7 +9,7 @@ use gateway_core::Code;
 use gateway_core::config::Tag;
 use gateway_core::otlp::{Attributes, SpanHead, SpanKind, Writer};
 
-use super::facts::{Facts, host_and_port, route_name, told_header};
+use super::facts::{Facts, host_and_port, ip_text, route_name, told_header};
 use super::record::{End, Trace, Try};
 
 const OTHER: &str = "_OTHER";
@@ -74,7 +74,7 @@ fn server(
         let error = server_error(facts);
         status(facts, facts.code, facts.http_status, error, &mut attributes);
         if let Some(client) = facts.client {
-            attributes.text("client.address", &client.to_string());
+            attributes.text("client.address", &ip_text(client));
         }
         attributes.text("federation.listener", facts.listener);
         attributes.text("federation.source.cluster", facts.source_cluster);
@@ -151,7 +151,7 @@ fn client(
             is_error,
             &mut attributes,
         );
-        attributes.text("network.peer.address", &made.address.ip().to_string());
+        attributes.text("network.peer.address", &ip_text(made.address.ip()));
         attributes.number("network.peer.port", made.address.port().into());
         destination(made, &mut attributes);
         if number > 0 {

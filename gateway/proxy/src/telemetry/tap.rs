@@ -117,7 +117,10 @@ impl Tap {
             return None;
         }
         let filter = &self.filter;
-        let of_route = |name: &Name| **name == *rule || **name == *route_name(rule);
+        let route = route_name(rule);
+        // A kind may stand before the route's own name.
+        let bare = route.rsplit_once(' ').map_or(route, |it| it.1);
+        let of_route = |name: &Name| [rule, route, bare].contains(&&**name);
         if !filter.route.as_ref().is_none_or(of_route) {
             return None;
         }
@@ -221,6 +224,19 @@ mod tests {
         ] {
             assert!(!draws(other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_route_is_asked_for_with_its_kind_or_without() {
+        let request = HeaderList::default();
+        let rule = "GRPCRoute app/users rule 0";
+        let draws = |route: &str| {
+            let json = format!(r#"{{"route": "{route}"}}"#);
+            let tap = Tap::new(Arc::new(filter(&json).expect("fine")), 1);
+            tap.draws(rule, &request, 7).is_some()
+        };
+        assert!(draws("app/users") && draws("GRPCRoute app/users") && draws(rule));
+        assert!(!draws("users") && !draws("app/user"));
     }
 
     #[test]
