@@ -66,7 +66,8 @@ def main() -> None:
             base = str(lab.first_status["console"]).rstrip("/")
             with visiting(browser, base) as visit:
                 ramp = drain_panel(visit.open("/drains"), EAST).get_by_role("progressbar")
-                expect(ramp).to_have_attribute("aria-valuenow", re.compile(r"^[2-9]\d$"))
+                a_fifth = re.compile(r"^[2-9]\d$")
+                expect(ramp).to_have_attribute("aria-valuenow", a_fifth, timeout=90_000)
             for name in PATHS:
                 picture(browser, base, name)
             for name in DARK:
