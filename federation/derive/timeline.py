@@ -229,7 +229,8 @@ def _drain_state(
         warning=state.refusal is not None,
         service=str(state.spec.service) if state.spec.service else None,
         changes=(Moved("weight left", percent(old), percent(left)),) if old != left else (),
-        story=f"drain state {state.drain} {words}",
+        # A drain of the same name that is asked for anew is another story.
+        story=f"drain state {state.drain} {state.started_at_ms} {words}",
         stated_ms=state.started_at_ms if before is None else None,
     )
 

@@ -73,6 +73,10 @@ def test_the_wheel_of_its_steps_works_in_an_empty_environment(tmp_path: Path) ->
     (wheel,) = wheels.iterdir()
     names = zipfile.ZipFile(wheel).namelist()
     assert not [name for name in names if name.endswith((".rs", "Cargo.toml"))]
+    pages = ROOT / "federation" / "console" / "assets"
+    assets = {path.relative_to(ROOT).as_posix() for path in pages.rglob("*") if path.is_file()}
+    assert assets
+    assert assets <= set(names)
     make = step("python3 -m venv --without-pip")
     subprocess.run([sys.executable, *make[1:-1], str(place)], check=True)
     install = step("/tools/bin/pip --python")

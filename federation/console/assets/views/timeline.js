@@ -83,7 +83,7 @@ function render({ list, older, next, error, asked, change, typed, more }) {
 const unique = (entries) => [...new Map(entries.map((entry) => [entry.id, entry])).values()];
 
 function reach(found) {
-  if (found.complete) return "Complete.";
+  if (found.complete) return "Goes back to the store's beginning.";
   return found.sinceAt ? `Goes back to ${moment(found.sinceAt)}; what was before is not kept.` : `Goes back to revision ${found.sinceRevision}.`;
 }
 
@@ -96,7 +96,7 @@ export function entryRows(entries, caption, hidden = false) {
     key: (row) => row.id,
     columns: [
       { label: "When", className: "tight", cell: when },
-      { label: "Who", className: "tight", cell: (row) => row.actor ?? NONE },
+      { label: "Who", className: "who", cell: (row) => row.actor ?? NONE },
       { label: "What", head: true, className: "wide", cell: what },
       { label: "Why", className: "wide", cell: (row) => (row.reason ? [h("strong", null, row.reason), row.detail ? `: ${row.detail}` : ""] : row.detail) },
       { label: "Changes", className: "wide", cell: changes },
