@@ -159,7 +159,9 @@ TABLES = {
     "observabilitypolicy": ["NAME", "TARGETKIND", "TARGETNAME", "AGE"],
     "serviceimports.gateway.networking.k8s.io": ["NAME", "TYPE", "CLUSTERS", "AGE"],
     "multiclusterservice": ["NAME", "IMPORT", "BACKENDS", "ACCEPTED", "AGE"],
-    "drain": ["NAME", "TARGET", "SERVICE", "PHASE", "MOVED", "ACCEPTED", "EXPIRES", "AGE"],
+    "drain": [
+        *("NAME", "TARGET", "SERVICE", "PHASE", "MOVED", "STREAMS", "ACCEPTED", "EXPIRES", "AGE"),
+    ],
 }
 SHORT = {
     "btp": "BackendTrafficPolicy",

@@ -212,6 +212,8 @@ impl Worker {
     pub fn report_drained(&mut self) {
         if self.draining && !self.reported_drained && self.listeners.is_empty() {
             self.reported_drained = true;
+            // The owner takes what is told about the last calls before it stops this worker.
+            self.telling.hand_over();
             self.shared.drained.fetch_add(1, Ordering::Release);
         }
     }

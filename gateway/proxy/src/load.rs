@@ -84,6 +84,12 @@ impl PoolLoad {
         self.counters.open.add(1);
     }
 
+    /// A try was given up before it had a stream: it says nothing about the place.
+    pub fn left(&mut self) {
+        self.open = self.open.saturating_sub(1);
+        self.counters.open.sub(1);
+    }
+
     /// A try ended, so long after its call began. `None`: nobody waits for its outcome any more, so it is no failure.
     pub fn ended(&mut self, outcome: Option<Outcome>, latency_us: u64) {
         self.open = self.open.saturating_sub(1);

@@ -88,6 +88,16 @@ reasons! {
     BufferOverflow "buffer_overflow" "BO",
 }
 
+impl Reason {
+    /// Whether it kept a call from its service: neither what a route says nor what the client wants does.
+    pub const fn is_fault(self) -> bool {
+        !matches!(
+            self,
+            Self::RouteReply | Self::Redirect | Self::Preflight | Self::Cancelled
+        )
+    }
+}
+
 /// How a request is answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Form {

@@ -230,9 +230,8 @@ impl Runtime {
     pub fn set_tap(&self, filter: Option<&[u8]>) -> Result<(), String> {
         let filter = filter.map(TapFilter::parse).transpose()?.map(Arc::new);
         let state = self.lock();
-        if filter.is_none() {
-            self.hub.forget_tapped();
-        }
+        // Nobody sees what another tap has asked for.
+        self.hub.forget_tapped();
         self.hub.note_tap_taken(self.clock.now_ms());
         for worker in &state.workers {
             worker.tell(Command::Tap(filter.clone()));

@@ -79,6 +79,7 @@ impl Worker {
         if let Some(timer) = call.try_timer.take() {
             self.timers.cancel(timer);
         }
+        let never_sent = call.phase == Phase::Waiting && outcome.is_none();
         if call.phase == Phase::Waiting {
             let cluster = &mut self.clusters[call.cluster];
             if let Some(pool) = pool
@@ -94,9 +95,13 @@ impl Worker {
         }
         self.detach_up(id);
         if let Some(pool) = pool {
-            let call = &self.calls[id.key as usize];
-            let latency_us = self.clock.now_us().saturating_sub(call.started_us);
-            self.pools[pool].load.ended(outcome, latency_us);
+            if never_sent {
+                self.pools[pool].load.left();
+            } else {
+                let started_us = self.calls[id.key as usize].started_us;
+                let latency_us = self.clock.now_us().saturating_sub(started_us);
+                self.pools[pool].load.ended(outcome, latency_us);
+            }
             self.pools[pool]
                 .meter
                 .finished(outcome, answer_us, self.now_ms);

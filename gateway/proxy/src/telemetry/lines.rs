@@ -7,8 +7,8 @@ use gateway_core::otlp::{Attributes, LogHead, Writer};
 
 use super::facts::{Facts, Value, told_header};
 use super::hub::Sink;
-use super::record::Maker;
 use super::told::{Form, Log};
+use crate::reply::Reason;
 
 /// Writes a call's line, or its record, in the form that its sink takes.
 pub(crate) fn write(log: &Log, facts: &Facts<'_>, out: &mut Vec<u8>) {
@@ -30,11 +30,7 @@ pub(crate) fn write(log: &Log, facts: &Facts<'_>, out: &mut Vec<u8>) {
         }
         Form::Text(template) => {
             let text = text(template, facts);
-            // One call is one line, whatever a client has sent.
-            out.extend(text.bytes().map(|byte| match byte {
-                b'\n' | b'\r' => b' ',
-                _ => byte,
-            }));
+            out.extend_from_slice(text.as_bytes());
             out.push(b'\n');
         }
     }
@@ -72,7 +68,7 @@ fn record(form: &Form, facts: &Facts<'_>, out: &mut Vec<u8>) {
         at_ns: facts.clock.unix_us(facts.started_us) * 1_000,
         observed_ns: ended_ns,
         // What the service says is its business; what kept a call from it is an error.
-        is_error: facts.record.maker != Maker::Application && !facts.reason().is_empty(),
+        is_error: facts.record.maker.reason().is_some_and(Reason::is_fault),
         body: body.as_deref(),
         span: trace.map(|context| {
             let span_id = if context.sampled { context.span_id } else { 0 };
@@ -118,17 +114,30 @@ fn text(template: &Template, facts: &Facts<'_>) -> String {
         match part {
             Part::Text(text) => out.push_str(text),
             Part::Header(name) => match told_header(facts.request, name) {
-                Some(value) => out.push_str(&value),
+                Some(value) => push_quoted(&value, &mut out),
                 None => out.push('-'),
             },
             Part::Field(field) => match facts.value(*field) {
                 Value::Number(number) => out.push_str(&number.to_string()),
                 Value::Text(text) if text.is_empty() => out.push('-'),
-                Value::Text(text) => out.push_str(&text),
+                Value::Text(text) => push_quoted(&text, &mut out),
             },
         }
     }
     out
+}
+
+/// A value as it may stand between quotes: what a client sends makes no field and no line of its own, and does nothing
+/// to a terminal.
+fn push_quoted(value: &str, out: &mut String) {
+    for character in value.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            '\u{2028}' | '\u{2029}' => out.push(' '),
+            _ if character.is_control() => out.push(' '),
+            _ => out.push(character),
+        }
+    }
 }
 
 fn json_key(first: bool, key: &str, out: &mut Vec<u8>) {
@@ -150,4 +159,16 @@ fn json_value(value: &Value<'_>, out: &mut Vec<u8>) {
 
 fn json_text(text: &str, out: &mut Vec<u8>) {
     let _a_vec_takes_everything = serde_json::to_writer(out, text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::push_quoted;
+
+    #[test]
+    fn what_a_client_sends_makes_no_field_and_no_line() {
+        let mut out = String::new();
+        push_quoted("a\" 200\nOK\t\\ \u{9b}2J\u{2028}ä", &mut out);
+        assert_eq!(out, "a\\\" 200 OK \\\\  2J ä");
+    }
 }
