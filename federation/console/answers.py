@@ -20,6 +20,7 @@ EnumT = TypeVar("EnumT", bound=Enum)
 BodyT = TypeVar("BodyT", bound="Body")
 
 PAGE_MAX = 200
+DIGITS_MAX = 12
 
 
 class RefusalError(Exception):
@@ -72,12 +73,12 @@ def not_found(message: str) -> RefusalError:
 async def body_of(request: web.Request, kind: type[BodyT]) -> BodyT:
     """The request's JSON as ``kind``. Raises ``RefusalError``."""
     try:
-        raw = json.loads(await request.read())
-    except ValueError as error:
+        # Lists are no tuples to a strict model, and JSON has no tuples.
+        raw = json.dumps(json.loads(await request.read()))
+    except (ValueError, RecursionError) as error:
         raise bad(f"the body is not valid JSON: {error}") from error
     try:
-        # Lists are no tuples to a strict model, and JSON has no tuples.
-        return kind.model_validate_json(json.dumps(raw))
+        return kind.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
@@ -91,7 +92,8 @@ def number_of(
     text = request.query.get(name, "")
     if not text:
         return default
-    if not (text.isascii() and text.isdecimal() and least <= int(text[:12]) <= most):
+    short = text.isascii() and text.isdecimal() and len(text) <= DIGITS_MAX
+    if not (short and least <= int(text) <= most):
         raise bad(f'{name}: "{text[:40]}" is not a number from {least} to {most}')
     return int(text)
 

@@ -128,9 +128,9 @@ class Api:
         header = request.headers.get("Authorization")
         if header is None:
             raise unauthenticated("sign in with `Authorization: Bearer TOKEN`")
-        await body_of(request, _Nothing)
         caller = await self._guard.caller(request)
         self._guard.check_forgery(request, caller)
+        await body_of(request, _Nothing)
         assert caller.principal is not None  # a token was believed, or we are not here
         return self._about(request, caller, self._guard.sign_in(caller.principal))
 

@@ -125,6 +125,8 @@ class Guard:
     async def caller(self, request: web.Request) -> Caller:
         """Who asks. Raises ``RefusalError`` for a token that is not believed."""
         session = request.cookies.get(COOKIE, "")
+        if not session.isascii():
+            session = ""  # none of ours
         if (header := request.headers.get("Authorization")) is not None:
             principal = await self.bearer(header, request.remote or "")
             return Caller(principal, rights_of(principal, self._access), False, session)
@@ -185,7 +187,7 @@ class Guard:
             raise _forged("the request says no Origin, as browsers do; send a bearer token instead")
         shown = request.headers.get(CSRF_HEADER, "")
         if not caller.session or not hmac.compare_digest(
-            shown.encode(), self.csrf(caller.session).encode()
+            shown.encode(errors="replace"), self.csrf(caller.session).encode()
         ):
             raise _forged(f"{CSRF_HEADER} is not this session's; GET /api/session gives it")
 

@@ -160,6 +160,12 @@ class Console:
         except PortError as error:
             message = f"etcd does not answer as it should: {error}; traffic goes on as it is"
             return RefusalError(503, "store_away", message).response()
+        except Exception:  # a supervisor's place: no request ends another
+            if request.writer.output_size > 0:
+                raise  # a part of the answer is gone already
+            log.exception("request failed", extra={"path": request.path[:100]})
+            message = "the console failed to answer this; its log says why"
+            return RefusalError(500, "internal", message).response()
 
 
 async def _with_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -35,6 +35,8 @@ FETCH_TIMEOUT_S = 5.0
 BYTES_MAX = 1024 * 1024
 TOKEN_BYTES_MAX = 8 * 1024
 GROUPS_MAX = 1_000
+_NO_TOKEN = (jwt.PyJWTError, ValueError, RecursionError)
+"""What reading a stranger's text as a token raises: of bytes that are no text, of deep nesting."""
 
 
 class TokenError(Exception):
@@ -71,7 +73,7 @@ class TokenVerifier:
             raise TokenError(f"the token is longer than {TOKEN_BYTES_MAX} bytes")
         try:
             header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError as error:
+        except _NO_TOKEN as error:
             raise TokenError("the bearer token is not a JSON Web Token") from error
         algorithm = header.get("alg")
         if algorithm not in ALGORITHMS:
@@ -87,7 +89,7 @@ class TokenVerifier:
                 leeway=LEEWAY_S,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-        except jwt.PyJWTError as error:
+        except _NO_TOKEN as error:
             raise TokenError(self._sentence(error)) from error
         return self._claims(claims)
 
@@ -107,7 +109,7 @@ class TokenVerifier:
             expires_at=float(claims["exp"]),
         )
 
-    def _sentence(self, error: jwt.PyJWTError) -> str:
+    def _sentence(self, error: Exception) -> str:
         oidc = self._oidc
         match error:
             case jwt.ExpiredSignatureError():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import ssl
@@ -119,6 +120,31 @@ async def test_an_unsigned_token_is_refused(etcd_server: EtcdServer, issuer: Iss
     async with serve(etcd_server, guarded(issuer)) as base, page(base) as it:
         for wrong in (token, "nonsense", "a.b.c"):
             assert (await it.get("/api/services", headers=bearer(wrong))).status == 401
+
+
+async def test_what_is_no_text_or_too_deep_is_refused_in_our_form(
+    etcd_server: EtcdServer, issuer: Issuer
+) -> None:
+    deep = b"[" * 16_000
+    nested = base64.urlsafe_b64encode(b"[" * 5_000).decode().rstrip("=")
+    async with serve(etcd_server, guarded(issuer)) as base, page(base) as it:
+        for token in ("\udcff.b.c", f"{nested}.b.c"):
+            answer = await it.get("/api/overview", headers=bearer(token))
+            assert (answer.status, answer.json["error"]["code"]) == (401, "unauthenticated")
+        cookie = {"Cookie": "federation_console=\udcff"}
+        assert (await it.get("/api/session", headers=cookie)).status == 200
+        url, good = f"{base}/api/session", bearer(issuer.token())
+        async with it.session.post(url, data=deep, headers=good) as response:
+            assert response.status == 400
+            assert "not valid JSON" in (await response.json())["error"]["message"]
+        async with it.session.post(url, data=deep, headers=bearer("x")) as response:
+            assert response.status == 401, "nobody's body is read"
+        await it.open()
+        signed = await it.send("POST", "/api/session", {}, headers=good)
+        assert signed.status == 200
+        await it.until("/api/exports", lambda found: found["total"] == 0)
+        for number in ("000000000001000000", "9" * 5_000, "0", "201"):
+            assert (await it.get(f"/api/exports?per={number}")).status == 400
 
 
 async def test_a_session_lasts_as_long_as_its_token(
