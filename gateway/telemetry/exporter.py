@@ -199,6 +199,14 @@ class Exporter:
                 raise
             self.failing = f"{endpoint}: {_reason(failure)}"
             raise _LaterError(self.failing) from failure
+        except asyncio.CancelledError:
+            # gRPC ends calls of a closed channel so, although nobody cancelled this task: the other
+            # worker closed it, as its endpoint is gone.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self.failing = f"{endpoint}: the endpoint is gone"
+            raise _LaterError(self.failing) from None
         try:
             lost, why = otlp.rejected(answer)
         except ValueError as failure:
@@ -217,9 +225,11 @@ class Exporter:
         return known
 
     async def _close(self, kept: tuple[str, ...]) -> None:
-        """Close connections to endpoints that are not ``kept``."""
+        """Close connections to endpoints that are not ``kept``; the other worker may do so too."""
         for endpoint in self._channels.keys() - set(kept):
-            await self._channels.pop(endpoint).close(grace=DEADLINE_S if kept else None)
+            channel = self._channels.pop(endpoint, None)
+            if channel is not None:
+                await channel.close(grace=DEADLINE_S if kept else None)
 
 
 def _reason(failure: grpc.aio.AioRpcError) -> str:

@@ -183,9 +183,13 @@ class TelemetrySender:
         """To all collectors there are; one push counts as one item."""
         while True:
             await self._some.wait()
-            records = await measure()
-            for exporter, _ in self._exporters.values():
-                exporter.put(Batch(Signal.METRICS, 1, records))
+            try:
+                records = await measure()
+            except Exception:  # spans and log records go on
+                log.exception("measuring failed", extra={"again_in_s": METRICS_EVERY_S})
+            else:
+                for exporter, _ in self._exporters.values():
+                    exporter.put(Batch(Signal.METRICS, 1, records))
             await asyncio.sleep(METRICS_EVERY_S)
 
     def _follow(self, group: asyncio.TaskGroup) -> None:

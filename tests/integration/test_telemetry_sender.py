@@ -316,6 +316,47 @@ async def test_a_collector_without_endpoints_is_waited_for(records: Records) -> 
         await eventually(lambda: collector.spans == ["a"], sender.state)
 
 
+async def test_a_call_under_way_when_all_endpoints_go_is_made_again(records: Records) -> None:
+    reached = asyncio.Event()
+
+    async def silent(_request: Any, _context: Context) -> Any:
+        reached.set()
+        await asyncio.Event().wait()
+
+    former, collector = Collector(silent), Collector(taken)
+    async with former.serving(), collector.serving():
+        sender = sender_of(records)
+        sender.update(in_force(collector=[at(former)]))
+        async with sender.running():
+            records.spans("under way")
+            await asyncio.wait_for(reached.wait(), 20)
+            sender.update(in_force(collector=[]))
+            await eventually(lambda: not state_of(sender)["endpoints"], sender.state)
+            records.spans("next")  # the worker that sends it closes the connection of the other
+            await eventually(lambda: state_of(sender)["failing"], sender.state)
+            sender.update(in_force(collector=[at(collector)]))
+            await eventually(lambda: len(collector.spans) == 2, sender.state)
+    assert sorted(collector.spans) == ["next", "under way"]
+    assert state_of(sender)["dropped"] == {}
+
+
+async def test_metrics_that_cannot_be_measured_end_nothing_else(records: Records) -> None:
+    async def measure() -> bytes:
+        measured.set()
+        raise RuntimeError("no numbers")
+
+    measured = asyncio.Event()
+    collector = Collector(taken)
+    async with collector.serving():
+        sender = TelemetrySender(records, resource=lambda: RESOURCE, measure=measure)
+        sender.update(in_force(collector=[at(collector)]))
+        async with sender.running():
+            await asyncio.wait_for(measured.wait(), 20)
+            records.spans("span")
+            await eventually(lambda: collector.spans == ["span"], sender.state)
+    assert state_of(sender)["dropped"] == {}
+
+
 @given(st.lists(st.text(max_size=300), max_size=20))
 def test_joining_bytes_makes_the_message(names: list[str]) -> None:
     spans = [Span(name=name) for name in names]
