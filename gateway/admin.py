@@ -2,12 +2,15 @@
 
 Decides: paths and forms of the answers.
 Leaves to others: every fact in them. Traffic does not pass here, and a slow reader here slows none.
-Invariants: key material is never shown; reading changes nothing; ``POST /drain`` alone acts.
+Invariants: key material is never shown; reading changes nothing; ``POST /drain`` alone acts. Where
+the address is not loopback, callers from elsewhere have ``OPEN_PATHS`` alone. No web page gets
+anything done: neither by a request of its own, nor under a name that it made lead here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import time
 from collections import deque
@@ -15,7 +18,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
 
 from gateway.metrics import Reading, expiries, exposition, families
 from gateway.metrics.text import OPENMETRICS_TYPE, PLAIN_TYPE, wants_openmetrics
@@ -29,6 +33,10 @@ from gateway.xds_translate import Kind, Piece
 
 EVENTS_MAX = 1024
 """Events kept for ``/events``; the oldest goes first."""
+
+OPEN_PATHS = ("/healthz", "/ready", "/metrics")
+"""For callers from everywhere: probes and scrapes. ``kubectl port-forward`` and ``kubectl exec``
+come from loopback, as far as the gateway sees."""
 
 
 class AdminError(Exception):
@@ -74,7 +82,7 @@ class Admin:
 
     async def start(self) -> None:
         """Listen. Raises ``AdminError``."""
-        application = web.Application()
+        application = web.Application(middlewares=[_guard])
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/ready", self._ready)
         application.router.add_get("/stats", self._stats)
@@ -169,6 +177,50 @@ class Admin:
     async def _drain(self, _request: web.Request) -> web.Response:
         self._subject.begin_drain()
         return _json(status_body(self._subject.status()), status=202)
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse whom this is not for; the answer says why."""
+    why = _refused(request)
+    return await handler(request) if why is None else _json({"why": why}, status=403)
+
+
+def _refused(request: web.Request) -> str | None:
+    if request.method != hdrs.METH_GET and hdrs.ORIGIN in request.headers:
+        return "this is a web page's request (it has an Origin); ask with fedctl or curl"
+    if request.path in OPEN_PATHS:
+        return None
+    if not _is_here(request.host):
+        return (
+            f"the Host {request.host} is neither an IP address nor localhost: a web page may have "
+            "made this name lead here; ask for the address itself"
+        )
+    peer = request.transport and request.transport.get_extra_info("peername")
+    if peer and not _is_loopback(peer[0]):
+        return (
+            f"callers from elsewhere may ask for {', '.join(OPEN_PATHS)} alone; ask from this "
+            "machine or Pod: kubectl port-forward, or kubectl exec"
+        )
+    return None
+
+
+def _is_here(host: str) -> bool:
+    """Whether a Host header is an IP address or localhost, with or without a port."""
+    name = host.partition("]")[0][1:] if host.startswith("[") else host.partition(":")[0]
+    if name.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(address: str) -> bool:
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return (mapped or parsed).is_loopback
 
 
 def status_body(status: Status) -> dict[str, Any]:

@@ -123,7 +123,10 @@ class AdminClient:
             ):
                 if answer.status == 404:
                     raise GatewayAway(f"{what}: 404: an older gateway that cannot say")
-                return json.loads(await _bounded(answer, what))
+                body = await _bounded(answer, what)
+                if answer.status == 403:
+                    raise GatewayAway(f"{what}: {_why(body)}")
+                return json.loads(body)
         except TimeoutError as error:
             raise GatewayAway(f"{what}: no answer within {ANSWER_S:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:

@@ -10,6 +10,8 @@ from pathlib import Path
 import aiohttp
 import grpc
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from envoy.service.discovery.v3 import discovery_pb2
 from grpc_health.v1 import health as health_service
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -18,7 +20,7 @@ from federation.discovery.catalog import seal
 from federation.model.acks import AckView
 from federation.model.snapshot import HealthCheck, Snapshot
 from federation.wire.xds import NodeView, to_resources
-from gateway.admin import AdminError
+from gateway.admin import AdminError, _refused
 from gateway.agent_feed import AgentFeed
 from gateway.errors import GaveUp
 from gateway.runtime import Runtime
@@ -65,6 +67,17 @@ class FixedFeed:
 
     def state(self) -> FeedState:
         return FeedState(State.IN_SYNC, 0.0)
+
+
+class Elsewhere(asyncio.Transport):
+    """A connection from an address that this machine does not have."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__({"peername": (address, 40_000)})
+
+
+def _asked(method: str, path: str, transport: asyncio.Transport) -> web.Request:
+    return make_mocked_request(method, path, {"Host": "10.0.0.8"}, transport=transport)
 
 
 @asynccontextmanager
@@ -128,6 +141,59 @@ async def test_a_drain_by_the_admin_endpoint_makes_it_unready() -> None:
         async with http.get("/ready") as answer:
             assert answer.status == 503
             assert (await answer.json())["state"] == "Draining"
+
+
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [
+        ({"Origin": "http://127.0.0.1:8080"}, "a web page's request"),
+        ({"Origin": "null"}, "a web page's request"),
+        ({"Host": "rebound.example:15000"}, "neither an IP address nor localhost"),
+    ],
+)
+async def test_a_web_page_cannot_drain(headers: dict[str, str], why: str) -> None:
+    core = PaperCore()
+    async with (
+        running(snapshot("127.0.0.1:9090"), core) as (_, _, url),
+        aiohttp.ClientSession(url) as http,
+    ):
+        async with http.post("/drain", headers=headers) as answer:
+            assert (answer.status, why in (await answer.json())["why"]) == (403, True)
+        async with http.get("/metrics", headers={"Host": "gateway.svc:15000"}) as answer:
+            assert answer.status == 200
+        for host in ("localhost:15000", "[::1]:15000", "[::1]", "127.0.0.1"):
+            async with http.get("/events", headers={"Host": host}) as answer:
+                assert answer.status == 200, host
+        assert not core.draining
+
+
+@pytest.mark.parametrize(
+    ("peer", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.3.0.9", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("10.0.0.7", False),
+        ("fe80::1%eth0", False),
+        ("::ffff:10.0.0.7", False),
+    ],
+)
+async def test_callers_from_elsewhere_have_probes_and_metrics_alone(
+    peer: str, loopback: bool
+) -> None:
+    transport = Elsewhere(peer)
+    refused = {
+        path: _refused(_asked(method, path, transport))
+        for method, path in [
+            *(("GET", path) for path in ("/healthz", "/ready", "/metrics")),
+            *(("GET", path) for path in ("/stats", "/tap", "/config_dump", "/events", "/peers")),
+            ("POST", "/drain"),
+        ]
+    }
+    told = {path for path, why in refused.items() if why and "alone" in why}
+    others = {"/stats", "/tap", "/config_dump", "/events", "/peers", "/drain"}
+    assert told == (set() if loopback else others)
 
 
 async def test_stopping_drains_then_stops_the_core() -> None:
