@@ -27,7 +27,13 @@ from aiohttp import web
 from federation.console.answers import RefusalError
 from federation.console.rights import ANYBODY, Principal, Rights, Via, rights_of
 from federation.console.settings import ConsoleSettings
-from federation.console.tokens import Claims, TokenError, TokenVerifier
+from federation.console.tokens import (
+    FETCH_AGAIN_S,
+    Claims,
+    TokenError,
+    TokenVerifier,
+    UncheckedError,
+)
 from federation.ports import Clock
 
 COOKIE = "federation_console"
@@ -111,6 +117,11 @@ class Guard:
     def __repr__(self) -> str:
         return f"Guard(sessions={len(self._sessions)})"
 
+    async def close(self) -> None:
+        """Check nobody any more."""
+        if self._verifier is not None:
+            await self._verifier.close()
+
     def check_host(self, request: web.Request) -> None:
         """Refuse a request that was meant for another name."""
         name = _name_of(request.headers.get("Host", ""))
@@ -139,6 +150,10 @@ class Guard:
         """Who shows this ``Authorization``. Raises ``RefusalError``."""
         try:
             claims = await self._verified(header)
+        except UncheckedError as error:
+            raise RefusalError(
+                503, "unchecked", str(error), headers={"Retry-After": str(round(FETCH_AGAIN_S))}
+            ) from error
         except TokenError as error:
             self._failures.count(address)
             raise unauthenticated(str(error)) from error

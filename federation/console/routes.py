@@ -105,7 +105,7 @@ class _Cluster:
         self._settings = settings
         self._compiler = Compiler()
         self._compiled: _Compiled | None = None
-        self._busy = asyncio.Lock()
+        self._compiling: asyncio.Task[_Compiled] | None = None
         self.objects: Latest[ObjectSnapshot] = Latest()
         self.following: asyncio.Task[None] | None = None
 
@@ -120,22 +120,37 @@ class _Cluster:
 
     async def routing(self, made: Made) -> Snapshot:
         """What the cluster's gateways are given. Raises ``RefusalError`` without objects."""
-        async with self._busy:
-            objects = await self._first()
+        objects = await self._first()
+        view = made.now.view
+        while True:
             known = self._compiled
-            view = made.now.view
             if known is not None and known.objects is objects and known.view is view:
                 return known.snapshot
-            inputs = CompileInputs(
-                cluster=self._cluster,
-                region=made.now.view.members[self._cluster].region,
-                objects=objects,
-                view=view,
-                settings=self._settings,
-            )
-            compiled = await asyncio.to_thread(self._compiler.compile, inputs)
-            self._compiled = _Compiled(objects, view, compiled.snapshot)
-            return compiled.snapshot
+            if self._compiling is None or self._compiling.done():
+                name = f"routing of {self._cluster}"
+                self._compiling = asyncio.create_task(self._compile(objects, view), name=name)
+            # Ours and not the request's, which may go away while the thread goes on.
+            found = await asyncio.shield(self._compiling)
+            if found.objects is objects and found.view is view:
+                return found.snapshot
+
+    async def _compile(self, objects: ObjectSnapshot, view: FederationView) -> _Compiled:
+        inputs = CompileInputs(
+            cluster=self._cluster,
+            region=view.members[self._cluster].region,
+            objects=objects,
+            view=view,
+            settings=self._settings,
+        )
+        compiled = await asyncio.to_thread(self._compiler.compile, inputs)
+        self._compiled = _Compiled(objects, view, compiled.snapshot)
+        return self._compiled
+
+    async def close(self) -> None:
+        """Follow and compile nothing any more."""
+        for task in (self.following, self._compiling):
+            if task is not None:
+                await cancel_and_wait(task)
 
     async def _first(self) -> ObjectSnapshot:
         if self.following is None or self.following.done():
@@ -170,8 +185,7 @@ class Routes:
     async def close(self) -> None:
         """Follow nothing any more."""
         for cluster in self._clusters.values():
-            if cluster.following is not None:
-                await cancel_and_wait(cluster.following)
+            await cluster.close()
 
     async def list(self, request: web.Request, _caller: Caller) -> web.StreamResponse:
         """The rules of one cluster."""

@@ -126,6 +126,7 @@ class Console:
                         task.cancel()
         finally:
             await self._routes.close()
+            await self._guard.close()
             await runner.cleanup()
 
     def _application(self) -> web.Application:

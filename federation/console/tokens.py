@@ -5,7 +5,7 @@ algorithms; when keys are fetched anew.
 Leaves to others: what the holder may do (``rights``), the cryptography (PyJWT).
 Invariants: no token is written to a log or an answer; only asymmetric algorithms, so that a public
 key is never taken for a shared secret; keys are fetched at most once in ``FETCH_AGAIN_S`` however
-many tokens name unknown ones.
+many tokens name unknown ones, and for all who wait: who goes away stops nobody's fetch.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import jwt
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
+from federation.aio import cancel_and_wait
 from federation.console.settings import Oidc
 
 ALGORITHMS = (
@@ -40,7 +41,11 @@ _NO_TOKEN = (jwt.PyJWTError, ValueError, RecursionError)
 
 
 class TokenError(Exception):
-    """A token that is not believed, or cannot be checked now; the message is for its holder."""
+    """A token that is not believed; the message is for its holder."""
+
+
+class UncheckedError(TokenError):
+    """A token that cannot be checked now, which is not its holder's failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +67,16 @@ class TokenVerifier:
         self._keys: jwt.PyJWKSet | None = None
         self._fetched_at = float("-inf")
         self._tried_at = float("-inf")
-        self._fetching = asyncio.Lock()
+        self._why = ""
+        self._fetching: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"TokenVerifier({self._oidc.issuer})"
+
+    async def close(self) -> None:
+        """Fetch nothing any more."""
+        if self._fetching is not None:
+            await cancel_and_wait(self._fetching)
 
     async def verify(self, token: str) -> Claims:
         """Who holds ``token``. Raises ``TokenError``."""
@@ -130,6 +141,11 @@ class TokenVerifier:
         if found is None or self._monotonic() - self._fetched_at > KEYS_LIVE_S:
             await self._renew()
             found = self._among(key_id)
+        if self._keys is None:
+            raise UncheckedError(
+                "tokens cannot be checked now: reading the keys of "
+                f"{self._oidc.issuer}: {self._why}"
+            )
         if found is None:
             raise TokenError(f"the token is signed with a key that {self._oidc.issuer} has not")
         return found
@@ -142,19 +158,19 @@ class TokenVerifier:
 
     async def _renew(self) -> None:
         """Fetch the keys, unless that was tried just now; keys that were fetched stay."""
-        async with self._fetching:
+        if self._fetching is None or self._fetching.done():
             if self._monotonic() - self._tried_at < FETCH_AGAIN_S:
                 return
             self._tried_at = self._monotonic()
-            try:
-                self._keys = jwt.PyJWKSet.from_dict(await self._fetch())
-                self._fetched_at = self._monotonic()
-            except (OSError, ClientError, TimeoutError, ValueError, jwt.PyJWTError) as error:
-                if self._keys is None:
-                    raise TokenError(
-                        f"tokens cannot be checked now: reading the keys of {self._oidc.issuer}: "
-                        f"{str(error) or type(error).__name__}"
-                    ) from error
+            self._fetching = asyncio.create_task(self._take(), name="keys of the issuer")
+        await asyncio.shield(self._fetching)
+
+    async def _take(self) -> None:
+        try:
+            self._keys = jwt.PyJWKSet.from_dict(await self._fetch())
+            self._fetched_at = self._monotonic()
+        except (OSError, ClientError, TimeoutError, *_NO_TOKEN) as error:
+            self._why = str(error) or type(error).__name__
 
     async def _fetch(self) -> dict[str, Any]:
         keys = self._oidc.keys

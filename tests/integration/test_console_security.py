@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
 import json
@@ -13,14 +14,17 @@ from typing import Any
 
 import jwt
 import pytest
-from aiohttp import ClientError
+from aiohttp import ClientError, web
+from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
+from federation.aio import cancel_and_wait
 from federation.cli.lab.authority import Authority, write_private
 from federation.cli.main import app
 from federation.console import Access, ConsoleSettings, Limits, Oidc, TlsFiles
+from federation.console.tokens import TokenVerifier
 from tests.testkit.console import page, running_console, settings
 from tests.testkit.etcd import EtcdServer
 
@@ -228,6 +232,38 @@ async def test_every_answer_keeps_the_browser_strict(etcd_server: EtcdServer) ->
         assert " style=" not in index
         assert (await it.get("/api/nothing")).status == 404
         assert (await it.get("/../settings.py")).status != 200
+
+
+async def test_who_goes_away_stops_nobodys_fetch_of_keys(tmp_path: Path) -> None:
+    issuer, asked, go = Issuer(tmp_path), asyncio.Event(), asyncio.Event()
+
+    async def keys(_request: web.Request) -> web.Response:
+        asked.set()
+        await go.wait()
+        return web.json_response(json.loads(issuer.keys.read_text()))
+
+    application = web.Application()
+    application.router.add_get("/keys", keys)
+    async with TestServer(application) as server:
+        verifier = TokenVerifier(Oidc(ISSUER, AUDIENCE, str(server.make_url("/keys"))))
+        first = asyncio.create_task(verifier.verify(issuer.token()))
+        await asked.wait()
+        await cancel_and_wait(first)
+        go.set()
+        assert (await verifier.verify(issuer.token())).subject == "alice"
+        await verifier.close()
+
+
+async def test_nobody_fails_by_keys_that_cannot_be_read(
+    etcd_server: EtcdServer, issuer: Issuer
+) -> None:
+    issuer.keys.write_text("nothing")
+    used = guarded(issuer, limits=Limits(failures=1))
+    async with serve(etcd_server, used) as base, page(base) as it:
+        for _ in range(3):
+            answer = await it.get("/api/overview", headers=bearer(issuer.token()))
+            assert answer.status == 503
+            assert "tokens cannot be checked now" in answer.error
 
 
 async def test_large_bodies_and_many_failures_are_refused(
