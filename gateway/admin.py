@@ -15,6 +15,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -162,16 +163,17 @@ class Admin:
         """Live calls as lines of JSON, for as long as somebody reads."""
         try:
             wanted = json.loads(request.query.get("filter", "{}"))
-            lines = self._taps.watch(wanted)
-            first = await anext(lines)
-        except TapRefused as refused:
-            return _json({"why": str(refused)}, status=409)
         except ValueError as error:
             return _json({"why": f"filter: {error}"}, status=400)
-        answer = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        await answer.prepare(request)
-        await answer.write(first)
-        await write_lines(lines, answer.write)
+        async with aclosing(self._taps.watch(wanted)) as lines:
+            try:
+                first = await anext(lines)
+            except TapRefused as refused:
+                return _json({"why": str(refused)}, status=409)
+            answer = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+            await answer.prepare(request)
+            await answer.write(first)
+            await write_lines(lines, answer.write)
         return answer
 
     async def _drain(self, _request: web.Request) -> web.Response:

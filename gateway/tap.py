@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+log = logging.getLogger("gateway.tap")
 
 WATCHERS_MAX = 8
 WAITING_MAX = 2048
@@ -26,6 +29,9 @@ TAKEN_MAX = 1024
 SIGN_EVERY_S = 2.0
 """How often a watcher is told what was left out, or sent an empty line: so that one who has gone is
 noticed although nothing is called."""
+
+WRITE_S = 30.0
+"""A reader who takes nothing for so long has stalled: the filter is given to others."""
 
 
 class TapRefused(Exception):  # noqa: N818 - reads as a fact where it is caught
@@ -46,7 +52,7 @@ class Tapped(Protocol):
 
 @dataclass(eq=False, slots=True)
 class _Watcher:
-    lines: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue(WAITING_MAX))
+    lines: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(WAITING_MAX))
     left_out: int = 0
 
 
@@ -64,7 +70,8 @@ class Taps:
         return f"Taps({len(self._watchers)} watch)"
 
     async def watch(self, wanted: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
-        """Lines of JSON until the caller closes this; the first one is empty: it is on.
+        """Lines of JSON until the caller closes this or the core fails; the first one is empty: it
+        is on.
 
         Each is a call, ``{"left_out": N}`` for calls that were not told, or empty.
         Raises ``TapRefused``.
@@ -73,10 +80,12 @@ class Taps:
         try:
             yield b"\n"
             while True:
-                line = b"\n"
+                line: bytes | None = b"\n"
                 with suppress(TimeoutError):
                     async with asyncio.timeout(SIGN_EVERY_S):
                         line = await watcher.lines.get()
+                if line is None:
+                    return
                 yield line
                 if watcher.left_out and watcher.lines.empty():
                     yield json.dumps({"left_out": watcher.left_out}).encode() + b"\n"
@@ -99,6 +108,7 @@ class Taps:
                 raise TapRefused(str(error)) from error
             self._filter = wanted
             self._pump = asyncio.create_task(self._deliver(), name="tap")
+            self._pump.add_done_callback(self._ended)
         watcher = _Watcher()
         self._watchers.add(watcher)
         return watcher
@@ -109,6 +119,16 @@ class Taps:
             self._pump.cancel()
             self._pump = self._filter = None
             self._core.set_tap(None)
+
+    def _ended(self, pump: asyncio.Task[None]) -> None:
+        """Nothing comes any more: end all who watch, so that the next one begins anew."""
+        if pump.cancelled():
+            return
+        log.error("the tap ended", exc_info=pump.exception())
+        for watcher in self._watchers:
+            if watcher.lines.full():
+                watcher.lines.get_nowait()
+            watcher.lines.put_nowait(None)
 
     async def _deliver(self) -> None:
         """Give each line to each watcher; a full one is told how many it missed."""
@@ -134,8 +154,9 @@ class Taps:
 
 
 async def write_lines(lines: AsyncGenerator[bytes, None], write: Callable[[bytes], Any]) -> None:
-    """Write lines until the reader has gone."""
-    with suppress(ConnectionError):
+    """Write lines until the reader has gone, or has stalled for ``WRITE_S``."""
+    with suppress(ConnectionError, TimeoutError):
         async with aclosing(lines):
             async for line in lines:
-                await write(line)
+                async with asyncio.timeout(WRITE_S):
+                    await write(line)

@@ -120,3 +120,28 @@ async def test_the_tap_ends_when_its_reader_goes(monkeypatch: pytest.MonkeyPatch
             assert repr(taps) == "Taps(1 watch)"
         await eventually(lambda: repr(taps) == "Taps(0 watch)")
         await runner.cleanup()
+
+
+async def test_a_reader_who_stalls_loses_the_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tap, "WRITE_S", 0.1)
+
+    async def stalled(_line: bytes) -> None:
+        await asyncio.Event().wait()
+
+    async with gateway() as (_, taps, _client):
+        async with asyncio.timeout(20):
+            await write_lines(taps.watch({}), stalled)
+        async with aclosing(taps.watch({"code": "OK"})) as other:
+            assert await anext(other) == b"\n"
+
+
+async def test_watchers_end_when_the_core_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with gateway() as (_, taps, _client):
+        async with aclosing(taps.watch({})) as lines:
+            await anext(lines)
+            monkeypatch.setattr(tap, "TAKEN_MAX", -1)  # no such number to the core
+            async with asyncio.timeout(20):
+                assert [line async for line in lines if line.strip()] == []
+        monkeypatch.undo()
+        async with aclosing(taps.watch({"code": "OK"})) as other:
+            assert await anext(other) == b"\n"
