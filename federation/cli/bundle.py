@@ -13,6 +13,7 @@ import json
 import os
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -75,7 +76,7 @@ class Bundle:
     def add_lines(self, name: str, documents: Sequence[Any], shape: Shape) -> None:
         """Put the newest lines in that fit."""
         lines: list[str] = []
-        size = 0
+        size = unclean = 0
         for document in reversed(documents):
             line = json.dumps(self.scrubber.document(document, shape), ensure_ascii=False)
             size += len(line.encode()) + 1
@@ -86,18 +87,26 @@ class Bundle:
                 lines.append(line)
             else:
                 self.scrubber.unwritten.append(name)
+                unclean += 1
+        if unclean:
+            self.lack(f"{name} ({unclean} lines)", "something in them looks like a secret")
         self._put(name, "\n".join(reversed(lines)))
+
+    def lack(self, name: str, why: str) -> None:
+        """Say that something is missing; a second reason stands beside the first."""
+        known = self.missing.get(name)
+        self.missing[name] = f"{known}; {why}" if known else why
 
     def _put(self, name: str, text: str) -> None:
         content = text.encode()
         total = sum(map(len, self.files.values()))
         if not is_clean(text):
             self.scrubber.unwritten.append(name)
-            self.missing[name] = "something in it looks like a secret"
+            self.lack(name, "something in it looks like a secret")
         elif len(content) > FILE_BYTES_MAX:
-            self.missing[name] = f"{len(content)} bytes, more than {FILE_BYTES_MAX}"
+            self.lack(name, f"{len(content)} bytes, more than {FILE_BYTES_MAX}")
         elif total + len(content) > TOTAL_BYTES_MAX:
-            self.missing[name] = f"the bundle would have more than {TOTAL_BYTES_MAX} bytes"
+            self.lack(name, f"the bundle would have more than {TOTAL_BYTES_MAX} bytes")
         else:
             self.files[name] = content
 
@@ -107,7 +116,11 @@ class Bundle:
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "fedctl": release(),
             "files": {name: len(content) for name, content in sorted(self.files.items())},
-            "missing": self.missing,
+            "missing": {
+                self.scrubber.text(name): self.scrubber.text(why)
+                for name, why in self.missing.items()
+            },
+            "unwritten": dict(Counter(self.scrubber.unwritten)),
             "fields_left_out": self.scrubber.left_out,
             "secrets_removed": self.scrubber.removed,
         }
@@ -235,7 +248,7 @@ async def _add_logs(
     if contexts:
         logs, problems = await pods_logs(wanted)
         for problem in problems:
-            bundle.missing["logs.jsonl"] = bundle.scrubber.text(problem)
+            bundle.lack("logs.jsonl", bundle.scrubber.text(problem))
     else:
         try:
             logs = file_logs(lab_files(context, wanted), wanted)

@@ -28,9 +28,18 @@ SECRETS = (
     re.compile(r"LS0tLS1CRUdJT[A-Za-z0-9+/=]*"),  # the same in base64, as Secrets have it
     re.compile(r"eyJ[\w-]{6,}\.[\w-]{4,}(?:\.[\w-]*)?"),  # a JSON web token
     re.compile(r"(?i)\b(?:bearer|basic)\s+[\w.+/=~-]{6,}"),
+    # To the end of the line: these have blanks, commas and semicolons in them.
     re.compile(
-        r"(?i)(?:password|passwd|secret|token|api[-_]?key|authorization|cookie|credential)"
-        r"[\w-]{0,32}[\"']?\s{0,8}[:=]\s{0,8}[\"']?(?!\[removed\]|null\b|true\b|false\b|\d+\s*[,}\]]|[\[{])"
+        r"(?i)(?:authori[sz]ation|cookie|password|passwd|passphrase)[\w-]{0,32}[\"']?\s{0,8}[:=]"
+        r"(?!\s{0,8}[\"']?(?:\[removed\]|null\b|true\b|false\b))\s{0,8}[^\n]*"
+    ),
+    re.compile(
+        r"(?i)(?:--[\w-]{0,32})(?:password|passwd|secret|token|api[-_]?key|credential)[\w-]{0,32}"
+        r"[ =]\s{0,8}(?!\[removed\])[^\s\"',;}]+"
+    ),
+    re.compile(
+        r"(?i)(?:secret|token|api[-_]?key|credential)"
+        r"[\w-]{0,32}[\"']?\s{0,8}[:=]\s{0,8}[\"']?(?!\[removed\]|null\b|true\b|false\b)"
         r"[^\s\"',;}]+"
     ),
     re.compile(r"(?<=://)[^/\s:@]{1,128}:[^/\s@]{1,256}@"),
@@ -43,6 +52,9 @@ SENSITIVE = re.compile(
     r"(?i)authori[sz]ation|cookie|token|passw|api-?key|private_?key|credential|\bpem\b|_pem$"
 )
 """Names whose value is one, whatever it looks like."""
+
+NUMBER_REMOVED = re.compile(rf"{SENSITIVE.pattern}|secret")
+"""Names whose value is left out even if it is a number: no count of ours is called so."""
 
 _WEIGHTED: Shape = [{"cluster": True, "weight": True}]
 _MATCH: Shape = {
@@ -244,8 +256,11 @@ class Scrubber:
             return kept
         if isinstance(shape, Sequence) and isinstance(value, list | tuple):
             return [self._shaped(each, shape[0], name) for each in value]
-        if shape is True and isinstance(value, bool | int | float):
-            return value
+        if shape is True and isinstance(value, int | float):
+            if isinstance(value, bool) or not NUMBER_REMOVED.search(name):
+                return value
+            self.removed += 1
+            return REMOVED
         if shape is True and isinstance(value, str):
             if SENSITIVE.search(name):
                 self.removed += 1

@@ -117,3 +117,41 @@ def test_a_bundle_is_its_owners_and_overwrites_nothing(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(CommandError, match="File exists; name another with --out"):
         write_bundle(path, b"other")
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("Cookie: a=b; session=XYZ", "XYZ"),
+        ("Authorization: Negotiate YII0abc", "YII0abc"),
+        ("password=my pass phrase", "phrase"),
+        ("password: 123456", "123456"),
+        ("password:\n  123456", "123456"),
+        ("password: [abc", "abc"),
+        ("fedctl --token abc --etcd e", "abc"),
+        ('{"token": 123456}', "123456"),
+    ],
+)
+def test_secrets_of_any_form_are_removed(text: str, hidden: str) -> None:
+    bundle = Bundle(missing={"it": f"asking: {text}"})
+    bundle.add("it.json", [{"event": text}], scrub.EVENTS)
+    bundle.add_lines("log.jsonl", [{"event": text}], scrub.LOG)
+    bundle.add("stats.json", {"core": {"numbers": {"token": 123456, "calls": 7}}}, scrub.STATS)
+    assert set(bundle.files) == {"it.json", "log.jsonl", "stats.json"}
+    out = b"".join(bundle.files.values()).decode() + json.dumps(bundle.manifest()["missing"])
+    assert hidden not in out
+    assert out.count(REMOVED) == 4
+    assert '"calls": 7' in out
+
+
+def test_a_line_that_cannot_be_cleaned_is_counted_and_reasons_add_up() -> None:
+    bundle = Bundle()
+    # Only together do the name and its value look like a secret.
+    shape: Shape = {"secret": [True]}
+    bundle.add_lines("log.jsonl", [{"secret": ["abc"]}] * 2, shape)
+    bundle.lack("log.jsonl", "one")
+    bundle.lack("log.jsonl", "other")
+    told = bundle.manifest()
+    assert told["unwritten"] == {"log.jsonl": 2}
+    assert told["missing"]["log.jsonl (2 lines)"] == "something in them looks like a secret"
+    assert told["missing"]["log.jsonl"] == "one; other"
