@@ -72,7 +72,8 @@ def console(
     reader: Annotated[
         list[str] | None,
         typer.Option(
-            help="Who may look: *, user:NAME, group:NAME, cn:NAME or spiffe://...; again for more."
+            help="Who may look: *, user:NAME, sub:SUBJECT, group:NAME, cn:NAME or "
+            "spiffe://...; again for more."
         ),
     ] = None,
     writer: Annotated[

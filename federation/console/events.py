@@ -27,16 +27,18 @@ async def stream_events(
     limits: Limits,
     *,
     now: Callable[[], float],
+    who: str,
     may_read: Callable[[], bool],
 ) -> web.StreamResponse:
     """Serve one stream until the client goes, is too slow, or may not read any more."""
     last_id = request.headers.get("Last-Event-ID") or request.query.get("lastEventId", "")
-    stream = live.join(last_id[:64])
+    stream = live.join(last_id[:64], who)
     if stream is None:
         raise RefusalError(
             503,
             "busy",
-            f"{limits.clients} pages follow this console already; close one, or try again later",
+            f"{limits.clients} pages follow this console already, or {limits.clients_each} of "
+            "yours; close one, or try again later",
             headers={"Retry-After": "10"},
         )
     headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}

@@ -157,9 +157,13 @@ class Guard:
         except TokenError as error:
             self._failures.count(address)
             raise unauthenticated(str(error)) from error
-        names = {f"user:{claims.user}", f"user:{claims.subject}"}
+        names = {f"sub:{claims.subject}"}
+        if claims.user:
+            names.add(f"user:{claims.user}")
         names |= {f"group:{group}" for group in claims.groups}
-        return Principal(claims.user, Via.BEARER, frozenset(names), claims.expires_at)
+        return Principal(
+            claims.user or claims.subject, Via.BEARER, frozenset(names), claims.expires_at
+        )
 
     async def _verified(self, header: str) -> Claims:
         if self._verifier is None:
@@ -168,6 +172,15 @@ class Guard:
         if scheme.lower() != "bearer" or not token.strip():
             raise TokenError("expected `Authorization: Bearer TOKEN`")
         return await self._verifier.verify(token.strip())
+
+    def holds(self, caller: Caller) -> bool:
+        """Whether ``caller`` is still who he said: not signed out, and his word has not ended."""
+        principal = caller.principal
+        if principal is None:
+            return False
+        if caller.ambient and principal.via is Via.BEARER:
+            return self._of_session(caller.session) is principal
+        return principal.expires_at is None or self._clock.now() < principal.expires_at
 
     def new_session(self) -> str:
         """A session of somebody who has not signed in; nothing is kept of it."""

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from federation.aio import Latest
 from federation.derive.timeline import Kind, Line, folded, of_object, of_status, of_value
@@ -84,15 +84,28 @@ class Entry:
         }
 
 
+class Place(NamedTuple):
+    """Where an entry stands: its revision, and its number in it. An id is both."""
+
+    revision: int
+    number: int
+
+    @classmethod
+    def of(cls, text: str) -> Place:
+        """The place that an id tells. Raises ``ValueError``."""
+        revision, _, number = text.partition(".")
+        return cls(int(revision), int(number))
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which entries are asked for; empty fields ask for all."""
+    """Which entries are asked for; empty fields ask for all. ``before`` need not be kept."""
 
     text: str = ""
     kind: Kind | None = None
     cluster: str = ""
     service: str = ""
-    before: str = ""
+    before: Place | None = None
     limit: int = 100
 
 
@@ -112,6 +125,7 @@ class Timeline:
         self._resolver: str | None = None
         self._reported_at: float | None = None
         self._since = 0
+        self._taken = 0
         self._complete = True
         self.version: Latest[int] = Latest(0)
 
@@ -128,14 +142,13 @@ class Timeline:
     def page(self, wanted: Wanted) -> Json:
         """The newest entries that are ``wanted``."""
         found: list[Json] = []
-        next_id, started = None, not wanted.before
+        next_id = None
         for entry in reversed(self._entries.values()):
-            if started and _fits(entry, wanted):
+            if _fits(entry, wanted):
                 if len(found) == wanted.limit:
                     next_id = found[-1]["id"]
                     break
                 found.append(entry.json())
-            started = started or entry.id == wanted.before
         oldest = next(iter(self._entries.values()), None)
         return {
             "complete": self._complete,
@@ -152,9 +165,11 @@ class Timeline:
             self._since = batch.since
         by_revision: dict[int, list[Changed]] = {}
         for changed in batch.entries:
-            by_revision.setdefault(changed.revision, []).append(changed)
+            if changed.revision > self._taken:  # after a failure the past is told again
+                by_revision.setdefault(changed.revision, []).append(changed)
         news = False
         for revision, changes in by_revision.items():
+            self._taken = revision  # before its values are read: none stops what follows
             lines = [line for changed in changes if (line := self._line(changed)) is not None]
             for number, line in enumerate(_together(lines)):
                 self._add(revision, number, line, past=batch.past)
@@ -232,7 +247,8 @@ def _fits(entry: Entry, wanted: Wanted) -> bool:
     line = entry.line
     text = f"{line.object} {line.what} {line.actor or ''} {line.reason or ''} {line.detail}"
     return (
-        (wanted.kind is None or line.kind is wanted.kind)
+        (wanted.before is None or Place.of(entry.id) < wanted.before)
+        and (wanted.kind is None or line.kind is wanted.kind)
         and (not wanted.cluster or line.cluster == wanted.cluster)
         and (not wanted.service or line.service == wanted.service)
         and (not wanted.text or wanted.text.lower() in text.lower())

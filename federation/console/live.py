@@ -94,7 +94,7 @@ class Live:
         self._index = ServiceIndex()
         self._epoch = secrets.token_hex(4)
         self._kept: OrderedDict[int, Json] = OrderedDict()
-        self._streams: set[Stream] = set()
+        self._streams: dict[Stream, str] = {}
         self._versions: dict[str, int] = {"services": 0, "exports": 0, "gateways": 0}
         self.made: Latest[Made] = Latest()
 
@@ -114,12 +114,15 @@ class Live:
                 if (now := self._now.value) is not None:
                     self._make(now)
 
-    def join(self, last_id: str) -> Stream | None:
-        """A stream that goes on after event ``last_id``; ``None``: there are too many."""
+    def join(self, last_id: str, who: str = "") -> Stream | None:
+        """A stream that goes on after event ``last_id``; ``None``: there are too many, of all or of
+        ``who`` (empty: not counted)."""
         if len(self._streams) >= self._limits.clients:
             return None
+        if who and list(self._streams.values()).count(who) >= self._limits.clients_each:
+            return None
         stream = Stream(self._limits.queue)
-        self._streams.add(stream)
+        self._streams[stream] = who
         made = self.made.value
         if made is not None:
             stream.put(self._first(made, last_id))
@@ -127,7 +130,7 @@ class Live:
 
     def leave(self, stream: Stream) -> None:
         """Forget ``stream``."""
-        self._streams.discard(stream)
+        self._streams.pop(stream, None)
 
     def end(self, reason: str) -> None:
         """Tell all streams to reload."""

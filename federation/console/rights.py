@@ -48,10 +48,12 @@ class Rights:
 
 def checked_grant(text: str) -> str:
     """``text`` if it is a grant. Raises ``ValueError``."""
-    known = ("user:", "group:", "cn:", "spiffe://")
+    known = ("user:", "sub:", "group:", "cn:", "spiffe://")
     if text == "*" or any(text.startswith(start) and len(text) > len(start) for start in known):
         return text
-    raise ValueError(f'"{text}" is none of *, user:NAME, group:NAME, cn:NAME, spiffe://...')
+    raise ValueError(
+        f'"{text}" is none of *, user:NAME, sub:SUBJECT, group:NAME, cn:NAME, spiffe://...'
+    )
 
 
 def rights_of(principal: Principal | None, access: Access) -> Rights:

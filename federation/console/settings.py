@@ -16,15 +16,17 @@ from federation.derive.compile import CompileSettings
 class Limits:
     """Bounds of what clients can make the console do.
 
-    ``clients``: open event streams; one more is refused. ``queue``: events that wait for one
-    client; one that is slower is told to reload. ``tick_s``: least time between two events of one
-    stream. ``beat_s``: time without news after which a stream says that it lives. ``write_s``: how
-    long a client may take no bytes. ``body_bytes``: of a request. ``kept_documents``: how far back
-    a stream can be resumed. ``failures`` within ``failures_s`` of one address are answered, further
+    ``clients``: open event streams; one more is refused, as is one more than ``clients_each`` of
+    one person (where people say who they are). ``queue``: events that wait for one client; one that
+    is slower is told to reload. ``tick_s``: least time between two events of one stream.
+    ``beat_s``: time without news after which a stream says that it lives. ``write_s``: how long a
+    client may take no bytes. ``body_bytes``: of a request. ``kept_documents``: how far back a
+    stream can be resumed. ``failures`` within ``failures_s`` of one address are answered, further
     ones are told to wait.
     """
 
     clients: int = 64
+    clients_each: int = 16
     queue: int = 16
     tick_s: float = 0.5
     beat_s: float = 10.0
@@ -53,8 +55,8 @@ class Oidc:
 @dataclass(frozen=True, slots=True)
 class Access:
     """Who may read and write. ``readers`` and ``writers`` are grants: ``*`` (everybody who signs
-    in), ``user:NAME``, ``group:NAME``, ``cn:NAME`` or a SPIFFE id; a trailing ``*`` of a SPIFFE id
-    is any rest. Who may write may read.
+    in), ``user:NAME``, ``sub:SUBJECT``, ``group:NAME``, ``cn:NAME`` or a SPIFFE id; a
+    trailing ``*`` of a SPIFFE id is any rest. Who may write may read.
 
     With neither ``oidc`` nor ``certificates`` everybody who reaches the console reads, and
     writes if ``open_write``: for loopback alone.

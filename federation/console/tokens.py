@@ -50,7 +50,8 @@ class UncheckedError(TokenError):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Who holds a token: ``user`` is what he is shown as; ``expires_at`` in Unix seconds."""
+    """Who holds a token: ``user`` is his name (empty: none that is believed);
+    ``expires_at`` in Unix seconds."""
 
     subject: str
     user: str
@@ -110,12 +111,13 @@ class TokenVerifier:
             groups = [groups]
         known = groups if isinstance(groups, list | tuple) else ()
         subject = str(claims["sub"])
-        told = claims.get(self._oidc.user_claim)
-        if self._oidc.user_claim == "email" and claims.get("email_verified") is False:
-            told = None  # whoever made the account wrote it there
+        user = str(claims.get(self._oidc.user_claim) or "")
+        is_email = self._oidc.user_claim == "email" or "@" in user
+        if is_email and claims.get("email_verified") is not True:
+            user = ""  # whoever made the account may have written it there
         return Claims(
             subject=subject,
-            user=str(told or subject),
+            user=user,
             groups=tuple(str(entry) for entry in known[:GROUPS_MAX]),
             expires_at=float(claims["exp"]),
         )

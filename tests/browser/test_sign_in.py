@@ -40,6 +40,7 @@ class Issuer:
             "aud": audience,
             "sub": user,
             "email": user,
+            "email_verified": True,
             "exp": int(time.time()) + 600,
         }
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": "one"})

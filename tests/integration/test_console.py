@@ -15,8 +15,9 @@ import pytest
 from federation.adapters.clock import SystemClock
 from federation.adapters.etcd import EtcdSettings, EtcdStore
 from federation.adapters.universal import UniversalObjects
-from federation.aio import Latest
+from federation.aio import Latest, cancel_and_wait
 from federation.console import Access, Limits
+from federation.console.history import Timeline, Wanted
 from federation.console.live import Event, Live
 from federation.model.base import ClusterId, Region
 from federation.model.traffic_report import Flow, GatewayTraffic, TrafficReport
@@ -541,4 +542,29 @@ async def test_the_timeline_is_bounded(etcd_server: EtcdServer) -> None:
         )
         assert len(found["entries"]) == 20
         assert found["complete"] is False
+        unknown = await it.get("/api/timeline?limit=500&before=999999999.0")
+        assert unknown.json["entries"] == found["entries"], "a place, not an entry that is kept"
+        assert (await it.get("/api/timeline?before=x")).status == 400
+    await store.close()
+
+
+async def test_the_timeline_tells_nothing_twice_after_a_failure(etcd_server: EtcdServer) -> None:
+    keys = Keys(f"/console-{next(_numbers)}/")
+    store = EtcdStore(EtcdSettings(endpoints=(etcd_server.endpoint,)))
+    published = Published(store, keys)
+    timeline = Timeline(store, keys, SystemClock(), revisions=1_000, entries=100)
+
+    async def told() -> list[tuple[str, int]]:
+        return [(it["cluster"], it["count"]) for it in timeline.page(Wanted())["entries"]]
+
+    async def follow(cluster: str) -> list[tuple[str, int]]:
+        await published.join(cluster, "r")
+        following = asyncio.create_task(timeline.run())
+        try:
+            found = await eventually(told, lambda it: any(name == cluster for name, _ in it))
+        finally:
+            await cancel_and_wait(following)
+        return [it for it in found if it[0] == "a"]
+
+    assert await follow("a") == await follow("b")
     await store.close()

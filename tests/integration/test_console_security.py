@@ -52,6 +52,7 @@ class Issuer:
             "aud": AUDIENCE,
             "sub": "alice",
             "email": "alice@example.com",
+            "email_verified": True,
             "groups": ["platform"],
             "exp": time.time() + 300,
         }
@@ -176,10 +177,14 @@ async def test_a_session_lasts_as_long_as_its_token(
 async def test_who_may_look_may_not_change(etcd_server: EtcdServer, issuer: Issuer) -> None:
     bob = issuer.token(sub="bob", email="bob@example.com")
     eve = issuer.token(sub="eve", email="eve@example.com", groups=["others"])
-    forged = issuer.token(sub="mallory", email_verified=False, groups=["platform"])
+    forged = [
+        issuer.token(sub="mallory", email_verified=False),
+        issuer.token(sub="mallory", email_verified=None),
+        issuer.token(sub="alice@example.com", email=None),
+    ]
     async with serve(etcd_server, guarded(issuer)) as base, page(base) as it:
         assert (await it.get("/api/timeline", headers=bearer(bob))).status == 200
-        for token in (bob, forged):
+        for token in (bob, *forged):
             refused = await it.send("POST", "/api/drains", DRAIN, headers=bearer(token))
             assert refused.status == 403
             assert "no --writer of the console names him" in refused.error
@@ -264,6 +269,36 @@ async def test_nobody_fails_by_keys_that_cannot_be_read(
             answer = await it.get("/api/overview", headers=bearer(issuer.token()))
             assert answer.status == 503
             assert "tokens cannot be checked now" in answer.error
+
+
+async def test_subjects_are_granted_by_a_name_of_their_own(
+    etcd_server: EtcdServer, issuer: Issuer
+) -> None:
+    access = Access(oidc=Oidc(ISSUER, AUDIENCE, str(issuer.keys)), readers=("sub:alice",))
+    async with serve(etcd_server, settings(access=access)) as base, page(base) as it:
+        mine = issuer.token(email=None)
+        assert (await it.get("/api/timeline", headers=bearer(mine))).status == 200
+        named = issuer.token(sub="eve", email="alice")
+        assert (await it.get("/api/timeline", headers=bearer(named))).status == 403
+
+
+async def test_streams_end_with_their_session_and_are_few_for_each(
+    etcd_server: EtcdServer, issuer: Issuer
+) -> None:
+    used = guarded(issuer, limits=Limits(tick_s=0.1, beat_s=0.2, clients_each=1))
+    async with serve(etcd_server, used) as base, page(base) as it:
+        signed = await it.send("POST", "/api/session", {}, headers=bearer(issuer.token()))
+        it.csrf = signed.json["csrf"]
+        async with it.session.get(f"{base}/api/events") as stream:
+            assert stream.status == 200
+            refused = await it.get("/api/events")
+            assert (refused.status, refused.json["error"]["code"]) == (503, "busy")
+            bob = bearer(issuer.token(sub="bob", email="bob@example.com"))
+            async with it.session.get(f"{base}/api/events", headers=bob) as other:
+                assert other.status == 200
+            assert (await it.send("DELETE", "/api/session")).status == 204
+            async with asyncio.timeout(10):
+                assert b"your sign-in has ended" in await stream.read()
 
 
 async def test_large_bodies_and_many_failures_are_refused(

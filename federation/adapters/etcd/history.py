@@ -95,7 +95,7 @@ def _changed(event: Message) -> Changed:
     deleted = event.type == rpc.Event.DELETE
     before = event.prev_kv.value if event.prev_kv.mod_revision else None
     return Changed(
-        key=event.kv.key.decode(),
+        key=event.kv.key.decode(errors="replace"),  # a stranger's slip below the prefix
         revision=event.kv.mod_revision,
         before=before,
         after=None if deleted else event.kv.value,
