@@ -351,11 +351,7 @@ class _Kubeconfig:
     async def load(self, configuration: client.Configuration) -> None:
         """Read all of it into ``configuration``, and the token again from now on."""
         self._read = self._version()
-        await config.load_kube_config(  # type: ignore[no-untyped-call]
-            config_file=str(self._path),
-            context=self._settings.context,
-            client_configuration=configuration,
-        )
+        await self._read_into(configuration)
         # The client's own hook renews tokens of some providers.
         own = configuration.refresh_api_key_hook
 
@@ -376,11 +372,7 @@ class _Kubeconfig:
             version = self._version()
             if version == self._read:
                 return
-            await config.load_kube_config(  # type: ignore[no-untyped-call]
-                config_file=str(self._path),
-                context=self._settings.context,
-                client_configuration=fresh,
-            )
+            await self._read_into(fresh)
         except (*_UNREADABLE, *_NO_KUBECONFIG) as error:
             # It may be half written; the token that there was may do still.
             log.warning(
@@ -391,6 +383,13 @@ class _Kubeconfig:
         self._read = version
         configuration.api_key = fresh.api_key
         log.info("the kubeconfig's token was read again", extra={"path": str(self._path)})
+
+    async def _read_into(self, configuration: client.Configuration) -> None:
+        await config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=str(self._path),
+            context=self._settings.context,
+            client_configuration=configuration,
+        )
 
     def _version(self) -> tuple[int, int]:
         found = self._path.stat()
