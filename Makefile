@@ -11,6 +11,9 @@ FUZZ_CRATES := $(wildcard gateway/*/fuzz)
 # AGAIN=1 runs once more what failed, as .ci/run does.
 AGAIN ?=
 PYTEST := $(BIN)/python -m $(if $(AGAIN),tests.again,pytest)
+# What takes minutes has a target of its own; what the project promises is part of `make test` all the same.
+SLOW := tests/abuse tests/browser tests/conformance tests/e2e tests/kubernetes
+PROMISE := tests/e2e/test_drain.py tests/e2e/test_failover.py
 KUBERNETES := $(BIN)/python -m tests.kubernetes $(if $(AGAIN),--again)
 LAB_FLAGS ?=
 FUZZ_SECONDS ?= 60
@@ -46,9 +49,10 @@ browser: ## Install a chromium for the browser tests where that is allowed (root
 		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -y -qq --no-install-recommends chromium && exit 0; \
 		echo "make: no chromium, so the browser tests of the console are skipped; to run them: apt-get install chromium (as root)"
 
-test: build browser ## Rust, unit, property, integration, end-to-end tests, and the quick ones on Kubernetes
+test: build ## Rust, unit, property and integration tests, drain and failover in the lab, the quick ones on Kubernetes
 	cargo test --locked --workspace --exclude gateway-binding -q
-	$(PYTEST) -q --ignore=tests/abuse --ignore=tests/kubernetes
+	$(PYTEST) -q $(SLOW:%=--ignore=%)
+	$(PYTEST) -q $(PROMISE)
 	$(KUBERNETES) --only quick
 
 test-rust: ## Tests of the native crates
@@ -60,8 +64,9 @@ test-unit: build ## Tests without I/O
 test-integration: build ## Tests with the real parts, one or two at a time
 	$(PYTEST) -q tests/contract tests/native tests/integration
 
-test-e2e: build ## Tests against the whole lab
+test-e2e: build browser ## Tests against the whole lab, then the console in a real browser (~15 min)
 	$(PYTEST) -q tests/e2e
+	$(PYTEST) -q tests/browser
 
 test-kubernetes: build ## Tests with real Kubernetes API servers, built once from Go modules (minutes)
 	$(KUBERNETES)
@@ -92,6 +97,7 @@ bench: build ## Side-by-side figures against nghttpx, Envoy and HAProxy, and pro
 conformance: build ## The Gateway API's suite, h2spec, gRPC interop, everyday clients; renews docs/conformance.md (wants Go)
 	$(BIN)/python -m tests.conformance.gateway_api
 	$(BIN)/python -m tests.conformance
+	$(PYTEST) -q tests/conformance
 
 abuse: build ## Attacks on a gateway while another client measures its calls (renews docs/abuse.md), and what it holds
 	$(BIN)/python -m tests.abuse

@@ -83,8 +83,10 @@ def console(started_lab: Lab) -> str:
     return str(started_lab.first_status["console"]).rstrip("/")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """One browser a module: while Playwright lives, no other test of the process may run an event
+    loop of its own."""
     with running_browser() as found:
         yield found
 
