@@ -275,8 +275,10 @@ async def test_grpcurl_lists_and_describes(tmp_path: Path) -> None:
     with stopping(first, second):
         async with serving(tmp_path, *documents) as (_, (port,)):
             target = f"127.0.0.1:{port}"
+            services = {"app.Users", "app.Orders", *OWN}
+            await until_shown(port, "a.test", services)
             listed = await _run(grpcurl, "-plaintext", target, "list")
-            assert set(listed.split()) == {"app.Users", "app.Orders", *OWN}
+            assert set(listed.split()) == services
             described = await _run(grpcurl, "-plaintext", target, "describe", "app.Orders")
             assert "rpc Get ( .shared.Thing ) returns ( .shared.Thing );" in described
             described = await _run(grpcurl, "-plaintext", target, "describe", ".shared.Thing")
