@@ -26,6 +26,14 @@ FIELDS = (
 HEADER_FIELD = re.compile(r"REQ\((:?[A-Za-z0-9_.-]+)\)")
 """A header of the request, as a field."""
 
+REDACTED = "[redacted]"
+"""What is told in place of a value that nobody may see."""
+
+SENSITIVE_HEADERS = frozenset(
+    {"authorization", "cookie", "set-cookie", "proxy-authorization", "x-api-key"}
+)
+"""Headers whose values are never told; the gateway's core has the same."""
+
 KNOWN_FIELDS = f"{', '.join(FIELDS)}, REQ(header-name)"
 """All fields, for messages."""
 

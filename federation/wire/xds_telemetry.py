@@ -4,7 +4,8 @@ Decides: how collectors, sampling, tags and formats are spelled for Envoy.
 Leaves to others: what is told (``derive.compile``), the gateway's own form of it
 (``gateway.xds_translate.telemetry``, which reads what is written here).
 Invariants: Envoy's own messages, which a stock Envoy accepts and follows; a field that Envoy has no
-operator for is written as dynamic metadata of our namespace, which is empty there.
+operator for is written as dynamic metadata of our namespace, which is empty there; the value of a
+header that nobody may see is not asked for.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from envoy.type.v3 import percent_pb2
 from google.protobuf import wrappers_pb2
 
 from federation.model.telemetry import (
+    HEADER_FIELD,
+    REDACTED,
+    SENSITIVE_HEADERS,
     AccessLog,
     RouteTracing,
     Tag,
@@ -60,7 +64,7 @@ _OPERATORS: Mapping[str, str] = {
     "QUEUE_US": "%COMMON_DURATION(DS_RX_BEG:US_TX_BEG:us)%",
     "UPSTREAM_US": "%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)%",
     "RESPONSE_US": "%COMMON_DURATION(US_RX_BEG:DS_TX_END:us)%",
-    "GRPC_STATUS": "%GRPC_STATUS%",
+    "GRPC_STATUS": "%GRPC_STATUS(SNAKE_STRING)%",
     "HTTP_STATUS": "%RESPONSE_CODE%",
     "RESPONSE_FLAG": "%RESPONSE_FLAGS%",
     "REASON": "%RESPONSE_CODE_DETAILS%",
@@ -128,7 +132,8 @@ def _expression(source: AccessLog) -> str:
     if source.rules:
         return f"{_RULE} in {json.dumps(list(source.rules))}"
     if source.except_rules:
-        return f"!({_RULE} in {json.dumps(list(source.except_rules))})"
+        # Without a route there is no metadata, and an expression that fails would leave no line.
+        return f"!has(xds.route_metadata) || !({_RULE} in {json.dumps(list(source.except_rules))})"
     return ""
 
 
@@ -145,10 +150,12 @@ def _open_telemetry(source: AccessLog) -> logs_service_pb2.OpenTelemetryAccessLo
 
 
 def _file(source: AccessLog) -> file_pb2.FileAccessLog:
-    layout = substitution_format_string_pb2.SubstitutionFormatString(omit_empty_values=True)
+    layout = substitution_format_string_pb2.SubstitutionFormatString()
     if source.text is not None:
+        # What is empty is `-` in texts, and left out of objects.
         layout.text_format_source.inline_string = f"{operators(source.text)}\n"
     else:
+        layout.omit_empty_values = True
         layout.json_format.update({key: operators(text) for key, text in source.fields})
     return file_pb2.FileAccessLog(path=source.path, log_format=layout)
 
@@ -162,8 +169,9 @@ def operators(template: str) -> str:
 
 
 def _operator(word: str) -> str:
-    if word.startswith("REQ("):
-        return f"%{word}%"
+    header = HEADER_FIELD.fullmatch(word)
+    if header is not None:
+        return REDACTED if header[1].lower() in SENSITIVE_HEADERS else f"%{word}%"
     return _OPERATORS.get(word) or f"%DYNAMIC_METADATA({METADATA}:{word})%"
 
 
@@ -185,6 +193,8 @@ def _tag(tag: Tag) -> custom_tag_pb2.CustomTag:
         case TagSource.ENVIRONMENT:
             message.environment.name = tag.value
             message.environment.default_value = tag.default or ""
+        case TagSource.HEADER if tag.value in SENSITIVE_HEADERS:
+            message.literal.value = REDACTED
         case TagSource.HEADER:
             message.request_header.name = tag.value
             message.request_header.default_value = tag.default or ""

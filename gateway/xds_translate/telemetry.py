@@ -65,6 +65,8 @@ _FIELD_OF_OPERATOR: Mapping[str, str] = {
     "COMMON_DURATION(DS_RX_BEG:US_TX_BEG:us)": "QUEUE_US",
     "COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)": "UPSTREAM_US",
     "COMMON_DURATION(US_RX_BEG:DS_TX_END:us)": "RESPONSE_US",
+    "GRPC_STATUS(SNAKE_STRING)": "GRPC_STATUS",
+    # Spelled in another way by Envoy, and the same by this gateway.
     "GRPC_STATUS": "GRPC_STATUS",
     "RESPONSE_CODE": "HTTP_STATUS",
     "RESPONSE_FLAGS": "RESPONSE_FLAG",
@@ -80,7 +82,8 @@ _DEFAULT = {name.lower(): f"%{name}%" for name in FIELDS}
 
 _RULE = f"xds.route_metadata.filter_metadata['{METADATA}']['rule']"
 _EXPRESSION = re.compile(
-    rf"{re.escape(_RULE)} in (?P<rules>\[.*\])|!\({re.escape(_RULE)} in (?P<others>\[.*\])\)",
+    rf"{re.escape(_RULE)} in (?P<rules>\[.*\])|"
+    rf"(!has\(xds\.route_metadata\) \|\| )?!\({re.escape(_RULE)} in (?P<others>\[.*\])\)",
     re.DOTALL,
 )
 
@@ -280,7 +283,9 @@ def _filter(
     found = _EXPRESSION.fullmatch(wanted.expression)
     if found is None:
         raise UnsupportedFieldError(
-            join(where, "expression"), f"must be `{_RULE} in [...]` or its negation in `!(...)`"
+            join(where, "expression"),
+            f"must be `{_RULE} in [...]`, or its negation in `!(...)`, which may stand behind "
+            "`!has(xds.route_metadata) || `",
         )
     named = _names(found["rules"] or found["others"], join(where, "expression"))
     return (named, frozenset()) if found["rules"] is not None else (None, frozenset(named))

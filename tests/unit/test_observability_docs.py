@@ -29,6 +29,13 @@ def test_policies_and_xds_know_the_same_fields() -> None:
     assert list(model.FIELDS) == list(translated.FIELDS) == fields
 
 
+def test_policies_and_the_core_redact_the_same_headers() -> None:
+    source = (ROOT / "gateway" / "core" / "src" / "access.rs").read_text()
+    listed = re.search(r"const SENSITIVE: \[&str; \d+\] = \[(.*?)\];", source, re.DOTALL)
+    assert listed is not None
+    assert set(re.findall(r'"([a-z-]+)"', listed[1])) == model.SENSITIVE_HEADERS
+
+
 def test_each_flag_stands_there_with_its_reason() -> None:
     source = (PROXY / "reply.rs").read_text()
     reasons = re.findall(r'^    \w+ "([a-z_]+)" "([A-Z-]+)",$', source, re.MULTILINE)
