@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from federation.cli.completion import complete_cluster
 from federation.cli.context import CommandError, Context, complain, current, run
 from federation.cli.exit_codes import ExitCode
 from federation.cli.federation_view import read_view
@@ -32,7 +33,12 @@ app = typer.Typer()
 @app.command("accept-shrink", epilog="Example: fedctl accept-shrink us-east-1 --dry-run")
 def accept_shrink(
     ctx: typer.Context,
-    cluster: Annotated[str, typer.Argument(help="The cluster whose shrink is quarantined.")],
+    cluster: Annotated[
+        str,
+        typer.Argument(
+            help="The cluster whose shrink is quarantined.", autocompletion=complete_cluster
+        ),
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do.")] = False,
 ) -> None:
     """Confirm that exports which are missing are meant to be gone."""

@@ -29,7 +29,7 @@ from federation.cli.check.evidence import Evidence
 from federation.cli.check.finding import Area
 from federation.cli.check.gather import Asked, gather
 from federation.cli.check.judge import judge, unexamined
-from federation.cli.context import CommandError, Context, current, run
+from federation.cli.context import CommandError, Context, current, kubeconfig_for, run
 from federation.cli.gateways import AdminClient, GatewayAt, GatewayAway, GatewayOption, admin_client
 from federation.cli.logs import Wanted, file_logs, lab_files, pods_logs
 from federation.cli.logs_merge import Choice, as_document, merged
@@ -141,7 +141,13 @@ def support_bundle(
             help="Also ask this context's API server: kinds, statuses, Pods' logs; repeatable.",
         ),
     ] = None,
-    kubeconfig: Annotated[Path | None, typer.Option(help="Kubeconfig with these contexts.")] = None,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(
+            help="Kubeconfig with these contexts. Default: $KUBECONFIG, ~/.kube/config.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Pack what a helper needs into one file, without secrets.
 
@@ -168,9 +174,8 @@ async def _support_bundle(
         by_cluster[of or name] = name
     bundle = Bundle()
     with steps(8) as progress:
-        asked = Asked(
-            tuple(Area), named, kubeconfig=kubeconfig or context.kubeconfig, contexts=by_cluster
-        )
+        kubeconfig = kubeconfig_for(kubeconfig, context)
+        asked = Asked(tuple(Area), named, kubeconfig=kubeconfig, contexts=by_cluster)
         seen = await gather(context, asked, progress)
         add_evidence(bundle, seen)
         progress.step("gateways")

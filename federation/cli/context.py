@@ -137,6 +137,13 @@ def kubeconfig_of_lab(environ: Mapping[str, str]) -> Path | None:
     return lab_state_path(environ).with_name("kubeconfig") if on_kubernetes else None
 
 
+def kubeconfig_for(named: Path | None, context: Context) -> Path:
+    """Where contexts are looked up: as ``named``, the lab's, ``KUBECONFIG``'s first, kubectl's."""
+    first = os.environ.get("KUBECONFIG", "").partition(os.pathsep)[0]
+    usual = Path(first) if first else Path.home() / ".kube" / "config"
+    return named or context.kubeconfig or usual
+
+
 def _lab_state(environ: Mapping[str, str]) -> dict[str, Any]:
     try:
         state = json.loads(lab_state_path(environ).read_bytes())

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from federation.cli.completion import complete_place, complete_service
 from federation.cli.context import CommandError, Context, complain, current, run
 from federation.cli.federation_view import warn
 from federation.derive.drain import drain_name
@@ -39,10 +40,18 @@ from federation.wire.etcd_keys import Keys
 
 app = typer.Typer()
 
-TargetArgument = Annotated[str, typer.Argument(help="Region or cluster; a region goes first.")]
+TargetArgument = Annotated[
+    str,
+    typer.Argument(help="Region or cluster; a region goes first.", autocompletion=complete_place),
+]
 ServiceOption = Annotated[
     str | None,
-    typer.Option("--service", help="Only this service (NAMESPACE/NAME).", show_default=False),
+    typer.Option(
+        "--service",
+        help="Only this service (NAMESPACE/NAME).",
+        show_default=False,
+        autocompletion=complete_service,
+    ),
 ]
 
 

@@ -16,6 +16,7 @@ import typer
 
 from federation.adapters.clock import SystemClock
 from federation.cli.columns import NONE
+from federation.cli.completion import complete_place, complete_service
 from federation.cli.context import CommandError, Context, current, run
 from federation.cli.exit_codes import ExitCode
 from federation.cli.federation_view import parse_service, read_view
@@ -65,9 +66,19 @@ def status(ctx: typer.Context, output: OutputOption = OutputForm.TABLE) -> None:
 @app.command("explain", epilog="Example: fedctl explain app/user-service --from us-west-1")
 def explain_service(
     ctx: typer.Context,
-    service: Annotated[str, typer.Argument(help="NAMESPACE/NAME of a service or an import.")],
+    service: Annotated[
+        str,
+        typer.Argument(
+            help="NAMESPACE/NAME of a service or an import.", autocompletion=complete_service
+        ),
+    ],
     source: Annotated[
-        str, typer.Option("--from", help="Region (or cluster) where the callers stand.")
+        str,
+        typer.Option(
+            "--from",
+            help="Region (or cluster) where the callers stand.",
+            autocompletion=complete_place,
+        ),
     ],
     output: OutputOption = OutputForm.TABLE,
 ) -> None:

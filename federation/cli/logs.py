@@ -13,7 +13,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -21,12 +21,14 @@ from typing import Annotated, Any
 
 import typer
 
+from federation.cli.completion import complete_cluster
 from federation.cli.context import (
     CommandError,
     Context,
     complain,
     current,
     etcd_of_lab,
+    kubeconfig_for,
     lab_state_path,
     run,
 )
@@ -91,7 +93,10 @@ def logs(
         typer.Option(help="agent, gateway, resolver, etcd, demo, ...; may be given again."),
     ] = None,
     cluster: Annotated[
-        list[str] | None, typer.Option(help="Of this cluster alone; may be given again.")
+        list[str] | None,
+        typer.Option(
+            help="Of this cluster alone; may be given again.", autocompletion=complete_cluster
+        ),
     ] = None,
     level: Annotated[Level, typer.Option(help="Least level.")] = Level.INFO,
     field: Annotated[
@@ -115,7 +120,13 @@ def logs(
             help="Read the Pods' logs by this context's API server; may be given again.",
         ),
     ] = None,
-    kubeconfig: Annotated[Path | None, typer.Option(help="Kubeconfig with these contexts.")] = None,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(
+            help="Kubeconfig with these contexts. Default: $KUBECONFIG, ~/.kube/config.",
+            show_default=False,
+        ),
+    ] = None,
     namespace: Annotated[str, typer.Option(help="Namespace of the federation's Pods.")] = NAMESPACE,
     output: OutputOption = OutputForm.TABLE,
 ) -> None:
@@ -135,7 +146,7 @@ def logs(
         clusters=cluster or (),
         tail=tail,
         contexts=contexts,
-        kubeconfig=kubeconfig,
+        kubeconfig=kubeconfig_for(kubeconfig, here),
         namespace=namespace,
     )
     run(_logs(here, wanted, choice, follow=follow, output=output))
@@ -165,8 +176,7 @@ async def _logs(
     )
     if wanted.contexts:
         if follow:
-            await _follow_pods(wanted, choice, show)
-            return ExitCode.OK
+            return ExitCode.FAILED if await _follow_pods(wanted, choice, show) else ExitCode.OK
         found, problems = await pods_logs(wanted)
     else:
         files = lab_files(context, wanted)
@@ -251,17 +261,27 @@ def _added(path: Path, at: int) -> tuple[list[str], int]:
     return whole.decode(errors="replace").splitlines(), at + len(whole)
 
 
-async def _pods(wanted: Wanted, connection: Any, cluster: str) -> list[Source]:
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A Pod's log: that of its first container, which is the program itself."""
+
+    source: Source
+    path: str
+    container: str
+
+
+async def _pods(wanted: Wanted, connection: Any, cluster: str) -> list[Pod]:
     listing = await connection.get(f"/api/v1/namespaces/{wanted.namespace}/pods")
     found = []
     for pod in listing.get("items", ()):
         metadata = pod["metadata"]
-        labels = metadata.get("labels") or {}
-        word = labels.get(COMPONENT_LABEL) or labels.get(NAME_LABEL) or metadata["name"]
+        name, labels = metadata["name"], metadata.get("labels") or {}
+        word = labels.get(COMPONENT_LABEL) or labels.get(NAME_LABEL) or name
         component = next((c for c in ("agent", "gateway", "resolver", "etcd") if c in word), word)
-        source = Source(metadata["name"], component, cluster)
+        source = Source(name, component, cluster)
         if wanted.takes(source):
-            found.append(source)
+            path = f"/api/v1/namespaces/{wanted.namespace}/pods/{name}/log"
+            found.append(Pod(source, path, pod["spec"]["containers"][0]["name"]))
     return found
 
 
@@ -276,37 +296,58 @@ async def pods_logs(wanted: Wanted) -> tuple[list[list[Line]], list[str]]:
             progress.step(cluster)
             try:
                 async with connected(ConnectionSettings(wanted.kubeconfig, name)) as connection:
-                    for source in await _pods(wanted, connection, cluster):
-                        path = _log_path(wanted, source)
-                        query = [("tailLines", str(wanted.tail))]
-                        text = [line async for line in connection.lines(path, query)]
-                        found.append(list(read_lines(source, text)))
+                    for pod in await _pods(wanted, connection, cluster):
+                        text, problem = await _pod_log(connection, pod, wanted.tail)
+                        found.append(list(read_lines(pod.source, text)))
+                        problems += [problem] if problem else []
             except PortError as error:
-                problems.append(f"reading logs of {cluster}: {error}")
+                problems.append(_unread(cluster, error))
     return found, problems
 
 
-def _log_path(wanted: Wanted, source: Source) -> str:
-    return f"/api/v1/namespaces/{wanted.namespace}/pods/{source.name}/log"
+async def _pod_log(connection: Any, pod: Pod, tail: int) -> tuple[list[str], str]:
+    """The newest lines of one container; and, where reading ended early, why."""
+    text: list[str] = []
+    query = [("container", pod.container), ("tailLines", str(tail))]
+    try:
+        async for line in connection.lines(pod.path, query):
+            text.append(line)  # noqa: PERF401 - what was read before an error is kept
+    except PortError as error:
+        return text, _unread(f"{pod.source.name} in {pod.source.cluster}", error)
+    return text, ""
 
 
-async def _follow_pods(wanted: Wanted, choice: Choice, show: Any) -> None:
+def _unread(whose: str, error: PortError) -> str:
+    return f"reading logs of {whose}: {error}"
+
+
+async def _follow_pods(wanted: Wanted, choice: Choice, show: Any) -> list[str]:
+    """Lines as they come, until all logs have ended; the problems met are told at once."""
     from federation.adapters.kubernetes import ConnectionSettings, connected
 
-    async def one(source: Source, lines: AsyncGenerator[str, None]) -> None:
-        async for text in lines:
-            for line in read_lines(source, [text], after_s=time.time()):
-                if choice.takes(line):
-                    typer.echo(show(line))
+    problems: list[str] = []
+
+    def tell(whose: str, error: PortError) -> None:
+        problems.append(_unread(whose, error))
+        complain(f"error: {problems[-1]}")
+
+    async def one(connection: Any, pod: Pod) -> None:
+        query = [("container", pod.container), ("tailLines", str(wanted.tail)), ("follow", "true")]
+        try:
+            async for text in connection.lines(pod.path, query):
+                for line in read_lines(pod.source, [text], after_s=time.time()):
+                    if choice.takes(line):
+                        typer.echo(show(line))
+        except PortError as error:
+            tell(f"{pod.source.name} in {pod.source.cluster}", error)
 
     async def of_cluster(cluster: str, name: str | None) -> None:
-        async with connected(ConnectionSettings(wanted.kubeconfig, name)) as connection:
-            query = [("tailLines", str(wanted.tail)), ("follow", "true")]
-            async with asyncio.TaskGroup() as group:
-                for source in await _pods(wanted, connection, cluster):
-                    path = _log_path(wanted, source)
-                    group.create_task(one(source, connection.lines(path, query)))
+        try:
+            async with connected(ConnectionSettings(wanted.kubeconfig, name)) as connection:
+                pods = await _pods(wanted, connection, cluster)
+                await asyncio.gather(*(one(connection, pod) for pod in pods))
+        except PortError as error:
+            tell(cluster, error)
 
-    async with asyncio.TaskGroup() as group:
-        for cluster, name in sorted(wanted.contexts.items()):
-            group.create_task(of_cluster(cluster, name))
+    await asyncio.gather(*(of_cluster(*each) for each in sorted(wanted.contexts.items())))
+    return problems

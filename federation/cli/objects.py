@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from federation.cli import objects_apply, objects_change, objects_get
+from federation.cli.completion import complete_cluster
 from federation.cli.context import CommandError, Context, current, fail, run
 from federation.cli.exit_codes import ExitCode
 from federation.cli.objects_apply import Manifests
@@ -46,7 +47,11 @@ Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Namespace of 
 AllNamespaces = Annotated[bool, typer.Option("-A", "--all-namespaces", help="All namespaces.")]
 Clusters = Annotated[
     list[str] | None,
-    typer.Option("--cluster", help="Act on this cluster alone (may be repeated)."),
+    typer.Option(
+        "--cluster",
+        help="Act on this cluster alone (may be repeated).",
+        autocompletion=complete_cluster,
+    ),
 ]
 
 

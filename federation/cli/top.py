@@ -22,6 +22,7 @@ from rich.text import Text
 
 from federation.adapters.clock import SystemClock
 from federation.aio import Latest, cancel_and_wait
+from federation.cli.completion import complete_service
 from federation.cli.context import CommandError, Context, current, run
 from federation.cli.exit_codes import ExitCode
 from federation.cli.explain import OutputForm, OutputOption
@@ -56,7 +57,11 @@ def top(
     ctx: typer.Context,
     service: Annotated[
         str | None,
-        typer.Option(help="Only calls of this service (NAMESPACE/NAME).", show_default="all"),
+        typer.Option(
+            help="Only calls of this service (NAMESPACE/NAME).",
+            show_default="all",
+            autocompletion=complete_service,
+        ),
     ] = None,
     sort: Annotated[RowOrder, typer.Option(help="What comes first.")] = RowOrder.SERVICE,
     once: Annotated[bool, typer.Option("--once", help="Print one table and end.")] = False,

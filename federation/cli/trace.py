@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
+from federation.cli.completion import complete_cluster
 from federation.cli.context import CommandError, Context, current, run
 from federation.cli.exit_codes import ExitCode
 from federation.cli.explain import OutputForm, OutputOption
@@ -84,7 +85,12 @@ def trace_call(
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Header of it; repeatable.")
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--from", help="Cluster whose gateways the call comes to.")
+        str | None,
+        typer.Option(
+            "--from",
+            help="Cluster whose gateways the call comes to.",
+            autocompletion=complete_cluster,
+        ),
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port of the listener; default: any.")] = None,
     output: OutputOption = OutputForm.TABLE,

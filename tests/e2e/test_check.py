@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +15,7 @@ from federation.model.facts import Heartbeat
 from federation.ports import Put
 from federation.wire.etcd import from_bytes, to_bytes
 from federation.wire.etcd_keys import Keys
+from tests.e2e.checking import check, found
 from tests.e2e.conftest import EAST, WEST
 from tests.testkit.lab import Lab
 
@@ -38,30 +37,6 @@ spec:
   hostnames: [nowhere.example.com]
   rules: [{backendRefs: [{name: no-such-service, port: 9090}]}]
 """
-
-
-def check(lab: Lab, *arguments: str) -> tuple[int, dict[str, Any]]:
-    done = lab.fedctl("check", "-o", "json", *arguments, check=False)
-    assert done.out, done.err
-    return done.code, json.loads(done.out)
-
-
-def found(lab: Lab, area: str, subject: str, words: str) -> Callable[[], bool]:
-    """Whether ``check`` says ``words`` (of what or why) about ``subject``."""
-
-    def now() -> bool:
-        code, report = check(lab, "--only", area)
-        hits = [
-            finding
-            for finding in report["findings"]
-            if finding["area"] == area
-            and subject in finding["subject"]
-            and words in finding["what"] + ": " + finding["why"]
-            and finding["next"]
-        ]
-        return bool(hits) and code == 1
-
-    return now
 
 
 def test_a_whole_lab_is_well(lab: Lab) -> None:
@@ -138,16 +113,20 @@ def identity(lab: Lab) -> Iterator[Path]:
         ("expired", "has expired"),
         ("soon", "expires soon"),
         ("other cluster", "is of another cluster"),
+        ("other domain", "is of another trust domain"),
         ("other authority", "is not trusted by a peer"),
     ],
 )
 def test_certificates_that_are_wrong(lab: Lab, identity: Path, fault: str, words: str) -> None:
     lifetimes = {"expired": dt.timedelta(minutes=-1), "soon": dt.timedelta(hours=30)}
-    pair = Authority("somebody else's").issue_gateway(
-        "east",
-        cluster=WEST if fault == "other cluster" else EAST,
-        lifetime=lifetimes.get(fault, dt.timedelta(days=30)),
-    )
+    lifetime = lifetimes.get(fault, dt.timedelta(days=30))
+    authority = Authority("somebody else's")
+    if fault == "other domain":
+        elsewhere = f"spiffe://elsewhere.example/ns/federation/sa/gateway/cluster/{EAST}"
+        pair = authority.issue("east", uris=(elsewhere,), lifetime=lifetime)
+    else:
+        cluster = WEST if fault == "other cluster" else EAST
+        pair = authority.issue_gateway("east", cluster=cluster, lifetime=lifetime)
     write_private(identity.with_suffix(".key"), pair.key_pem)
     write_private(identity, pair.certificate_pem)
     lab.wait(found(lab, "certificates", f"gateway-{EAST}-1", words), timeout_s=20, what=fault)

@@ -114,6 +114,20 @@ async def find_resource(connection: Connection, kind: type[ApiObject]) -> Resour
     return None
 
 
+async def served_versions(connection: Connection, kind: type[ApiObject]) -> tuple[str, ...]:
+    """Every version of the kind that the server has, ours or not. Raises ``PortError``."""
+    try:
+        group = await connection.get(f"/apis/{kind.GROUP}")
+    except ResourceAbsent:
+        return ()
+    found = []
+    for version in (str(entry["version"]) for entry in group.get("versions", ())):
+        served = await connection.get(_version_path(kind.GROUP, version))
+        if plural(kind) in {entry.get("name") for entry in served.get("resources", ())}:
+            found.append(version)
+    return tuple(found)
+
+
 class Resources:
     """The resources of a server, asked for once each and forgotten when they fail."""
 

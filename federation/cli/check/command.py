@@ -19,7 +19,15 @@ from federation.cli.check.evidence import Evidence
 from federation.cli.check.finding import Area, Finding, Severity, Unexamined
 from federation.cli.check.gather import Asked, gather
 from federation.cli.check.judge import judge, unexamined
-from federation.cli.context import CommandError, Context, current, etcd_of_lab, lab_state_path, run
+from federation.cli.context import (
+    CommandError,
+    Context,
+    current,
+    etcd_of_lab,
+    kubeconfig_for,
+    lab_state_path,
+    run,
+)
 from federation.cli.exit_codes import ExitCode
 from federation.cli.explain import OutputForm, OutputOption
 from federation.cli.gateways import GatewayOption
@@ -52,7 +60,11 @@ def check(
     ] = None,
     kubeconfig: Annotated[
         Path | None,
-        typer.Option(help="Kubeconfig of the clusters, where --context names some."),
+        typer.Option(
+            help="Kubeconfig of the clusters, where --context names some. Default: the lab's, "
+            "$KUBECONFIG, ~/.kube/config.",
+            show_default=False,
+        ),
     ] = None,
     context: Annotated[
         list[str] | None,
@@ -76,7 +88,7 @@ def check(
         areas=tuple(only or Area),
         gateways=gateway or (),
         dns=_pairs("--dns", dns) if dns else _lab_dns(here),
-        kubeconfig=kubeconfig or here.kubeconfig,
+        kubeconfig=kubeconfig_for(kubeconfig, here),
         contexts=_contexts(here, context or ()),
     )
     run(_check(here, asked, output))

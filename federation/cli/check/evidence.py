@@ -85,7 +85,8 @@ class SeenCondition:
 @dataclass(frozen=True, slots=True)
 class SeenObject:
     """An object with its conditions. ``places`` counts the parents or ancestors that have any;
-    ``unreadable`` says why it is no valid object."""
+    ``unreadable`` says why it is no valid object; ``context`` is kubectl's for an API server that
+    has it, empty for etcd."""
 
     cluster: str
     kind: str
@@ -94,6 +95,7 @@ class SeenObject:
     conditions: tuple[SeenCondition, ...] = ()
     places: int = 0
     unreadable: str = ""
+    context: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,8 +174,7 @@ def policies(seen: Evidence) -> Iterator[Finding]:
                 what="affects nothing",
                 subject=_subject(each),
                 why="no object that it targets is there, or no agent has read it yet",
-                next=f"look at its targetRef: fedctl describe {each.kind.lower()} "
-                f"{each.name.rpartition('/')[2]} -n {each.name.partition('/')[0]}",
+                next=f"look at its targetRef: {_describe(each)}",
             )
 
 
@@ -227,8 +226,7 @@ def _object(each: SeenObject, area: Area) -> Iterator[Finding]:
                 + (f" at {condition.where}" if condition.where else ""),
                 subject=_subject(each),
                 why=condition.message or "no message is given",
-                next=f"change what it says: fedctl describe {each.kind.lower()} "
-                f"{each.name.rpartition('/')[2]}",
+                next=f"change what it says: {_describe(each)}",
             )
     late = {c.observed_generation for c in each.conditions if c.observed_generation}
     if late and each.generation and max(late) < each.generation:
@@ -240,6 +238,13 @@ def _object(each: SeenObject, area: Area) -> Iterator[Finding]:
             why=f"the object is at generation {each.generation}, its status speaks of {max(late)}",
             next=f"is the agent of {each.cluster} running? fedctl check --only clusters",
         )
+
+
+def _describe(each: SeenObject) -> str:
+    namespace, _, name = each.name.rpartition("/")
+    scope = f" -n {namespace}" if namespace else ""
+    program = f"kubectl --context {each.context}" if each.context else "fedctl"
+    return f"{program} describe {each.kind.lower()} {name}{scope}"
 
 
 def _is_bad(condition: SeenCondition) -> bool:

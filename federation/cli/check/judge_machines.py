@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 
 from federation.cli.check.evidence import Evidence, SeenCertificate, SeenGateway
 from federation.cli.check.finding import Area, Finding, Severity
+from federation.cli.lab.authority import TRUST_DOMAIN, gateway_identity
 
 SKEW_S = 2.0
 """Clocks that differ by more make ages, expiries and timelines wrong for people."""
@@ -24,6 +25,8 @@ SKEW_GRAVE_S = 60.0
 
 EXPIRES_SOON_S = 7 * 86_400
 EXPIRES_GRAVE_S = 86_400
+_DOMAIN = f"spiffe://{TRUST_DOMAIN}"
+
 FRAGMENTED_BYTES = 256 << 20
 """A store of at least this size of which less than half is used wants to be defragmented."""
 
@@ -278,12 +281,21 @@ def _identity(gateway: SeenGateway) -> Iterator[Finding]:
                 "issue one with `fedctl cluster add`, or by cert-manager, and start it with it",
             )
         return
-    if shown.unreadable or any(uri.endswith(f"/cluster/{cluster}") for uri in shown.uris):
+    wanted = gateway_identity(cluster)
+    if shown.unreadable or wanted in shown.uris:
+        return
+    said = ", ".join(shown.uris) or "no SPIFFE id"
+    if any(uri.endswith(wanted.removeprefix(_DOMAIN)) for uri in shown.uris):
+        yield _certificate(
+            *(Severity.ERROR, "is of another trust domain", shown.where),
+            f"it says {said}; peers accept {wanted} alone and refuse its calls",
+            f"issue it with the id {wanted}",
+        )
         return
     yield _certificate(
         *(Severity.ERROR, "is of another cluster", shown.where),
-        f"it says {', '.join(shown.uris) or 'no SPIFFE id'}, the gateway stands in {cluster}",
-        f"issue the certificate for {cluster}; peers accept gateways by that id",
+        f"it says {said}, the gateway stands in {cluster}",
+        f"issue the certificate for {cluster}; peers accept gateways by the id {wanted}",
     )
 
 

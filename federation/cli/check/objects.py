@@ -7,7 +7,7 @@ Invariants: read only; a cluster that cannot be read is told and hides no other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -85,21 +85,31 @@ async def _of_api_server(
     seen: Evidence, cluster: str, kubeconfig: Path | None, name: str | None
 ) -> Evidence:
     from federation.adapters.kubernetes import ConnectionSettings, connected
-    from federation.adapters.kubernetes.resources import Resource, find_resource, pages
+    from federation.adapters.kubernetes.resources import (
+        Resource,
+        find_resource,
+        pages,
+        served_versions,
+    )
 
-    kinds, found = list(seen.kinds or ()), list(seen.objects or ())
+    kinds: list[SeenKind] = list(seen.kinds or ())
+    found: list[SeenObject] = []
     try:
         async with connected(ConnectionSettings(kubeconfig, name)) as connection:
             for kind in KINDS:
                 if kind.KIND not in JUDGED:
                     continue
                 resource: Resource | None = await find_resource(connection, kind)
-                kinds.append(_kind(cluster, kind, resource.version if resource else None))
                 if resource is None:
+                    kinds.append(_kind(cluster, kind, await served_versions(connection, kind)))
                     continue
+                kinds.append(_kind(cluster, kind, (resource.version,)))
                 async with aclosing(pages(connection, resource, (), page_size=PAGE)) as parts:
                     async for page in parts:
-                        found += [seen_object(cluster, raw) for raw in page.items]
+                        shown = (seen_object(cluster, raw) for raw in page.items)
+                        found += [replace(each, context=name or cluster) for each in shown]
+                        if len(found) >= OBJECTS_MAX:
+                            break
     except PortError as error:
         why = f"{cluster}: {error}"
         seen = replace(
@@ -107,12 +117,13 @@ async def _of_api_server(
             objects_unread=(*seen.objects_unread, why),
             kinds_unread=(*seen.kinds_unread, why),
         )
-    return replace(seen, kinds=tuple(kinds), objects=tuple(found))
+    objects = (*(seen.objects or ()), *found[:OBJECTS_MAX])
+    return replace(seen, kinds=tuple(kinds), objects=objects)
 
 
-def _kind(cluster: str, kind: type[ApiObject], served: str | None) -> SeenKind:
+def _kind(cluster: str, kind: type[ApiObject], served: Sequence[str]) -> SeenKind:
     wanted = tuple(f"{kind.GROUP}/{version}" for version in kind.VERSIONS)
-    has = (f"{kind.GROUP}/{served}",) if served else ()
+    has = tuple(f"{kind.GROUP}/{version}" for version in served)
     return SeenKind(cluster, kind.KIND, wanted, has, ours=kind in crds.KINDS)
 
 
