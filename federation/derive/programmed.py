@@ -25,7 +25,7 @@ from federation.model.objects import (
     ObservabilityPolicy,
 )
 from federation.model.serving import EAST_WEST, serves_gateway
-from federation.model.snapshot import Listener, Snapshot
+from federation.model.snapshot import Listener, ListenerKind, Snapshot
 from federation.model.status import (
     AncestorStatus,
     GatewayStatusAddress,
@@ -277,7 +277,11 @@ def _policy(
 def _told(snapshot: Snapshot) -> Concern:
     """Resources that say what is told about clients' calls. The entrance for other clusters is not
     among them: a gateway without an identity does without it."""
-    named = {entry.name for entry in snapshot.listeners if entry.gateway and entry.telemetry}
+    named = {
+        entry.name
+        for entry in snapshot.listeners
+        if entry.telemetry and entry.kind is not ListenerKind.EAST_WEST
+    }
     return lambda resource: (
         resource[0] == "routes" or (resource[0] == "listeners" and resource[1] in named)
     )

@@ -62,6 +62,7 @@ EXPORTS = "serviceexports.multicluster.x-k8s.io"
 API = "multicluster.x-k8s.io/v1beta1"
 SERVICE_LABEL = "multicluster.kubernetes.io/service-name"
 SOURCE_LABEL = "multicluster.kubernetes.io/source-cluster"
+POLICIES = Path(__file__).parents[2] / "crds" / "observabilitypolicies.yaml"
 TCP = {"name": "tcp", "port": 42, "protocol": "TCP"}
 UDP = {"name": "udp", "port": 42, "protocol": "UDP"}
 DNS_PORT = 15053
@@ -245,6 +246,7 @@ def clusters(
                 running_kubernetes(controllers=True, service_network=network)
             )
             install_released_crds_now(server)
+            server.kubectl("apply", "--server-side", "-f", str(POLICIES))
             server.kubectl("create", "namespace", "federation-system")
             servers.append(server)
         members = stack.enter_context(
@@ -498,6 +500,47 @@ def test_calls_to_the_address_go_where_routes_to_the_import_go(
             east.server.apply(gone)
             until(lambda: answer(opened) == "users@us-west-1", east.told)
             assert {answer(opened) for _ in range(50)} == {"users@us-west-1"}
+
+
+def test_a_policy_for_an_import_has_a_line_for_each_call_to_its_address(
+    clusters: tuple[Cluster, Cluster],
+) -> None:
+    west, east = clusters
+    with place(west.members) as there:
+        there.service(west.member)
+        there.export(west.member)
+        told = f"line of {there.namespace}: %RULE% %METHOD% %DESTINATION_CLUSTER% %GRPC_STATUS%"
+        policy = {
+            "apiVersion": "gateway.networking.k8s.io/v1alpha3",
+            "kind": "ObservabilityPolicy",
+            "metadata": {"name": "told", "namespace": there.namespace},
+            "spec": {
+                "targetRef": {
+                    "group": "multicluster.x-k8s.io",
+                    "kind": "ServiceImport",
+                    "name": "users",
+                },
+                "accessLog": {"type": "File", "format": {"type": "Text", "text": told}},
+            },
+        }
+        east.server.apply(policy)
+
+        def accepted() -> bool:
+            found = east.member.conditions(
+                "observabilitypolicy", there.namespace, "told", at="users"
+            )
+            return found.get("Programmed", "").startswith("True")
+
+        until(accepted, east.told)
+        spec = east.server.object(IMPORTS, there.namespace, "users")["spec"]
+        line = (
+            f"line of {there.namespace}: import {there.namespace}/users:{POD_PORT} "
+            f"/{SERVICE}/Unary us-west-1 OK"
+        )
+        with channel(f"{spec['ips'][0]}:{POD_PORT}") as opened:
+            until(lambda: answer(opened) == "users@us-west-1", east.told)
+            until(lambda: line in east.member.gateway.output(), east.member.gateway.output)
+        assert f"line of {there.namespace}" not in west.member.gateway.output()
 
 
 def answer(opened: grpc.Channel) -> str:

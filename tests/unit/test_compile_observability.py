@@ -359,7 +359,7 @@ def test_a_reference_that_does_not_resolve_leaves_the_less_specific_in_force() -
             "Invalid",
             (
                 f"spec.targetRef: kind Service ({GROUP}) cannot be targeted, use a Gateway, a "
-                "GRPCRoute or an HTTPRoute"
+                "GRPCRoute, an HTTPRoute or a ServiceImport (multicluster.x-k8s.io)"
             ),
         ),
         (

@@ -47,6 +47,7 @@ from federation.model.resolved import (
     TierMember,
 )
 from federation.model.snapshot import Forward, Listener, Protocol, Refuse
+from federation.model.telemetry import AccessLog, Tag, TagSource, Telemetry, Tracing
 from federation.model.view import FederationView
 from federation.wire.manifest_yaml import parse_documents
 from federation.wire.manifests import decode_all
@@ -343,6 +344,78 @@ def test_a_port_is_served_by_the_clusters_that_have_it_alone() -> None:
         assert target.upstream == f"import/app/users/{port}:tcp/{cluster}"
         (endpoints,) = (e for e in found.snapshot.endpoint_sets if e.upstream == target.upstream)
         assert {entry.cluster for entry in endpoints.localities} <= {cluster}
+
+
+POLICY = """
+apiVersion: gateway.networking.k8s.io/v1alpha3
+kind: ObservabilityPolicy
+metadata: {{name: told, namespace: app, generation: 2}}
+spec:
+  targetRef: {{group: multicluster.x-k8s.io, kind: ServiceImport, name: users{section}}}
+  tracing:
+    provider: {{backendRef: {{name: otel-collector, port: 4317}}}}
+    samplingRate: 5
+    customTags: [{{name: team, {tag}}}]
+  accessLog: {{type: File, format: {{type: Text, text: "%METHOD%"}}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: otel-collector, namespace: app}}
+spec: {{ports: [{{port: 4317}}]}}
+"""
+TEAM = "literal: {value: users}"
+
+
+def told(*ports: ServicePort, section: str = "", tag: str = TEAM) -> tuple[Any, str]:
+    """What follows from a policy for an import with these ports, and why it is (not) accepted."""
+    federation = view(export(EAST, *ports))
+    federation = replace(federation, resolved=shares((EAST, 10_000)))
+    text = POLICY.format(section=section, tag=tag)
+    policy = decode_all(parse_documents(text, origin="test")).objects
+    base = settled(federation)
+    found = compiled(
+        replace(base, objects={**base.objects, **{entry.key: entry for entry in policy}}),
+        federation,
+    )
+    key = ObjectKey("gateway.networking.k8s.io", "ObservabilityPolicy", "app", "told")
+    (ancestor,) = found.statuses[key].ancestors
+    ref = ancestor.ancestor_ref
+    assert (ref.group, ref.kind, ref.name) == (IMPORT.group, IMPORT.kind, IMPORT.name)
+    (accepted,) = (entry for entry in ancestor.conditions if entry.type == "Accepted")
+    return found, f"{accepted.status}: {accepted.message}"
+
+
+def test_a_policy_for_an_import_says_what_its_calls_tell() -> None:
+    found, accepted = told(GRPC, RAW)
+    assert accepted == "True: "
+    collector = "service/app/otel-collector/4317"
+    opened = listeners(found)
+    assert opened["9090"].telemetry == Telemetry(
+        Tracing(collector, 50_000, (Tag("team", TagSource.LITERAL, "users"),)),
+        (AccessLog(path="/dev/stdout", text="%METHOD%"),),
+    )
+    assert opened["42"].telemetry is None
+    assert collector in {entry.name for entry in found.snapshot.upstreams}
+    held = found.statuses[IMPORT].condition("gateway.networking.k8s.io/ObservabilityPolicyAffected")
+    assert (held.status, held.reason) == ("True", "PolicyAffected")
+
+
+def test_a_policy_for_connections_alone_says_that_it_tells_nothing() -> None:
+    found, accepted = told(RAW)
+    assert accepted == (
+        "True: without effect: no port of ServiceImport app/users takes calls at this cluster's "
+        "gateways"
+    )
+    assert listeners(found)["42"].telemetry is None
+
+
+def test_who_owns_an_import_does_not_own_the_gateway() -> None:
+    found, accepted = told(GRPC, tag="env: {name: SECRET}")
+    assert accepted.startswith("False: spec.tracing.customTags[0].env: ")
+    assert "a policy for a ServiceImport cannot read it" in accepted
+    assert listeners(found)["9090"].telemetry is None
+    _, accepted = told(GRPC, section=", sectionName: grpc")
+    assert accepted == "False: spec.targetRef.sectionName: single ports cannot be targeted"
 
 
 def test_a_port_stays_open_while_no_cluster_takes_calls() -> None:

@@ -103,6 +103,7 @@ from federation.model.snapshot import (
     Upstream,
 )
 from federation.model.status import ObjectStatus
+from federation.model.telemetry import Telemetry
 
 
 def compile_cluster(inputs: CompileInputs) -> Compiled:
@@ -124,6 +125,9 @@ _Source = tuple[AnyRoute, BackendTrafficPolicy | None]
 _Governing = tuple[BackendTrafficPolicy, Problem | None, bool]
 _Observing = tuple[ObservabilityPolicy, Outcome]
 _Admitted = tuple[CompiledRoute, ObjectKey | None]
+_Telling = tuple[OpenPort, Telemetry | None]
+_Member = tuple[MulticlusterObject, ObjectKey | None]
+"""An object of the clusterset, and the ObservabilityPolicy that holds it."""
 
 
 class Compiler:
@@ -193,7 +197,8 @@ class Compiler:
         self._tcp: Single[tuple[tuple[ServiceName, int], ...]] = Single()
         self._east_west: Single[EastWest | None] = Single()
         self._open_ports: Single[Mapping[str, tuple[OpenPort]]] = Single()
-        self._imports: Units[str, tuple[OpenPort], ImportListener] = Units()
+        self._telling: Single[Mapping[str, _Telling]] = Single()
+        self._imports: Units[str, _Telling, ImportListener] = Units()
         self._refs: Single[Mapping[UpstreamRef, tuple[UpstreamRef]]] = Single()
         self._upstreams: Units[UpstreamRef, tuple[UpstreamRef], Built] = Units()
         self._built: Single[tuple[tuple[Upstream, ...], tuple[EndpointSet, ...]]] = Single()
@@ -207,8 +212,8 @@ class Compiler:
         self._policy_statuses: Units[ObjectKey, _Governing, ObjectStatus] = Units()
         self._observing: Single[Mapping[ObjectKey, _Observing]] = Single()
         self._observing_statuses: Units[ObjectKey, _Observing, ObjectStatus] = Units()
-        self._members: Single[Mapping[ObjectKey, tuple[MulticlusterObject]]] = Single()
-        self._clusterset: Units[ObjectKey, tuple[MulticlusterObject], ObjectStatus] = Units()
+        self._members: Single[Mapping[ObjectKey, _Member]] = Single()
+        self._clusterset: Units[ObjectKey, _Member, ObjectStatus] = Units()
         self._statuses: Single[Statuses] = Single()
 
     def _compile(self, inputs: CompileInputs) -> Compiled:
@@ -229,7 +234,7 @@ class Compiler:
             self._of_routes(change, look_up, routes, observed),
             self._of_policies(change, look_up, policies, routes),
             self._of_observability(change, look_up, observed, told),
-            self._of_clusterset(change, look_up),
+            self._of_clusterset(change, look_up, observed),
         )
         return Compiled(
             snapshot=self._snapshot(change, look_up, doors, routes, told),
@@ -278,7 +283,7 @@ class Compiler:
             (local, tcp, told.east_west),
             lambda: build_east_west(look_up, local, tcp, told.east_west),
         )
-        imports = self._compile_imports(change, look_up, ingress)
+        imports = self._compile_imports(change, look_up, ingress, told)
         refs = self._refs.update(
             change,
             (answering, local, east_west, imports, told),
@@ -319,10 +324,17 @@ class Compiler:
         )
 
     def _compile_imports(
-        self, change: Change, look_up: Index, ingress: tuple[Listener, ...]
+        self, change: Change, look_up: Index, ingress: tuple[Listener, ...], told: Told
     ) -> Mapping[str, ImportListener]:
         held = {entry.port for entry in ingress} | {look_up.settings.eastwest_port or 0}
-        wanted = self._open_ports.update(change, (ingress,), lambda: open_ports(look_up, held))
+        opened = self._open_ports.update(change, (ingress,), lambda: open_ports(look_up, held))
+        wanted = self._telling.update(
+            change,
+            (opened, told),
+            lambda: {
+                name: (entry, told.imports.get(entry.service)) for name, (entry,) in opened.items()
+            },
+        )
         return self._imports.update(change, wanted, lambda of: build_import_listener(look_up, *of))
 
     def _compile_exported(self, change: Change, look_up: Index) -> tuple[UpstreamRef, ...]:
@@ -396,7 +408,7 @@ class Compiler:
             change, wanted, lambda of: observability_status(look_up, *of)
         )
 
-    def _of_clusterset(self, change: Change, look_up: Index) -> Statuses:
+    def _of_clusterset(self, change: Change, look_up: Index, observed: Assigned) -> Statuses:
         of_kinds: tuple[tuple[MulticlusterObject, ...], ...] = (
             look_up.objects.of(McsServiceExport),
             look_up.objects.of(McsServiceImport),
@@ -405,12 +417,29 @@ class Compiler:
             look_up.objects.of(DrainRequest),
         )
         wanted = self._members.update(
-            change, of_kinds, lambda: {it.key: (it,) for kind in of_kinds for it in kind}
+            change,
+            (*of_kinds, observed),
+            lambda: {
+                (key := it.key): (
+                    it,
+                    policy.key if (policy := observed.of(key)) is not None else None,
+                )
+                for kind in of_kinds
+                for it in kind
+            },
         )
 
         return self._clusterset.update(
-            change, wanted, lambda of: slimmed(clusterset_status(look_up, *of))
+            change, wanted, lambda of: slimmed(_of_member(look_up, of[0], of[1]))
         )
+
+
+def _of_member(
+    look_up: Index, source: MulticlusterObject, policy: ObjectKey | None
+) -> ObjectStatus:
+    status = clusterset_status(look_up, source)
+    held = affected(source, policy)
+    return status.model_copy(update={"conditions": (*status.conditions, *held)}) if held else status
 
 
 def _judged(look_up: Index, before: _Doors | None) -> _Doors:

@@ -47,6 +47,7 @@ from federation.model.snapshot import (
     VirtualHost,
     Weighted,
 )
+from federation.model.telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,23 @@ def open_ports(index: Index, taken: Collection[int]) -> Mapping[str, tuple[OpenP
     return found
 
 
-def build_import_listener(index: Index, entry: OpenPort) -> ImportListener:
-    """The listener at which ``entry`` is open, and what it leads to."""
+def takes_calls(index: Index, source: McsServiceImport) -> bool:
+    """Whether a port of the import is open for calls, not for connections alone."""
+    return any(entry.protocol is not Protocol.TCP for entry in _open_of(index, source))
+
+
+def build_import_listener(
+    index: Index, entry: OpenPort, telemetry: Telemetry | None
+) -> ImportListener:
+    """The listener at which ``entry`` is open, and what it leads to.
+
+    ``telemetry`` is what is told about its calls; about connections nothing is.
+    """
     targets = _targets(index, entry)
     upstreams = tuple(ref for ref, _ in targets)
     if entry.protocol is Protocol.TCP:
         return ImportListener(_plain(entry, targets), None, upstreams)
-    return ImportListener(_listener(entry), _table(index, entry, targets), upstreams)
+    return ImportListener(_listener(entry, telemetry), _table(index, entry, targets), upstreams)
 
 
 def unserved_ports(index: Index, source: McsServiceImport) -> Problem | None:
@@ -135,17 +146,22 @@ def _protocol(port: ImportPort) -> Protocol | None:
 
 def _open(index: Index) -> Iterator[OpenPort]:
     """The open ports, by the import's name."""
-    found = [entry for entry in index.objects.of(McsServiceImport) if _has_address(index, entry)]
-    for source in sorted(found, key=lambda entry: entry.key):
-        service = derived_service(index.objects, source)
-        if service is None:
-            continue
-        numbers = listener_ports(service, index.settings.import_ports)
-        name = ServiceName(namespace=source.metadata.namespace, name=source.metadata.name)
-        for port in source.spec.ports:
-            protocol = _protocol(port)
-            if protocol is not None and port.port in numbers:
-                yield OpenPort(name, port.port, protocol, numbers[port.port])
+    for source in sorted(index.objects.of(McsServiceImport), key=lambda entry: entry.key):
+        yield from _open_of(index, source)
+
+
+def _open_of(index: Index, source: McsServiceImport) -> Iterator[OpenPort]:
+    if not _has_address(index, source):
+        return
+    service = derived_service(index.objects, source)
+    if service is None:
+        return
+    numbers = listener_ports(service, index.settings.import_ports)
+    name = ServiceName(namespace=source.metadata.namespace, name=source.metadata.name)
+    for port in source.spec.ports:
+        protocol = _protocol(port)
+        if protocol is not None and port.port in numbers:
+            yield OpenPort(name, port.port, protocol, numbers[port.port])
 
 
 _Targets = list[tuple[UpstreamRef, int]]
@@ -180,13 +196,14 @@ def _plain(entry: OpenPort, targets: _Targets) -> Listener:
     )
 
 
-def _listener(entry: OpenPort) -> Listener:
+def _listener(entry: OpenPort, telemetry: Telemetry | None) -> Listener:
     return Listener(
         name=entry.name,
         kind=ListenerKind.INGRESS,
         port=entry.number,
         chains=(FilterChain(name="import"),),
         route_table=entry.name,
+        telemetry=telemetry,
     )
 
 

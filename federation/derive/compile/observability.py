@@ -7,7 +7,8 @@ statuses (``observability_status``), telling itself (the gateway).
 Invariants: the more specific policy wins field by field: a route's, then a listener's, then its
 Gateway's; a reference that does not resolve is as if it were not there, and changes nothing for
 traffic; listeners of one port are one to gateways, so a policy for one of them is for all of them;
-who owns routes alone reads neither the gateway's environment nor writes its files.
+who owns routes or imports alone reads neither the gateway's environment nor writes its files;
+listeners of imports belong to no Gateway, and tell what policies for their own import say.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from federation.derive.compile.backends import GRPC_PROTOCOLS, port_of
+from federation.derive.compile.import_listeners import takes_calls
 from federation.derive.compile.index import Index
 from federation.derive.compile.listeners import Listeners
 from federation.derive.compile.problem import Problem
@@ -32,6 +34,7 @@ from federation.model.objects import (
     Gateway,
     GRPCRoute,
     HTTPRoute,
+    McsServiceImport,
     ObjectKey,
     ObservabilityPolicy,
     Service,
@@ -53,10 +56,11 @@ LOGS_MAX = 8
 PER_MILLION_OF_PERCENT = 10_000
 
 _ROUTES = frozenset((kind.GROUP, kind.KIND) for kind in (GRPCRoute, HTTPRoute))
+_IMPORT = (McsServiceImport.GROUP, McsServiceImport.KIND)
 _ROUTE_FILES = (STANDARD_OUTPUT, "/dev/stderr")
 
 Target = tuple[ObjectKey, int]
-"""A Gateway or a route, and a port of the Gateway (0: the whole)."""
+"""A Gateway, a route or an import, and a port of the Gateway (0: the whole)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +83,14 @@ class Assigned:
 class Told:
     """What gateways tell, by the name of the listener (``GATEWAY/PORT``).
 
-    ``routes`` are routes with sampling and tags of their own there. ``collectors`` are the
-    upstreams needed. ``unresolved``, ``conflicts`` and ``notes`` are what policies came to.
+    ``routes`` are routes with sampling and tags of their own there, ``imports`` what the listeners
+    of imports tell, by the clusterset service. ``collectors`` are the upstreams needed.
+    ``unresolved``, ``conflicts`` and ``notes`` are what policies came to.
     """
 
     listeners: Mapping[str, Telemetry] = field(default_factory=dict)
     routes: Mapping[str, Mapping[ObjectKey, RouteTracing]] = field(default_factory=dict)
+    imports: Mapping[ServiceName, Telemetry] = field(default_factory=dict)
     east_west: Telemetry | None = None
     collectors: frozenset[UpstreamRef] = frozenset()
     unresolved: Mapping[ObjectKey, Problem] = field(default_factory=dict)
@@ -140,11 +146,12 @@ def _target_problem(
 ) -> Problem | None:
     section = policy.spec.target_ref.section_name
     kind = (target.group, target.kind)
-    if kind != (Gateway.GROUP, Gateway.KIND) and kind not in _ROUTES:
+    if kind != (Gateway.GROUP, Gateway.KIND) and kind not in _ROUTES and kind != _IMPORT:
         return Problem(
             "Invalid",
             f"spec.targetRef: kind {target.kind} ({target.group or 'core'}) cannot be targeted, "
-            f"use a {Gateway.KIND}, a {GRPCRoute.KIND} or an {HTTPRoute.KIND}",
+            f"use a {Gateway.KIND}, a {GRPCRoute.KIND}, an {HTTPRoute.KIND} or a "
+            f"{McsServiceImport.KIND} ({McsServiceImport.GROUP})",
         )
     if target not in index.objects.objects:
         return Problem("TargetNotFound", f"spec.targetRef: {target} does not exist")
@@ -163,21 +170,24 @@ def _target_problem(
 def _route_problem(policy: ObservabilityPolicy) -> Problem | None:
     """What only those may ask for who own the Gateway."""
     spec = policy.spec
+    what, parts = "route", "rules"
+    if spec.target_ref.kind == McsServiceImport.KIND:
+        what, parts = "ServiceImport", "ports"
     if spec.target_ref.section_name is not None:
-        message = "spec.targetRef.sectionName: single rules cannot be targeted"
+        message = f"spec.targetRef.sectionName: single {parts} cannot be targeted"
         return Problem("Invalid", message)
     for position, tag in enumerate(spec.tracing.custom_tags if spec.tracing else ()):
         if tag.env is not None:
             return Problem(
                 "Invalid",
                 f"spec.tracing.customTags[{position}].env: the environment is the gateway's, and "
-                "a policy for a route cannot read it; use a policy for the Gateway",
+                f"a policy for a {what} cannot read it; use a policy for the Gateway",
             )
     path = spec.access_log.path if spec.access_log else None
     if path is not None and path not in _ROUTE_FILES:
         return Problem(
             "Invalid",
-            f"spec.accessLog.path: files are the gateway's, and a policy for a route may name "
+            f"spec.accessLog.path: files are the gateway's, and a policy for a {what} may name "
             f"{' and '.join(_ROUTE_FILES)} only; use a policy for the Gateway",
         )
     return None
@@ -192,10 +202,12 @@ def tell(
     work = _Work(index, assigned)
     places = _places(assigned, listeners, routes)
     told = {name: work.listener(name, place) for name, place in sorted(places.items())}
+    imports = work.imports()
     work.note_idle()
     return Told(
         listeners={name: found for name, (found, _) in told.items() if found is not None},
         routes={name: own for name, (_, own) in told.items() if own},
+        imports=imports,
         east_west=work.east_west(),
         collectors=frozenset(work.used),
         unresolved=work.unresolved,
@@ -262,6 +274,27 @@ class _Work:
         tracing, own = self._tracing(layers, by_age)
         telemetry = Telemetry(tracing, self._logs(name, layers, place, by_age))
         return (telemetry if telemetry != Telemetry() else None), own
+
+    def imports(self) -> Mapping[ServiceName, Telemetry]:
+        """What the listeners of imports tell."""
+        found = {}
+        for (target, _), policy in sorted(
+            self._assigned.holders.items(), key=lambda entry: entry[0]
+        ):
+            source = self._index.objects.get(McsServiceImport, target.namespace, target.name)
+            if (target.group, target.kind) != _IMPORT or source is None:
+                continue
+            if not takes_calls(self._index, source):
+                note = f"without effect: no port of {target} takes calls at this cluster's gateways"
+                self._note(policy, note)
+            collector, log = self._provider(policy), self._log(policy)
+            tracing = None
+            if collector is not None:
+                self._effective.add(policy.key)
+                tracing = Tracing(self._use(collector), _sampling((policy,)), _tags((policy,)))
+            name = ServiceName(namespace=target.namespace, name=target.name)
+            found[name] = Telemetry(tracing, (log,) if log is not None else ())
+        return {name: telemetry for name, telemetry in found.items() if telemetry != Telemetry()}
 
     def east_west(self) -> Telemetry | None:
         """What the entrance for other clusters tells: spans of calls that their gateway records."""

@@ -40,9 +40,10 @@ class ObservabilityTarget(Part):
     """What a policy speaks about, in its own namespace; ``section_name`` picks a listener."""
 
     group: str
-    """API group of the target: `gateway.networking.k8s.io`."""
+    """API group of the target: `gateway.networking.k8s.io`, of a ServiceImport
+    `multicluster.x-k8s.io`."""
     kind: str
-    """Kind of the target: Gateway, GRPCRoute or HTTPRoute."""
+    """Kind of the target: Gateway, GRPCRoute, HTTPRoute or ServiceImport."""
     name: Name
     """Name of the target, in the namespace of the policy."""
     section_name: str | None = None
@@ -271,7 +272,7 @@ class ObservabilityPolicySpec(Part):
     )
 
     target_ref: ObservabilityTarget
-    """The Gateway or route whose calls the policy is about."""
+    """The Gateway, route or import whose calls the policy is about."""
     tracing: Tracing | None = None
     """Spans of calls and tries."""
     access_log: AccessLog | None = None
