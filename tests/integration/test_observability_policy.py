@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from federation.cli.lab.kubernetes.go_programs import NoProgramsError
+from tests.native.support import channel
 from tests.testkit.bad_objects import Edge, route, running_edge
 from tests.testkit.collector import COLLECTOR, Collector, running_collector
 from tests.testkit.etcd import EtcdServer
@@ -47,6 +49,32 @@ metadata:
 addressType: IPv4
 ports: [{{name: otlp-grpc, port: {port}}}]
 endpoints: [{{addresses: [127.0.0.1]}}]
+"""
+
+
+HUNG = """
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: hung, namespace: app}}
+spec: {{ports: [{{port: 4317, appProtocol: grpc}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: hung-1, namespace: app, labels: {{kubernetes.io/service-name: hung}}}}
+addressType: IPv4
+ports: [{{port: {port}}}]
+endpoints: [{{addresses: [127.0.0.1]}}]
+---
+apiVersion: gateway.networking.k8s.io/v1alpha3
+kind: ObservabilityPolicy
+metadata: {{name: hung, namespace: app}}
+spec:
+  targetRef: {{group: gateway.networking.k8s.io, kind: GRPCRoute, name: told}}
+  accessLog:
+    type: OpenTelemetry
+    backendRef: {{name: hung, port: 4317}}
+    format: {{type: JSON, fields: {{{fields}}}}}
 """
 
 
@@ -172,6 +200,44 @@ def test_a_dead_collector_costs_records_and_no_call(edge: Edge) -> None:
     assert exports(edge)["queued_bytes"] <= 4 << 20
     # It is no matter of readiness, nor of the policy: the Service is there.
     programmed(edge)
+
+
+def test_a_collector_that_hangs_costs_bounded_memory_and_no_call(edge: Edge) -> None:
+    """It takes connections and answers nothing; each line is some 60 kB."""
+    fields = ", ".join(f'f{number}: "%REQ(x-long)%"' for number in range(60))
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        port = hung.getsockname()[1]
+        edge.federation.apply(HUNG.format(port=port, fields=fields))
+
+        def state() -> dict[str, Any]:
+            found = [it for it in admin(edge)["exports"] if "/hung/" in it["collector"]]
+            return found[0] if found else {}
+
+        until(lambda: state().get("named"), lambda: admin(edge))
+        sent = 0
+        with channel(edge.address("told")) as client:
+            method = client.unary_unary("/told.Echo/Unary")
+
+            def more() -> Any:
+                for _ in range(50):
+                    method(b"", timeout=10, metadata=(("x-long", "x" * 1000),))
+                return state()["dropped"].get("logs", {}).get("queue_full")
+
+            while not more():
+                sent += 50
+                assert sent < 20_000, admin(edge)
+                assert state()["queued_bytes"] <= 4 << 20
+        recorded = [it for it in admin(edge)["recorded"] if "/hung/" in it.get("collector", "")]
+        assert all(it["queued_bytes"] <= 4 << 20 for it in recorded)
+        edge.becomes(
+            "observabilitypolicy",
+            "hung",
+            {"Accepted": "True, Accepted: ", "ResolvedRefs": "True, ResolvedRefs: "},
+            at="told",
+        )
+        gone = edge.federation.fedctl("delete", "observabilitypolicy", "-n", "app", "hung")
+        assert gone.exit_code == 0, gone.output
+        until(lambda: not state().get("named"), lambda: admin(edge))
 
 
 @pytest.mark.usefixtures("policy")
