@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from tests.native.support import (
     update,
     wait_until,
 )
+from tests.native.test_http1_upstream import HTTP1, scripted
 from tests.native.test_tls import WEST, east_side, peer, west_side
 from tests.testkit.otlp import CLIENT, ERROR, SERVER, attributes, log_records, spans
 
@@ -252,6 +255,33 @@ def test_names_that_clients_make_up_name_no_span() -> None:
         found = attributes(server)
         assert found["rpc.method"] == "_OTHER"
         assert found["rpc.method_original"] == f"{SERVICE}/MadeUp"
+
+
+def test_a_response_that_breaks_off_is_an_error_of_both_spans() -> None:
+    """Its status was good, and the client has seen it."""
+
+    def halved(listener: socket.socket) -> None:
+        taken, _ = listener.accept()
+        with taken:
+            taken.recv(65536)
+            taken.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+
+    with scripted(halved) as address, core() as driver:
+        configuration = traced(
+            address, clusters=HTTP1["clusters"], route_tables=HTTP1["route_tables"]
+        )
+        client = http.client.HTTPConnection(serve(driver, configuration), timeout=10)
+        with contextlib.closing(client):
+            client.request("GET", "/page", headers={"host": "example.com"})
+            answer = client.getresponse()
+            assert answer.status == 200
+            with pytest.raises(http.client.IncompleteRead):
+                answer.read()
+        server, try_ = Taken(driver).spans(2)
+        for span in (server, try_):
+            assert (span.status.code, span.status.message) == (ERROR, "reset")
+            assert attributes(span)["error.type"] == "UNAVAILABLE"
+        assert attributes(server)["http.response.status_code"] == 200
 
 
 def test_calls_that_reach_no_cluster_have_a_span() -> None:

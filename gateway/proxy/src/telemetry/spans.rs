@@ -93,7 +93,12 @@ fn server(
         }
         retries(facts, span);
         if error {
-            span.failed(facts.reason());
+            let how = if facts.form.is_grpc() {
+                None
+            } else {
+                cut(facts)
+            };
+            span.failed(how.map_or(facts.reason(), |(how, _)| how));
         }
     });
 }
@@ -213,6 +218,10 @@ fn status(
         }
         if is_error && http_status == 0 {
             attributes.text("error.type", code.name());
+        } else if is_error && http_status < 400 {
+            // The response broke off behind a status that is none of an error.
+            let code = cut(facts).map_or(code, |(_, code)| code);
+            attributes.text("error.type", code.name());
         } else if is_error {
             attributes.text("error.type", &http_status.to_string());
         }
@@ -225,10 +234,20 @@ fn destination(made: &Try, attributes: &mut Attributes<'_, '_>) {
     attributes.number("federation.tier", made.tier.into());
 }
 
+/// How a response of HTTP broke off; its status, which the client has seen before, does not say so.
+fn cut(facts: &Facts<'_>) -> Option<(&'static str, Code)> {
+    let last = facts.record.tries.last()?;
+    let begun = last.answered_us != 0 && facts.http_status != 0;
+    match last.end {
+        End::Failed(how, code) if begun && code != Code::Cancelled => Some((how, code)),
+        End::Failed(..) | End::Answer(..) => None,
+    }
+}
+
 /// Codes that are a server's fault and not its client's.
 fn server_error(facts: &Facts<'_>) -> bool {
     if !facts.form.is_grpc() {
-        return facts.http_status >= 500;
+        return facts.http_status >= 500 || cut(facts).is_some();
     }
     matches!(
         facts.code,
