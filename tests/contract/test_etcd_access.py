@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +14,9 @@ from typer.testing import CliRunner
 from federation.adapters.etcd import EtcdSettings, EtcdStore, EtcdTls
 from federation.cli.lab.authority import Authority
 from federation.cli.main import app
-from federation.model.base import ClusterId, ServiceName
+from federation.model.base import ClusterId, Region, ServiceName
 from federation.model.drain import Drain, DrainTargetKind
+from federation.model.facts import Member
 from federation.ports import Delete, Put, Store, StoreRefused
 from federation.wire.etcd import to_bytes
 from federation.wire.etcd_keys import Keys
@@ -56,15 +58,15 @@ class Guarded:
         finally:
             await store.close()
 
-    def fedctl(self, *arguments: str) -> str:
-        """One command as ``root``, which must succeed."""
-        files = self.files("root")
+    def fedctl(self, *arguments: str, user: str = "root", code: int = 0) -> str:
+        """One command as ``user``, which must end with ``code``."""
+        files = self.files(user)
         options = (
             *("--etcd", f"https://{self.etcd.endpoint}", "--etcd-ca", str(files.authority)),
             *("--etcd-cert", str(files.certificate), "--etcd-key", str(files.private_key)),
         )
         done = CliRunner().invoke(app, [*options, *arguments])
-        assert done.exit_code == 0, done.output
+        assert done.exit_code == code, done.output
         return done.output
 
 
@@ -134,6 +136,25 @@ async def test_rights_are_replaced_and_taken(guarded: Guarded) -> None:
     async with guarded.store(WEST) as store:
         with pytest.raises(StoreRefused):
             await store.commit([Put(KEYS.member(WEST), b"x")])
+
+
+async def test_check_tells_who_has_no_rights(guarded: Guarded) -> None:
+    async with guarded.store("root") as store:
+        for cluster in (WEST, EAST):
+            member = Member(cluster=cluster, region=Region("r"), instance="i")
+            await store.commit([Put(KEYS.member(cluster), to_bytes(member))])
+
+    def check(user: str, code: int) -> dict[str, dict[str, str]]:
+        command = ("check", "--only", "etcd", "-o", "json")
+        found = json.loads(guarded.fedctl(*command, user=user, code=code))["findings"]
+        return {it["what"]: it for it in found}
+
+    assert set(await asyncio.to_thread(check, "root", 0)) == {"etcd has one member"}
+    unread = (await asyncio.to_thread(check, "operator", 0))["rights cannot be looked at"]
+    assert "permission denied" in unread["why"]
+    await asyncio.to_thread(guarded.fedctl, "access", "revoke", WEST)
+    missing = (await asyncio.to_thread(check, "root", 1))["a cluster has no rights"]
+    assert (missing["subject"], missing["next"]) == (WEST, f"fedctl access grant {WEST}")
 
 
 async def test_a_console_looks_at_everything_and_writes_drains_alone(guarded: Guarded) -> None:

@@ -51,8 +51,12 @@ class EtcdHealth:
     rights_unread: str = ""
 
 
-async def health(settings: EtcdSettings, *, roles: Iterable[str] = ()) -> EtcdHealth:
+async def health(
+    settings: EtcdSettings, *, roles: Iterable[str] = (), key: str = "\0"
+) -> EtcdHealth:
     """Ask every member that is known; ``roles`` are looked up where authentication is on.
+
+    ``key`` is one that we may read, present or not.
 
     Raises ``PortError`` when the endpoints cannot be asked at all.
     """
@@ -65,10 +69,9 @@ async def health(settings: EtcdSettings, *, roles: Iterable[str] = ()) -> EtcdHe
             members=tuple([await _member(settings, url) for url in sorted(advertised)]),
             voters=voters,
             alarms=await _alarms(connection),
-            authentication=await _authentication(connection),
-            long_history=await _long_history(connection),
+            long_history=await _long_history(connection, key.encode()),
         )
-        return await _with_roles(connection, found, roles) if found.authentication else found
+        return await _with_rights(connection, found, roles)
     finally:
         await connection.close()
 
@@ -104,22 +107,27 @@ async def _alarms(connection: Connection) -> tuple[str, ...]:
     return tuple(sorted({rpc.AlarmType.Name(alarm.alarm) for alarm in said.alarms}))
 
 
-async def _authentication(connection: Connection) -> bool | None:
+async def _with_rights(
+    connection: Connection, found: EtcdHealth, roles: Iterable[str]
+) -> EtcdHealth:
     try:
         said = await _answer(connection, rpc.AuthStub, "AuthStatus", rpc.AuthStatusRequest())
-    except StoreRefused:
-        return None  # etcd 3.4 has no such call
-    return bool(said.enabled)
+    except StoreRefused as error:
+        if "permission denied" in str(error):  # so there are rights
+            return replace(found, authentication=True, rights_unread=str(error))
+        return found  # etcd 3.4 has no such call
+    found = replace(found, authentication=bool(said.enabled))
+    return await _with_roles(connection, found, roles) if said.enabled else found
 
 
-async def _long_history(connection: Connection) -> bool | None:
+async def _long_history(connection: Connection, key: bytes) -> bool | None:
     """Whether a revision ``HISTORY_KEPT`` back can still be read."""
     try:
-        now = await connection.call(rpc.RangeRequest(key=b"\0", count_only=True), "reading")
+        now = await connection.call(rpc.RangeRequest(key=key, count_only=True), "reading")
         before = now.header.revision - HISTORY_KEPT
         if before < 1:
             return False
-        asked = rpc.RangeRequest(key=b"\0", count_only=True, revision=before)
+        asked = rpc.RangeRequest(key=key, count_only=True, revision=before)
         await connection.call(asked, f"reading at revision {before}")
     except StoreRefused as error:
         return False if "compacted" in str(error) else None

@@ -109,7 +109,9 @@ async def _store(context: Context, asked: Asked, seen: Evidence) -> Evidence:
     if asked.wants(Area.ETCD):
         try:
             roles = sorted(read.view.members)
-            seen = replace(seen, etcd=await health(context.etcd_settings(), roles=roles))
+            key = Keys(context.prefix).state
+            found_etcd = await health(context.etcd_settings(), roles=roles, key=key)
+            seen = replace(seen, etcd=found_etcd)
         except PortError as error:
             seen = replace(seen, etcd_away=str(error))
     if asked.wants(Area.CLOCKS):
