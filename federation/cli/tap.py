@@ -101,11 +101,15 @@ class Ending:
         self._left = calls
         self.seconds = seconds
 
-    def counts_down(self) -> bool:
-        """Whether a call just shown was the last one."""
+    @property
+    def reached(self) -> bool:
+        """Whether no call is wanted any more: other gateways' calls come until all streams end."""
+        return self._left is not None and self._left <= 0
+
+    def count_down(self) -> None:
+        """A call was shown."""
         if self._left is not None:
             self._left -= 1
-        return self._left is not None and self._left <= 0
 
 
 class _Enough(Exception):  # noqa: N818 - ends the streams
@@ -165,8 +169,11 @@ async def _follow(
             if "left_out" in call:
                 complain(f"{at.name}: {call['left_out']} calls were not told: it was too slow here")
                 continue
+            if ending.reached:
+                return
             typer.echo(show(at.name, call))
-            if ending.counts_down():
+            ending.count_down()
+            if ending.reached:
                 raise _Enough
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from federation.adapters.etcd import EtcdSettings, EtcdStore
+from federation.model.base import ClusterId
 from federation.model.drain import DrainState
 from federation.model.facts import Heartbeat
-from federation.ports import Put
+from federation.ports import Delete, Put
 from federation.wire.etcd import from_bytes, to_bytes
 from federation.wire.etcd_keys import Keys
 from tests.e2e.checking import check, found
@@ -169,3 +170,18 @@ def test_a_route_without_a_gateway(lab: Lab, tmp_path: Path) -> None:
         lab.wait(seen, timeout_s=30, what=lambda: str(check(lab, "--only", "routes")))
     finally:
         lab.fedctl("delete", "-f", str(path), "--cluster", WEST)
+
+
+def test_an_object_that_is_none(lab: Lab) -> None:
+    key = f"{Keys().objects(ClusterId(WEST))}gateway.networking.k8s.io/GRPCRoute/app/broken"
+
+    async def write(*writes: Put | Delete) -> None:
+        store = EtcdStore(EtcdSettings(endpoints=(lab.first_status["etcd"],)))
+        await store.commit(writes)
+        await store.close()
+
+    asyncio.run(write(Put(key, b'{"spec": 1}')))
+    try:
+        assert found(lab, "routes", "app/broken", "is no valid object and is left out")()
+    finally:
+        asyncio.run(write(Delete(key)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -61,6 +62,31 @@ def test_logs_of_all_parts_come_by_time(lab: Lab) -> None:
     assert [line["time"] for line in told] == sorted(line["time"] for line in told)
     agents = lab.fedctl("logs", "-o", "json", "--component", "agent", "--cluster", WEST).out
     assert {json.loads(line)["source"] for line in agents.splitlines()} == {f"agent-{WEST}"}
+
+
+def test_logs_are_followed_over_a_restart(lab: Lab) -> None:
+    agent = f"agent-{EAST}"
+    command = [sys.executable, "-m", "federation.cli", "logs", "-o", "json", "--follow"]
+    following = subprocess.Popen(
+        [*command, "--component", "agent", "--cluster", EAST, "--tail", "1"],
+        env=os.environ | {"FEDERATION_LAB_DIR": str(lab.directory), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stdout is not None
+    try:
+        first = json.loads(following.stdout.readline())
+        assert first["source"] == agent
+        lab.fedctl("lab", "kill", agent)
+        lab.fedctl("lab", "restore", agent)
+        later = json.loads(following.stdout.readline())
+        assert (later["source"], later["component"], later["cluster"]) == (agent, "agent", EAST)
+        assert later["time"] > first["time"]
+    finally:
+        following.send_signal(signal.SIGINT)
+        code = following.wait(timeout=20)
+        following.stdout.close()
+    assert code == 130
 
 
 def test_a_bundle_has_the_lab_in_it_and_no_key_of_it(lab: Lab, tmp_path: Path) -> None:
