@@ -255,6 +255,12 @@ def test_a_collector_that_goes_and_comes_back(edge: Edge, collector: Collector) 
         namespace="infra",
     )
     until(lambda: not exports(edge)["named"], lambda: admin(edge))
+    shown = edge.federation.fedctl(
+        "describe", "observabilitypolicy", "grpc-observability", "-n", "infra"
+    ).output
+    assert "samplingRate: 10" in shown
+    assert "BackendNotFound" in shown
+    assert "Service infra/otel-collector does not exist; nothing is sent" in shown
     calls(edge, 5)
     before = len(collector.logs())
     edge.federation.apply(SERVICE.format(port=collector.grpc_port))

@@ -21,7 +21,9 @@ from federation.model.telemetry import (
     Telemetry,
     Tracing,
 )
-from tests.testkit.routing import EVEN, WEST, compiled, parse, routes_of, service, snapshot_of
+from federation.wire.manifest_yaml import parse_documents
+from federation.wire.manifests import decode_all
+from tests.testkit.routing import EVEN, WEST, aged, compiled, parse, routes_of, service, snapshot_of
 
 GROUP = "gateway.networking.k8s.io"
 DOCUMENT = Path(__file__).parent.parent / "manifests" / "7-observability.yaml"
@@ -235,6 +237,54 @@ def test_a_routes_access_log_is_in_place_of_its_gateways() -> None:
         AccessLog(OTHER, fields=DEFAULT_FIELDS, rules=(rule,)),
     )
     assert telemetry(result).tracing is None
+
+
+@pytest.mark.parametrize("gateway_first", [True, False])
+def test_the_order_of_a_gateways_and_a_routes_policy_does_not_matter(gateway_first: bool) -> None:
+    body = f"""
+  tracing: {{{TO_COLLECTOR}, samplingRate: 1}}
+  accessLog: {{type: File}}
+"""
+    texts = [policy(body), on_users("  tracing: {samplingRate: 2}\n  accessLog: {type: File}")]
+    found = objects_of("".join(texts if gateway_first else reversed(texts)))
+    result = compiled(list(aged(found)), EVEN)
+    assert telemetry(result).tracing == Tracing(COLLECTOR, 10_000)
+    assert route(result).tracing == RouteTracing(20_000)
+    assert [log.rules for log in telemetry(result).access_logs] == [
+        (),
+        ("GRPCRoute app/users rule main",),
+    ]
+    for name, namespace in (("first", "infra"), ("own", "app")):
+        found_conditions = conditions(result, name, namespace)
+        assert told(found_conditions["Accepted"]) == ("True", "Accepted")
+        assert "Conflicted" not in found_conditions
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ("tracing: {samplingRate: -0.1}", "spec.tracing.samplingRate"),
+        ("tracing: {samplingRate: 100.1}", "spec.tracing.samplingRate"),
+        ("tracing: {customTags: [{name: a, env: {name: 1A}}]}", "spec.tracing.customTags[0].env"),
+        ("tracing: {customTags: [{name: a}]}", "spec.tracing.customTags[0]"),
+        (
+            "accessLog: {type: File, format: {fields: {a: '%NOTHING%'}}}",
+            "spec.accessLog.format.fields",
+        ),
+        (
+            "accessLog: {type: File, format: {type: Text, text: '%NOTHING%'}}",
+            "spec.accessLog.format.text",
+        ),
+        ("accessLog: {type: File, path: relative}", "spec.accessLog.path"),
+        ("accessLog: {type: OpenTelemetry}", "spec.accessLog"),
+    ],
+)
+def test_what_is_no_policy_is_refused_with_its_path(body: str, path: str) -> None:
+    decoded = decode_all(parse_documents(policy(f"  {body}"), origin="test.yaml"))
+    (refused,) = decoded.rejected
+    assert path in str(refused)
+    if "NOTHING" in body:
+        assert "`%NOTHING%` is no field; fields are START_TIME, " in str(refused)
 
 
 def test_a_route_alone_can_be_traced() -> None:
