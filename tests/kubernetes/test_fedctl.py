@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,7 +48,16 @@ for number, level in enumerate(("info", "warning", "error")):
     print(json.dumps(line | {"event": f"said {number}", "peer": "east"}), flush=True)
 time.sleep(1000)
 """
-IMAGES = {"example.test/says": {"entrypoint": [sys.executable, "-c", SAYS]}}
+TICKS = """
+import itertools, json, time
+for number in itertools.count():
+    print(json.dumps({"time": time.time(), "level": "info", "event": f"tick {number}"}), flush=True)
+    time.sleep(0.5)
+"""
+IMAGES = {
+    "example.test/says": {"entrypoint": [sys.executable, "-c", SAYS]},
+    "example.test/ticks": {"entrypoint": [sys.executable, "-c", TICKS]},
+}
 POD = """
 apiVersion: v1
 kind: Pod
@@ -180,6 +191,7 @@ def talking(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             ("agent-0", "agent", "0", "says"),
             ("gateway-0", "gateway", "0.5", "says"),
             ("gateway-pending", "gateway", "0", "nobody-has-it"),
+            ("resolver-0", "resolver", "0", "ticks"),
         )
         names = ("name", "component", "later", "image")
         text = "".join(POD % dict(zip(names, pod, strict=True)) for pod in pods)
@@ -200,7 +212,8 @@ def test_logs_of_pods_come_by_time_and_one_that_cannot_be_read_hides_none(
     talking: KubernetesServer,
 ) -> None:
     def said() -> list[tuple[str, str]]:
-        lines = map(json.loads, logs(talking).out.splitlines())
+        shown = logs(talking, "--component", "agent", "--component", "gateway")
+        lines = map(json.loads, shown.out.splitlines())
         return [(line["component"], line["event"]) for line in lines]
 
     whole = [
@@ -218,6 +231,28 @@ def test_logs_of_pods_come_by_time_and_one_that_cannot_be_read_hides_none(
     agents = logs(talking, "--component", "agent", "--tail", "1")
     assert agents.code == 0
     assert [json.loads(line)["event"] for line in agents.out.splitlines()] == ["said 2"]
+
+
+def test_logs_of_pods_are_followed(talking: KubernetesServer) -> None:
+    config = ("--kubeconfig", str(talking.kubeconfig), "--context", context_of(talking))
+    chosen = ("--component", "resolver", "--component", "agent", "--tail", "1", "-o", "json")
+    until(lambda: logs(talking, "--component", "resolver").out, lambda: str(logs(talking)))
+    following = subprocess.Popen(
+        [str(FEDCTL), "logs", "--follow", *config, *chosen],
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stdout is not None
+    try:
+        lines = [json.loads(following.stdout.readline()) for _ in range(6)]
+    finally:
+        following.send_signal(signal.SIGINT)
+        assert following.wait(timeout=20) == 130
+        following.stdout.close()
+    ticks = [int(it["event"].split()[1]) for it in lines if it["component"] == "resolver"]
+    assert len(ticks) >= 5
+    assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
 
 
 def test_logs_of_a_context_that_is_not_there(talking: KubernetesServer, tmp_path: Path) -> None:

@@ -96,12 +96,16 @@ func serveLogs(at netip.Addr, state string) (int32, error) {
 	return int32(listener.Addr().(*net.TCPAddr).Port), nil
 }
 
-// writeLog writes the lines that the query asks for (sinceTime, sinceSeconds, tailLines).
-func writeLog(to io.Writer, path string, request *http.Request) error {
+// followEvery is how often a followed log is looked at.
+const followEvery = 100 * time.Millisecond
+
+// writeLog writes the lines that the query asks for (sinceTime, sinceSeconds, tailLines, follow).
+func writeLog(to http.ResponseWriter, path string, request *http.Request) error {
 	query := request.URL.Query()
-	if query.Get("follow") == "true" || query.Get("previous") == "true" {
-		return fmt.Errorf("podrunner knows neither `follow` nor `previous`")
+	if query.Get("previous") == "true" {
+		return fmt.Errorf("podrunner does not know `previous`")
 	}
+	stamped := query.Get("timestamps") == "true"
 	since, err := time.Parse(time.RFC3339, query.Get("sinceTime"))
 	if text := query.Get("sinceTime"); text != "" && err != nil {
 		return fmt.Errorf("sinceTime: %w", err)
@@ -123,7 +127,7 @@ func writeLog(to io.Writer, path string, request *http.Request) error {
 		if err != nil || came.Before(since) {
 			continue
 		}
-		if query.Get("timestamps") == "true" {
+		if stamped {
 			text = at + " " + text
 		}
 		found = append(found, text+"\n")
@@ -132,5 +136,38 @@ func writeLog(to io.Writer, path string, request *http.Request) error {
 		found = found[len(found)-tail:]
 	}
 	_, err = io.WriteString(to, strings.Join(found, ""))
-	return err
+	if err != nil || query.Get("follow") != "true" {
+		return err
+	}
+	followLog(to, file, stamped, request.Context().Done())
+	return nil
+}
+
+// followLog writes what is added to the file, until whoever reads goes. (A kubelet also ends when
+// the container does.)
+func followLog(to http.ResponseWriter, file *os.File, stamped bool, gone <-chan struct{}) {
+	added, begun := bufio.NewReader(file), ""
+	for {
+		piece, err := added.ReadString('\n')
+		begun += piece
+		if err == nil {
+			at, text, _ := strings.Cut(begun, " ")
+			if stamped {
+				text = at + " " + text
+			}
+			if _, err := io.WriteString(to, text); err != nil {
+				return
+			}
+			begun = ""
+			continue
+		}
+		if err := http.NewResponseController(to).Flush(); err != nil {
+			return
+		}
+		select {
+		case <-gone:
+			return
+		case <-time.After(followEvery):
+		}
+	}
 }
