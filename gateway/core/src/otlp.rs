@@ -78,6 +78,12 @@ pub struct Attributes<'w, 'a> {
     field: u32,
 }
 
+/// Attributes of spans as they stand on the wire: encoded once, and copied into each span that has them.
+#[derive(Debug, Clone, Default)]
+pub struct ReadyAttributes {
+    bytes: Vec<u8>,
+}
+
 /// As much of a text as is told, cut between characters.
 #[must_use]
 pub fn shortened(text: &str) -> &str {
@@ -122,11 +128,16 @@ impl<'a> Writer<'a> {
     }
 
     /// `Span.attributes`.
-    pub fn span_attributes(&mut self) -> Attributes<'_, 'a> {
+    pub const fn span_attributes(&mut self) -> Attributes<'_, 'a> {
         Attributes {
             writer: self,
-            field: 9,
+            field: SPAN_ATTRIBUTES,
         }
+    }
+
+    /// `Span.attributes` that were encoded before.
+    pub fn ready_attributes(&mut self, ready: &ReadyAttributes) {
+        self.out.extend_from_slice(&ready.bytes);
     }
 
     /// `Span.events`.
@@ -250,7 +261,9 @@ impl<'a> Writer<'a> {
     }
 
     /// A `KeyValue` whose lengths are known before: `value` is the `AnyValue` message's one field, and its bytes
-    /// after tag and length, if it has one.
+    /// after tag and length, if it has one. Inlined, since nearly all keys are constants, whose lengths are then, too.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // measured: 0.1 µs of a traced call
     fn pair(&mut self, field: u32, key: &str, tag: u8, text: Option<&str>, number: u64) {
         let value_bytes = match text {
             Some(text) => 1 + varint_bytes(text.len()) + text.len(),
@@ -277,6 +290,9 @@ impl<'a> Writer<'a> {
 /// Bytes left for a message's length: enough for 128 to 16,383 bytes.
 const GUESS: usize = 2;
 
+/// `Span.attributes`.
+const SPAN_ATTRIBUTES: u32 = 9;
+
 /// Bytes of a number as protobuf writes it.
 const fn varint_bytes(value: usize) -> usize {
     let bits = (usize::BITS - value.leading_zeros()) as usize;
@@ -287,6 +303,7 @@ const fn varint_bytes(value: usize) -> usize {
 
 impl Attributes<'_, '_> {
     /// A text.
+    #[inline]
     pub fn text(&mut self, key: &str, value: &str) {
         let text = Some(shortened(value));
         self.writer
@@ -294,9 +311,33 @@ impl Attributes<'_, '_> {
     }
 
     /// A number.
+    #[inline]
     pub fn number(&mut self, key: &str, value: u64) {
         self.writer
             .pair(self.field, shortened(key), INT_VALUE, None, value);
+    }
+}
+
+// === impl ReadyAttributes ===
+
+impl ReadyAttributes {
+    /// What `write` writes.
+    #[must_use]
+    pub fn new(write: impl FnOnce(&mut Attributes<'_, '_>)) -> Self {
+        let mut ready = Self::default();
+        ready.renew(write);
+        ready
+    }
+
+    /// What `write` writes, in place of what was there; the memory stays.
+    pub fn renew(&mut self, write: impl FnOnce(&mut Attributes<'_, '_>)) {
+        self.bytes.clear();
+        write(&mut Writer::new(&mut self.bytes).span_attributes());
+    }
+
+    /// Adds what another one has.
+    pub fn join(&mut self, other: &Self) {
+        self.bytes.extend_from_slice(&other.bytes);
     }
 }
 

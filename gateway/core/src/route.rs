@@ -15,7 +15,7 @@ mod limits;
 mod matcher;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use self::host::HostMap;
 pub(crate) use self::host::without_port;
@@ -31,6 +31,7 @@ use crate::config::{
 use crate::fault::Injected;
 use crate::http::{HttpChanges, Redirection};
 use crate::limit::{self, Limited, RateLimit};
+use crate::otlp::ReadyAttributes;
 use crate::random::Draws;
 use crate::session::Held;
 use crate::split::Split;
@@ -87,6 +88,8 @@ pub struct Route {
     limits: Vec<Arc<RateLimit>>,
     redirect: Option<Box<Redirection>>,
     http: Option<Box<HttpChanges>>,
+    /// Made when a call is traced first: few of many routes are.
+    told: OnceLock<ReadyAttributes>,
 }
 
 /// A compiled route table; the default one has no host.
@@ -168,6 +171,7 @@ impl Route {
                 config.cors.as_ref(),
                 &matches.path,
             )?,
+            told: OnceLock::new(),
             config,
         })
     }
@@ -183,6 +187,27 @@ impl Route {
     #[must_use]
     pub const fn name(&self) -> &Name {
         &self.config.name
+    }
+
+    /// The route that a rule with this name is of, by the names that control planes give: `KIND NS/NAME rule NAME`,
+    /// `ROUTE/rule-N`.
+    #[must_use]
+    pub fn parent_of(rule: &str) -> &str {
+        let found = rule.rsplit_once(" rule ");
+        let found = found.or_else(|| rule.rsplit_once("/rule-"));
+        found.map_or(rule, |it| it.0)
+    }
+
+    /// What all spans of its calls say of it.
+    pub fn span_attributes(&self) -> &ReadyAttributes {
+        self.told.get_or_init(|| {
+            ReadyAttributes::new(|attributes| {
+                if !self.name().is_empty() {
+                    attributes.text("federation.route", Self::parent_of(self.name()));
+                    attributes.text("federation.rule", self.name());
+                }
+            })
+        })
     }
 
     /// As configured.

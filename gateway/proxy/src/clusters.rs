@@ -129,6 +129,7 @@ impl Worker {
             let name = &self.clusters[cluster].handle.config.name;
             state.load.moves_to(self.stats.loads.of(name, endpoint));
             state.endpoint = endpoint.clone();
+            state.told = None;
             self.follow_drain(pool, endpoint);
         }
         for pool in replaced {
@@ -158,6 +159,7 @@ impl Worker {
             waiting: std::collections::VecDeque::new(),
             copies: std::collections::VecDeque::new(),
             meter: LoadMeter::new(),
+            told: None,
             down: false,
             reconnect_timer: None,
             patience_timer: None,

@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use gateway_core::config::{Cluster, Protocol};
@@ -17,6 +18,7 @@ use rustls::ClientConfig;
 use crate::call::CallId;
 use crate::load::PoolLoad;
 use crate::stats::Counter;
+use crate::telemetry::record::Destination;
 use crate::timers::TimerId;
 
 /// A cluster of the snapshot, as this worker sees it.
@@ -55,6 +57,8 @@ pub(crate) struct Pool {
     pub meter: LoadMeter,
     pub answered: Arc<Counter>,
     pub load: PoolLoad,
+    /// The endpoint as tries are told of; `None`: none was since it is as it is.
+    pub told: Option<Rc<Destination>>,
     /// A connection could not be made and none was since.
     pub down: bool,
     pub reconnect_timer: Option<TimerId>,

@@ -290,7 +290,7 @@ impl State {
                         .config
                         .telemetry
                         .as_ref()
-                        .and_then(Told::new)
+                        .and_then(|telemetry| Told::new(&bound.config.name, telemetry))
                         .map(Arc::new),
                 })
             })

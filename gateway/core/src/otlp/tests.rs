@@ -206,3 +206,35 @@ proptest! {
         prop_assert_eq!(ScopeLogs::decode(&out[..]).expect("is protobuf").records, vec![record]);
     }
 }
+
+proptest! {
+    #[test]
+    fn ready_attributes_are_those_that_were_written(
+        first in prop::collection::vec((".{0,40}", ".{0,200}"), 0..4),
+        second in prop::collection::vec((".{0,40}", any::<u64>()), 0..4),
+    ) {
+        let mut ready = super::ReadyAttributes::default();
+        ready.renew(|attributes| attributes.text("gone", "with the call before"));
+        ready.renew(|attributes| {
+            for (key, value) in &first {
+                attributes.text(key, value);
+            }
+        });
+        ready.join(&super::ReadyAttributes::new(|attributes| {
+            for (key, value) in &second {
+                attributes.number(key, *value);
+            }
+        }));
+        let (mut joined, mut direct) = (Vec::new(), Vec::new());
+        Writer::new(&mut joined).ready_attributes(&ready);
+        let mut writer = Writer::new(&mut direct);
+        let mut attributes = writer.span_attributes();
+        for (key, value) in &first {
+            attributes.text(key, value);
+        }
+        for (key, value) in &second {
+            attributes.number(key, *value);
+        }
+        prop_assert_eq!(joined, direct);
+    }
+}

@@ -567,3 +567,14 @@ proptest! {
         let _ = table.lookup(&host, &path, &NONE, true);
     }
 }
+
+#[test]
+fn a_rule_says_which_route_it_is_of() {
+    for (rule, route) in [
+        ("GRPCRoute app/users rule 0", "GRPCRoute app/users"),
+        ("app/users/rule-0", "app/users"),
+        ("plain", "plain"),
+    ] {
+        assert_eq!(Route::parent_of(rule), route);
+    }
+}

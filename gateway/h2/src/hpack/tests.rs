@@ -266,6 +266,18 @@ fn secrets_are_never_indexed() {
 }
 
 #[test]
+fn short_values_that_are_never_the_same_are_not_packed() {
+    let mut encoder = Encoder::new();
+    let [short, long] = [40, 80].map(|length| {
+        encode(&mut encoder, &owned(&[("x-id", "warms the name up")]));
+        let block = encode(&mut encoder, &owned(&[("x-id", &"e".repeat(length))]));
+        block.len()
+    });
+    assert_eq!(short, 3 + 40);
+    assert_eq!(long, 3 + 50, "five bits a letter");
+}
+
+#[test]
 fn a_smaller_table_is_announced_before_it_is_used() {
     let mut encoder = Encoder::new();
     encoder.set_table_size(0);

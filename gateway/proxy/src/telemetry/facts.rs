@@ -47,29 +47,34 @@ pub(crate) enum Value<'a> {
 
 /// Bytes of a client as text, as much as is told.
 pub(crate) fn told_text(bytes: &[u8]) -> Cow<'_, str> {
-    match String::from_utf8_lossy(bytes) {
-        Cow::Borrowed(text) => Cow::Borrowed(shortened(text)),
-        Cow::Owned(text) => Cow::Owned(shortened(&text).to_owned()),
+    match str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(shortened(text)),
+        Err(_) => Cow::Owned(shortened(&String::from_utf8_lossy(bytes)).to_owned()),
     }
 }
 
-/// An address as text; most are of version 4, and are many.
-pub(crate) fn ip_text(ip: IpAddr) -> String {
+/// Room for an address of version 4 as text.
+pub(crate) type IpRoom = [u8; 15];
+
+/// An address as text, in `room` if it fits; most are of version 4, and are many.
+pub(crate) fn ip_text(ip: IpAddr, room: &mut IpRoom) -> Cow<'_, str> {
     let IpAddr::V4(ip) = ip else {
-        return ip.to_string();
+        return ip.to_string().into();
     };
-    let mut out = String::with_capacity(15);
+    let mut end = 0;
     for (at, octet) in ip.octets().into_iter().enumerate() {
         if at > 0 {
-            out.push('.');
+            room[end] = b'.';
+            end += 1;
         }
         for (least, unit) in [(100, 100), (10, 10), (0, 1)] {
             if octet >= least {
-                out.push(char::from(b'0' + octet / unit % 10));
+                room[end] = b'0' + octet / unit % 10;
+                end += 1;
             }
         }
     }
-    out
+    str::from_utf8(&room[..end]).unwrap_or_default().into()
 }
 
 /// The first value of a request's field, unless it is a secret.
@@ -130,7 +135,7 @@ impl<'a> Facts<'a> {
             Field::TraceId => Value::Text(self.trace_id().into()),
             Field::SpanId => Value::Text(self.span_id().into()),
             Field::Listener => Value::borrowed(self.listener),
-            Field::Route => Value::borrowed(route_name(self.rule())),
+            Field::Route => Value::borrowed(Route::parent_of(self.rule())),
             Field::Rule => Value::borrowed(self.rule()),
             Field::Protocol => Value::borrowed(match self.form {
                 Form::Grpc => "grpc",
@@ -141,10 +146,10 @@ impl<'a> Facts<'a> {
             Field::Method => Value::Text(self.method()),
             Field::SourceCluster => Value::borrowed(self.source_cluster),
             Field::SourceRegion => Value::borrowed(self.source_region),
-            Field::DestinationCluster => Value::borrowed(last.map_or("", |it| &it.cluster_id)),
-            Field::DestinationRegion => Value::borrowed(last.map_or("", |it| &it.region)),
-            Field::Tier => Value::Number(last.map_or(0, |it| it.tier.into())),
-            Field::Endpoint => Value::of(last, |it| it.address.to_string()),
+            Field::DestinationCluster => Value::borrowed(last.map_or("", |it| &it.to.cluster_id)),
+            Field::DestinationRegion => Value::borrowed(last.map_or("", |it| &it.to.region)),
+            Field::Tier => Value::Number(last.map_or(0, |it| it.to.tier.into())),
+            Field::Endpoint => Value::of(last, |it| it.to.address.to_string()),
             Field::Tries => Value::Number(self.record.tries.len() as u64),
             Field::BytesReceived => Value::Number(self.flow.request.bytes),
             Field::BytesSent => Value::Number(self.flow.response.bytes),
@@ -167,7 +172,10 @@ impl<'a> Facts<'a> {
                 Value::borrowed(self.record.maker.reason().map_or("-", Reason::flag))
             }
             Field::Reason => Value::borrowed(self.reason()),
-            Field::Peer => Value::Text(self.client.map_or_else(String::new, ip_text).into()),
+            Field::Peer => {
+                let text = |ip| ip_text(ip, &mut IpRoom::default()).into_owned();
+                Value::Text(self.client.map_or_else(String::new, text).into())
+            }
             Field::UserAgent => {
                 Value::Text(told_header(self.request, "user-agent").unwrap_or_default())
             }
@@ -244,13 +252,6 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// The route that a rule is of, by the names that control planes give: `KIND NS/NAME rule NAME`, `ROUTE/rule-N`.
-pub(crate) fn route_name(rule: &str) -> &str {
-    let found = rule.rsplit_once(" rule ");
-    let found = found.or_else(|| rule.rsplit_once("/rule-"));
-    found.map_or(rule, |it| it.0)
-}
-
 /// Host and port of an authority.
 pub(crate) fn host_and_port(authority: &str) -> (&str, Option<u16>) {
     if let Ok(address) = authority.parse::<SocketAddr>() {
@@ -283,7 +284,7 @@ impl<'a> Value<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{host_and_port, ip_text, rfc3339, route_name, told_header};
+    use super::{IpRoom, host_and_port, ip_text, rfc3339, told_header};
     use crate::headers::HeaderList;
     use gateway_h2::Field;
 
@@ -303,11 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_authorities() {
-        let rule = "GRPCRoute app/users rule 0";
-        assert_eq!(route_name(rule), "GRPCRoute app/users");
-        assert_eq!(route_name("app/users/rule-0"), "app/users");
-        assert_eq!(route_name("plain"), "plain");
+    fn authorities() {
         assert_eq!(host_and_port("a.example:8443"), ("a.example", Some(8443)));
         assert_eq!(host_and_port("a.example"), ("a.example", None));
         assert_eq!(host_and_port("[::1]:80"), ("::1", Some(80)));
@@ -324,7 +321,7 @@ mod tests {
             "::1",
         ] {
             let ip = text.parse().expect("is an address");
-            assert_eq!(ip_text(ip), text);
+            assert_eq!(ip_text(ip, &mut IpRoom::default()), text);
         }
     }
 

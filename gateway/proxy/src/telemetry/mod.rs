@@ -21,9 +21,11 @@ mod spans;
 pub(crate) mod tap;
 pub(crate) mod told;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use gateway_core::config::ListenerKind;
+use gateway_core::otlp::ReadyAttributes;
 use gateway_core::trace::{TraceContext, is_tracestate, samples};
 use gateway_core::{Code, Name, Outcome, Route};
 
@@ -32,7 +34,7 @@ use slab::Slab;
 use self::facts::Facts;
 pub(crate) use self::files::FileWriter;
 use self::hub::{Batch, Hub, Sink};
-use self::record::{Maker, Record, Trace};
+use self::record::{Destination, Maker, Record, Trace};
 use self::tap::Tap;
 use crate::call::{Call, CallId, Phase};
 use crate::clock::Clock;
@@ -40,6 +42,7 @@ use crate::conn::{Conn, Down, Side, StreamAt};
 use crate::flow::Flow;
 use crate::headers::HeaderList;
 use crate::listener::WorkerListener;
+use crate::pool::Pool;
 use crate::relay::Verdict;
 use crate::reply::{Form, Reason, Reply};
 use crate::worker::{Timer, Worker};
@@ -61,6 +64,8 @@ pub(crate) struct Telling {
     /// Somebody watches calls.
     pub tap: Option<Tap>,
     outboxes: Vec<(Sink, Batch)>,
+    /// What the spans of one call have in common; its memory goes from call to call.
+    common: ReadyAttributes,
     timer_set: bool,
     #[allow(clippy::vec_box)] // the boxes are what is kept
     spares: Vec<Box<Record>>,
@@ -117,6 +122,7 @@ impl Telling {
             hub,
             tap: None,
             outboxes: Vec::new(),
+            common: ReadyAttributes::default(),
             timer_set: false,
             spares: Vec::new(),
         }
@@ -127,9 +133,11 @@ impl Telling {
         if let Some(told) = &record.told {
             let trace = record.trace.filter(|trace| trace.context.sampled);
             if let (Some(traced), Some(trace)) = (&told.tracing, trace) {
-                let own = facts.route.and_then(|it| it.config().tracing.as_ref());
-                let tags = own.map_or(&traced.config.tags, |own| &own.tags);
-                self.write(&traced.sink, |out| spans::write(trace, tags, facts, out));
+                let mut common = std::mem::take(&mut self.common);
+                self.write(&traced.sink, |out| {
+                    spans::write(trace, traced, facts, &mut common, out);
+                });
+                self.common = common;
             }
             for log in told.logs.iter().filter(|log| log.takes(facts.rule())) {
                 self.write(&log.sink, |out| lines::write(log, facts, out));
@@ -281,7 +289,9 @@ impl Worker {
         if let Some(record) = &mut call.record {
             let span_id = self.random.u64(1..);
             let now_us = self.clock.now_us();
-            record.begin_try(&self.pools[pool].endpoint, span_id, now_us);
+            let Pool { told, endpoint, .. } = &mut self.pools[pool];
+            let to = told.get_or_insert_with(|| Rc::new(Destination::new(endpoint)));
+            record.begin_try(Rc::clone(to), span_id, now_us);
         }
     }
 

@@ -5,10 +5,12 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use gateway_core::otlp::ReadyAttributes;
 use gateway_core::outcome::Answer;
 use gateway_core::trace::TraceContext;
 use gateway_core::{Code, Endpoint, Name, Outcome};
 
+use super::facts::{IpRoom, ip_text};
 use super::told::Told;
 use crate::reply::Reason;
 
@@ -52,10 +54,7 @@ pub(crate) enum Maker {
 #[derive(Debug)]
 pub(crate) struct Try {
     pub span_id: u64,
-    pub address: SocketAddr,
-    pub cluster_id: Name,
-    pub region: Name,
-    pub tier: u32,
+    pub to: Rc<Destination>,
     pub began_us: u64,
     /// 0: no stream was opened.
     pub opened_us: u64,
@@ -64,6 +63,19 @@ pub(crate) struct Try {
     /// 0: under way.
     pub ended_us: u64,
     pub end: End,
+}
+
+/// An endpoint as it is told, made when a try there is told first and kept with its pool.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    pub address: SocketAddr,
+    pub cluster_id: Name,
+    pub region: Name,
+    pub tier: u32,
+    /// What the span of the server's kind says of it.
+    pub place: ReadyAttributes,
+    /// What spans of the client's kind say besides.
+    pub peer: ReadyAttributes,
 }
 
 /// How a try ended.
@@ -89,13 +101,10 @@ impl Record {
         }
     }
 
-    pub fn begin_try(&mut self, endpoint: &Endpoint, span_id: u64, now_us: u64) {
+    pub fn begin_try(&mut self, to: Rc<Destination>, span_id: u64, now_us: u64) {
         self.tries.push(Try {
             span_id,
-            address: endpoint.address,
-            cluster_id: endpoint.cluster_id.clone(),
-            region: endpoint.region.clone(),
-            tier: endpoint.priority,
+            to,
             began_us: now_us,
             opened_us: 0,
             answered_us: 0,
@@ -141,6 +150,31 @@ impl Trace {
         TraceContext {
             span_id,
             ..self.context
+        }
+    }
+}
+
+// === impl Destination ===
+
+impl Destination {
+    pub fn new(endpoint: &Endpoint) -> Self {
+        let address = endpoint.address;
+        Self {
+            address,
+            cluster_id: endpoint.cluster_id.clone(),
+            region: endpoint.region.clone(),
+            tier: endpoint.priority,
+            place: ReadyAttributes::new(|attributes| {
+                attributes.text("federation.destination.cluster", &endpoint.cluster_id);
+                attributes.text("federation.destination.region", &endpoint.region);
+                attributes.number("federation.tier", endpoint.priority.into());
+            }),
+            peer: ReadyAttributes::new(|attributes| {
+                let mut room = IpRoom::default();
+                let ip = &ip_text(address.ip(), &mut room);
+                attributes.text("network.peer.address", ip);
+                attributes.number("network.peer.port", address.port().into());
+            }),
         }
     }
 }

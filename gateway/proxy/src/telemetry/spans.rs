@@ -7,23 +7,32 @@ use std::borrow::Cow;
 
 use gateway_core::Code;
 use gateway_core::config::Tag;
-use gateway_core::otlp::{Attributes, SpanHead, SpanKind, Writer};
+use gateway_core::otlp::{Attributes, ReadyAttributes, SpanHead, SpanKind, Writer};
 
-use super::facts::{Facts, host_and_port, ip_text, route_name, told_header};
+use super::facts::{Facts, IpRoom, host_and_port, ip_text, told_header};
 use super::record::{End, Trace, Try};
+use super::told::Spans;
 
 const OTHER: &str = "_OTHER";
 
 /// What all spans of a call have in common.
 struct Common<'a> {
     name: Cow<'a, str>,
-    method: Option<Cow<'a, str>>,
-    authority: Cow<'a, str>,
+    attributes: &'a ReadyAttributes,
     state: &'a [u8],
 }
 
-/// Writes the spans of a call.
-pub(crate) fn write(trace: Trace, tags: &[Tag], facts: &Facts<'_>, out: &mut Vec<u8>) {
+/// Writes the spans of a call; `attributes` is memory for what they have in common.
+///
+/// A span has some fifteen attributes: those of the listener, of the route and of the endpoint are encoded already, and
+/// those of the call once for all its spans.
+pub(crate) fn write(
+    trace: Trace,
+    traced: &Spans,
+    facts: &Facts<'_>,
+    attributes: &mut ReadyAttributes,
+    out: &mut Vec<u8>,
+) {
     let method = facts.known_method();
     let rule = Some(facts.rule()).filter(|rule| !rule.is_empty());
     let name = match (&method, facts.form.is_grpc()) {
@@ -35,14 +44,17 @@ pub(crate) fn write(trace: Trace, tags: &[Tag], facts: &Facts<'_>, out: &mut Vec
             format!("{known} {}", rule.unwrap_or("unrouted")).into()
         }
     };
+    attributes.renew(|attributes| shared(facts, method.as_deref(), attributes));
+    if let Some(route) = facts.route {
+        attributes.join(route.span_attributes());
+    }
     let common = Common {
         name,
-        method,
-        authority: facts.authority(),
+        attributes,
         state: facts.request.value(b"tracestate").unwrap_or_default(),
     };
     let mut writer = Writer::new(out);
-    server(trace, tags, facts, &common, &mut writer);
+    server(trace, traced, facts, &common, &mut writer);
     let mut before = None;
     for (number, made) in facts.record.tries.iter().enumerate() {
         client(trace, (number, made), before, facts, &common, &mut writer);
@@ -52,11 +64,13 @@ pub(crate) fn write(trace: Trace, tags: &[Tag], facts: &Facts<'_>, out: &mut Vec
 
 fn server(
     trace: Trace,
-    tags: &[Tag],
+    traced: &Spans,
     facts: &Facts<'_>,
     common: &Common<'_>,
     writer: &mut Writer<'_>,
 ) {
+    let own = facts.route.and_then(|it| it.config().tracing.as_ref());
+    let tags = own.map_or(&traced.config.tags, |own| &own.tags);
     let head = SpanHead {
         trace_id: trace.context.trace_id,
         span_id: trace.context.span_id,
@@ -69,18 +83,18 @@ fn server(
         end_ns: facts.clock.unix_us(facts.ended_us) * 1_000,
     };
     writer.span(&head, |span| {
+        span.ready_attributes(common.attributes);
+        span.ready_attributes(&traced.listener);
+        if let Some(last) = facts.record.tries.last() {
+            span.ready_attributes(&last.to.place);
+        }
         let mut attributes = span.span_attributes();
-        shared(facts, common, &mut attributes);
         let error = server_error(facts);
         status(facts, facts.code, facts.http_status, error, &mut attributes);
         if let Some(client) = facts.client {
-            attributes.text("client.address", &ip_text(client));
+            attributes.text("client.address", &ip_text(client, &mut IpRoom::default()));
         }
-        attributes.text("federation.listener", facts.listener);
         attributes.text("federation.source.cluster", facts.source_cluster);
-        if let Some(last) = facts.record.tries.last() {
-            destination(last, &mut attributes);
-        }
         attributes.number("federation.tries", facts.record.tries.len() as u64);
         attributes.text("federation.answered_by", facts.record.maker.word());
         if !facts.reason().is_empty() {
@@ -141,8 +155,10 @@ fn client(
         end_ns: facts.clock.unix_us(ended_us) * 1_000,
     };
     writer.span(&head, |span| {
+        span.ready_attributes(common.attributes);
+        span.ready_attributes(&made.to.place);
+        span.ready_attributes(&made.to.peer);
         let mut attributes = span.span_attributes();
-        shared(facts, common, &mut attributes);
         let http_status = match made.end {
             End::Answer(answer, _) => answer.http_status,
             End::Failed(..) => 0,
@@ -156,9 +172,6 @@ fn client(
             is_error,
             &mut attributes,
         );
-        attributes.text("network.peer.address", &ip_text(made.address.ip()));
-        attributes.number("network.peer.port", made.address.port().into());
-        destination(made, &mut attributes);
         if number > 0 {
             attributes.number("federation.retry.number", number as u64);
             if let Some(reason) = before {
@@ -175,10 +188,10 @@ fn client(
     });
 }
 
-fn shared(facts: &Facts<'_>, common: &Common<'_>, attributes: &mut Attributes<'_, '_>) {
+fn shared(facts: &Facts<'_>, method: Option<&str>, attributes: &mut Attributes<'_, '_>) {
     if facts.form.is_grpc() {
         attributes.text("rpc.system.name", "grpc");
-        if let Some(method) = &common.method {
+        if let Some(method) = method {
             attributes.text("rpc.method", method);
         } else {
             attributes.text("rpc.method", OTHER);
@@ -189,14 +202,11 @@ fn shared(facts: &Facts<'_>, common: &Common<'_>, attributes: &mut Attributes<'_
         attributes.text("http.request.method", facts.http_method());
         attributes.text("url.path", &facts.path());
     }
-    let (host, port) = host_and_port(&common.authority);
+    let authority = facts.authority();
+    let (host, port) = host_and_port(&authority);
     attributes.text("server.address", host);
     if let Some(port) = port {
         attributes.number("server.port", port.into());
-    }
-    if !facts.rule().is_empty() {
-        attributes.text("federation.route", route_name(facts.rule()));
-        attributes.text("federation.rule", facts.rule());
     }
 }
 
@@ -226,12 +236,6 @@ fn status(
             attributes.text("error.type", &http_status.to_string());
         }
     }
-}
-
-fn destination(made: &Try, attributes: &mut Attributes<'_, '_>) {
-    attributes.text("federation.destination.cluster", &made.cluster_id);
-    attributes.text("federation.destination.region", &made.region);
-    attributes.number("federation.tier", made.tier.into());
 }
 
 /// How a response of HTTP broke off; its status, which the client has seen before, does not say so.

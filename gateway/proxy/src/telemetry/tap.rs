@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use gateway_core::access::is_sensitive;
 use gateway_core::trace::samples;
-use gateway_core::{Code, Name};
+use gateway_core::{Code, Name, Route};
 use serde::Deserialize;
 
-use super::facts::{Facts, route_name};
+use super::facts::Facts;
 use crate::headers::HeaderList;
 
 const MILLION: u32 = 1_000_000;
@@ -117,10 +117,12 @@ impl Tap {
             return None;
         }
         let filter = &self.filter;
-        let route = route_name(rule);
-        // A kind may stand before the route's own name.
-        let bare = route.rsplit_once(' ').map_or(route, |it| it.1);
-        let of_route = |name: &Name| [rule, route, bare].contains(&&**name);
+        let of_route = |name: &Name| {
+            let route = Route::parent_of(rule);
+            // A kind may stand before the route's own name.
+            let bare = route.rsplit_once(' ').map_or(route, |it| it.1);
+            [rule, route, bare].contains(&&**name)
+        };
         if !filter.route.as_ref().is_none_or(of_route) {
             return None;
         }
@@ -149,7 +151,7 @@ impl Tap {
         }
         if let Some(cluster) = &self.filter.to_cluster {
             let last = facts.record.tries.last();
-            if last.is_none_or(|last| last.cluster_id != *cluster) {
+            if last.is_none_or(|last| last.to.cluster_id != *cluster) {
                 return false;
             }
         }

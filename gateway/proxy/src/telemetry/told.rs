@@ -3,6 +3,7 @@
 use gateway_core::Name;
 use gateway_core::access::Template;
 use gateway_core::config::{AccessLog, ListenerTelemetry, LogFormat, LogSink, Tracing};
+use gateway_core::otlp::ReadyAttributes;
 
 use super::hub::Sink;
 
@@ -18,6 +19,8 @@ pub(crate) struct Told {
 pub(crate) struct Spans {
     pub config: Tracing,
     pub sink: Sink,
+    /// What all spans say of the listener.
+    pub listener: ReadyAttributes,
 }
 
 /// One access log.
@@ -49,10 +52,13 @@ pub(crate) enum Form {
 
 impl Told {
     /// `None` when nothing is told.
-    pub fn new(config: &ListenerTelemetry) -> Option<Self> {
+    pub fn new(listener: &str, config: &ListenerTelemetry) -> Option<Self> {
         let tracing = config.tracing.as_ref().map(|tracing| Spans {
             config: tracing.clone(),
             sink: Sink::Spans(tracing.collector.clone()),
+            listener: ReadyAttributes::new(|attributes| {
+                attributes.text("federation.listener", listener);
+            }),
         });
         let named = config.access_logs.iter().flat_map(|log| &log.routes);
         let named: Vec<Name> = named.flatten().cloned().collect();
