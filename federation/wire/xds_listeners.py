@@ -167,7 +167,11 @@ def _connection_manager(
         # A method's path is compared as sent: gRPC knows no dot segments, no escapes.
         normalize_path=wrappers_pb2.BoolValue(value=False),
         use_remote_address=wrappers_pb2.BoolValue(value=True),
-        tracing=tracing(told.tracing) if told.tracing is not None else None,
+        tracing=(
+            tracing(told.tracing, by_caller=source.kind is ListenerKind.EAST_WEST)
+            if told.tracing is not None
+            else None
+        ),
         access_log=[access_log(entry) for entry in told.access_logs],
     )
 

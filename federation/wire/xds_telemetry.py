@@ -14,7 +14,11 @@ import json
 from collections.abc import Iterable, Mapping
 
 from envoy.config.accesslog.v3 import accesslog_pb2
-from envoy.config.core.v3 import grpc_service_pb2, substitution_format_string_pb2
+from envoy.config.core.v3 import (
+    extension_pb2,
+    grpc_service_pb2,
+    substitution_format_string_pb2,
+)
 from envoy.config.route.v3 import route_components_pb2
 from envoy.config.trace.v3 import http_tracer_pb2, opentelemetry_pb2
 from envoy.extensions.access_loggers.file.v3 import file_pb2
@@ -22,6 +26,10 @@ from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
 from envoy.extensions.access_loggers.open_telemetry.v3 import logs_service_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2,
+)
+from envoy.extensions.tracers.opentelemetry.samplers.v3 import (
+    parent_based_sampler_pb2,
+    trace_id_ratio_based_sampler_pb2,
 )
 from envoy.type.tracing.v3 import custom_tag_pb2
 from envoy.type.v3 import percent_pb2
@@ -78,21 +86,43 @@ _OPERATORS: Mapping[str, str] = {
 _RULE = f"xds.route_metadata.filter_metadata['{METADATA}']['rule']"
 
 
-def tracing(source: Tracing) -> http_connection_manager_pb2.HttpConnectionManager.Tracing:
-    """Tracing of a listener."""
+def tracing(
+    source: Tracing, *, by_caller: bool = False
+) -> http_connection_manager_pb2.HttpConnectionManager.Tracing:
+    """Tracing of a listener; ``by_caller``: of calls that their caller records, and no others."""
     settings = opentelemetry_pb2.OpenTelemetryConfig(
         grpc_service=_grpc_service(source.collector), service_name=SERVICE_NAME
     )
+    share = source.sampling_per_million / 10_000
+    if by_caller:
+        # A share would be one of the calls that callers record, too. The sampler takes those alone.
+        settings.sampler.CopyFrom(_callers_decision())
+        share = 100
     return _Manager.Tracing(
         # A client alone does not have a call recorded: what counts is its `traceparent`.
         client_sampling=percent_pb2.Percent(value=0),
-        random_sampling=percent_pb2.Percent(value=source.sampling_per_million / 10_000),
+        random_sampling=percent_pb2.Percent(value=share),
         custom_tags=_tags(source.tags),
         provider=http_tracer_pb2.Tracing.Http(
             name="envoy.tracers.opentelemetry", typed_config=packed(settings)
         ),
         # A span for each try, beside the call's own.
         spawn_upstream_span=wrappers_pb2.BoolValue(value=True),
+    )
+
+
+def _callers_decision() -> extension_pb2.TypedExtensionConfig:
+    """The caller's decision; where there is none, a share of nothing."""
+    samplers = "envoy.tracers.opentelemetry.samplers"
+    nothing = trace_id_ratio_based_sampler_pb2.TraceIdRatioBasedSamplerConfig(
+        sampling_percentage=percent_pb2.FractionalPercent(numerator=0)
+    )
+    wrapped = extension_pb2.TypedExtensionConfig(
+        name=f"{samplers}.trace_id_ratio_based", typed_config=packed(nothing)
+    )
+    parent = parent_based_sampler_pb2.ParentBasedSamplerConfig(wrapped_sampler=wrapped)
+    return extension_pb2.TypedExtensionConfig(
+        name=f"{samplers}.parent_based", typed_config=packed(parent)
     )
 
 

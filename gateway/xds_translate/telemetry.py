@@ -27,8 +27,13 @@ from envoy.extensions.access_loggers.open_telemetry.v3 import logs_service_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2,
 )
+from envoy.extensions.tracers.opentelemetry.samplers.v3 import (
+    parent_based_sampler_pb2,
+    trace_id_ratio_based_sampler_pb2,
+)
 from envoy.type.tracing.v3 import custom_tag_pb2
 from envoy.type.v3 import percent_pb2
+from google.protobuf import any_pb2
 
 from gateway.xds_translate.fields import (
     METADATA,
@@ -186,9 +191,12 @@ def _tracing(source: http_connection_manager_pb2.HttpConnectionManager.Tracing, 
             join(path, "spawn_upstream_span"), "must be true: each try has a span of its own"
         )
     percent = source.random_sampling.value if source.HasField("random_sampling") else 100.0
+    collector, by_caller = _provider(source.provider, join(path, "provider"))
+    per_million = _percent(percent, join(path, "random_sampling"))
     return {
-        "collector": _provider(source.provider, join(path, "provider")),
-        "sampling_per_million": _percent(percent, join(path, "random_sampling")),
+        "collector": collector,
+        # A caller's decision always counts here.
+        "sampling_per_million": 0 if by_caller else per_million,
         "tags": _tags(source.custom_tags, join(path, "custom_tags")),
     }
 
@@ -206,13 +214,29 @@ def _bounded(per_million: int, path: str) -> int:
     return per_million
 
 
-def _provider(provider: http_tracer_pb2.Tracing.Http, path: str) -> str:
+def _provider(provider: http_tracer_pb2.Tracing.Http, path: str) -> tuple[str, bool]:
+    """The collector, and whether calls are recorded by their caller's decision alone."""
     only(provider, path, reads=("typed_config",), ignores=("name",))
     where = join(path, "typed_config")
     settings = unpack(provider.typed_config, opentelemetry_pb2.OpenTelemetryConfig, where)
     # The resource is the same for all that a gateway sends.
-    only(settings, where, reads=("grpc_service",), ignores=("service_name",))
-    return _collector(settings.grpc_service, join(where, "grpc_service"))
+    only(settings, where, reads=("grpc_service", "sampler"), ignores=("service_name",))
+    by_caller = settings.HasField("sampler")
+    if by_caller:
+        _callers_decision(settings.sampler.typed_config, join(where, "sampler.typed_config"))
+    return _collector(settings.grpc_service, join(where, "grpc_service")), by_caller
+
+
+def _callers_decision(sampler: any_pb2.Any, path: str) -> None:
+    """Raises ``UnsupportedFieldError`` for any other sampler than the caller's decision."""
+    parent = unpack(sampler, parent_based_sampler_pb2.ParentBasedSamplerConfig, path)
+    where = join(path, "wrapped_sampler.typed_config")
+    kind = trace_id_ratio_based_sampler_pb2.TraceIdRatioBasedSamplerConfig
+    ratio = unpack(parent.wrapped_sampler.typed_config, kind, where)
+    if ratio.sampling_percentage.numerator:
+        raise UnsupportedFieldError(
+            join(where, "sampling_percentage"), "must be 0: a share stands in random_sampling"
+        )
 
 
 def _collector(service: grpc_service_pb2.GrpcService, path: str) -> str:

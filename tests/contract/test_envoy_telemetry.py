@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -15,7 +15,8 @@ from google.protobuf import json_format
 
 from federation.cli.lab.kubernetes.go_programs import NoProgramsError
 from federation.derive.compile import CompileSettings
-from federation.model.telemetry import FIELDS
+from federation.model.snapshot import Listener, ListenerKind
+from federation.model.telemetry import FIELDS, Telemetry, Tracing
 from federation.wire.xds import NodeView, to_resources
 from tests.contract.test_envoy_accepts import bootstrap
 from tests.contract.test_envoy_routes import backend, envoy
@@ -158,7 +159,9 @@ def collector(tmp_path: Path) -> Iterator[Collector]:
 
 
 @asynccontextmanager
-async def telling(folder: Path, collector: Collector) -> AsyncIterator[Running]:
+async def telling(
+    folder: Path, collector: Collector, change: Callable[[Listener], Listener] = lambda it: it
+) -> AsyncIterator[Running]:
     """An Envoy that serves the manifests and tells ``collector``; files are in ``folder``."""
     ports = {name: free_port() for name in ("remote", "json", "text")}
     async with backend("v1") as endpoint:
@@ -168,7 +171,8 @@ async def telling(folder: Path, collector: Collector) -> AsyncIterator[Running]:
             *service("app/otel-collector", (f"127.0.0.1:{collector.grpc_port}",), port=4317),
         ]
         result = compiled(objects, settings=CompileSettings(eastwest_port=None))
-        resources = to_resources(result.snapshot, NodeView(address="127.0.0.1", port_offset=0))
+        snapshot = replace(result.snapshot, listeners=tuple(map(change, result.snapshot.listeners)))
+        resources = to_resources(snapshot, NodeView(address="127.0.0.1", port_offset=0))
         config = folder / "envoy.json"
         config.write_text(json_format.MessageToJson(bootstrap(resources)))
         async with envoy(config, DEPLOY_ENV="the-gateways-own"):
@@ -182,6 +186,27 @@ async def telling(folder: Path, collector: Collector) -> AsyncIterator[Running]:
             finally:
                 for client in clients.values():
                     await client.close()
+
+
+async def test_the_entrance_for_other_clusters_records_what_callers_record(
+    tmp_path: Path, collector: Collector
+) -> None:
+    """As such an entrance, but without the TLS between gateways."""
+
+    def entrance(source: Listener) -> Listener:
+        assert source.telemetry is not None
+        assert source.telemetry.tracing is not None
+        told = Telemetry(Tracing(source.telemetry.tracing.collector, 0))
+        return replace(source, kind=ListenerKind.EAST_WEST, telemetry=told)
+
+    async with telling(tmp_path, collector, entrance) as running:
+        for number in range(1, 41):
+            traceparent = parent(number, sampled=number % 2 == 0)
+            assert await call(running.remote, "/p.Some/Get", traceparent=traceparent) == "OK"
+            assert await call(running.remote, "/p.Some/Get") == "OK"
+        await arrives(lambda: f"{40:032x}" in collector.traces())
+    recorded = {span.trace for span in of_service(collector, "p.Some")}
+    assert recorded == {f"{number:032x}" for number in range(2, 41, 2)}
 
 
 async def call(channel: grpc.aio.Channel, method: str, **headers: str) -> str:

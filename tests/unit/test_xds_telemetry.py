@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
+from envoy.config.trace.v3 import opentelemetry_pb2
 from envoy.extensions.access_loggers.file.v3 import file_pb2
 from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
 from envoy.extensions.access_loggers.open_telemetry.v3 import logs_service_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2,
+)
+from envoy.extensions.tracers.opentelemetry.samplers.v3 import (
+    parent_based_sampler_pb2,
+    trace_id_ratio_based_sampler_pb2,
 )
 
 from federation.model.base import ClusterId
@@ -139,6 +145,22 @@ def route_piece(tracing: RouteTracing | None) -> Piece:
     return translate_message(Kind.ROUTE_TABLES, routes)
 
 
+def test_the_entrance_for_other_clusters_goes_by_their_decision() -> None:
+    told = Telemetry(Tracing(COLLECTOR, 0, TAGS[:1]))
+    base = snapshot(told)
+    (source,) = base.listeners
+    entrance = dataclasses.replace(source, kind=ListenerKind.EAST_WEST)
+    resources = to_resources(
+        dataclasses.replace(base, listeners=(entrance,)), NodeView("127.0.0.1")
+    )
+    body = translate_message(Kind.LISTENERS, resources.listeners["l"]).body
+    assert body["telemetry"]["tracing"] == {
+        "collector": COLLECTOR,
+        "sampling_per_million": 0,
+        "tags": [{"name": "cluster", "literal": "us-west-1"}],
+    }
+
+
 def test_a_route() -> None:
     piece = read.resolve_environment(route_piece(RouteTracing(7, TAGS[1:])), {"STAGE": "test"})
     ((route,),) = [host["routes"] for host in piece.body["virtual_hosts"]]
@@ -199,6 +221,25 @@ def _too_much(manager: Any) -> None:
     manager.tracing.random_sampling.value = 101
 
 
+SAMPLER = "tracing.provider.typed_config.sampler.typed_config"
+
+
+def _sampler(percent: int | None) -> Callable[[Any], None]:
+    """A share in a sampler; ``None``: a sampler of another kind."""
+
+    def change(manager: Any) -> None:
+        settings = opentelemetry_pb2.OpenTelemetryConfig()
+        manager.tracing.provider.typed_config.Unpack(settings)
+        wanted = parent_based_sampler_pb2.ParentBasedSamplerConfig()
+        ratio = trace_id_ratio_based_sampler_pb2.TraceIdRatioBasedSamplerConfig()
+        ratio.sampling_percentage.numerator = percent or 0
+        wanted.wrapped_sampler.typed_config.Pack(ratio)
+        settings.sampler.typed_config.Pack(ratio if percent is None else wanted)
+        manager.tracing.provider.typed_config.Pack(settings)
+
+    return change
+
+
 def _other_tracer(manager: Any) -> None:
     manager.tracing.provider.typed_config.Pack(file_pb2.FileAccessLog())
 
@@ -239,6 +280,8 @@ def _operator(text: str) -> Callable[[Any], None]:
         (_without_tries, "tracing.spawn_upstream_span", "must be true"),
         (_verbose, "tracing.verbose", "not supported"),
         (_too_much, "tracing.random_sampling", "between 0 and 100"),
+        (_sampler(None), SAMPLER, "ParentBasedSamplerConfig"),
+        (_sampler(7), f"{SAMPLER}.wrapped_sampler.typed_config.sampling_percentage", "must be 0"),
         (_other_tracer, "tracing.provider.typed_config", "OpenTelemetryConfig"),
         (_metadata_tag, "tracing.custom_tags[4].metadata", "not supported"),
         (_other_logger, "access_log[0].typed_config", "OpenTelemetryAccessLogConfig"),
