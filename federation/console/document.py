@@ -15,7 +15,6 @@ from typing import Any
 from federation.console.services import Services
 from federation.console.state import Now
 from federation.derive.explain import drain_words
-from federation.derive.traffic import streams_left
 from federation.model.base import ClusterId
 from federation.model.drain import Drain, DrainState, drain_object_name
 from federation.model.traffic_report import Flow, TrafficReport
@@ -101,10 +100,10 @@ def drains(now: Now) -> Json:
     """All drains by name, also those whose weight is on the way back."""
     view = now.view
     names = sorted({*view.drains, *view.drain_states})
-    return {name: _drain(now, view.drains.get(name), view.drain_states.get(name)) for name in names}
+    return {name: _drain(view.drains.get(name), view.drain_states.get(name)) for name in names}
 
 
-def _drain(now: Now, drain: Drain | None, state: DrainState | None) -> Json:
+def _drain(drain: Drain | None, state: DrainState | None) -> Json:
     spec = drain or (state.spec if state else None)
     assert spec is not None  # a name comes from one of both
     refused = not_ours(spec)
@@ -128,7 +127,7 @@ def _drain(now: Now, drain: Drain | None, state: DrainState | None) -> Json:
         "byObject": None
         if spec.cluster is None
         else {"cluster": spec.cluster, "name": drain_object_name(spec)},
-        "streamsLeft": streams_left(spec, now.traffic.values()),
+        "streamsLeft": state.streams_left if state else None,
         "stoppable": drain is not None and refused is None,
         "whyNotStoppable": refused
         or (None if drain is not None else "it was taken back; its weight is returning"),

@@ -1,7 +1,8 @@
 """How many streams drains have still to wait for, from what all clusters report of their traffic.
 
 Decides: how often a count changes (every ``EVERY_S`` at most, since each change is written and
-every agent reads it), and that the last count holds while reports cannot be read.
+every agent reads it), that a drain has no count before reports can tell of it, and that the last
+count holds while reports cannot be read.
 Leaves to others: counting (``derive.traffic``), writing (``resolver.step``).
 Invariants: counts are shown and nothing else: no drain waits for them, and no failure here keeps
 the resolver from its work.
@@ -24,6 +25,10 @@ from federation.wire.etcd_traffic import TrafficReader
 log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
+SETTLED_S = 6.0
+"""A drain that is new has no count for so long: gateways report every 2 s, agents write every 2 s,
+and what was open before the last reports but one must not read as "none left"."""
+
 REFUSED_WAIT_S = 30.0
 """Wait before reports are asked for again after a refusal (the right may be missing)."""
 
@@ -37,6 +42,7 @@ class DrainStreams:
         self._reports: tuple[TrafficReport, ...] | None = None
         self._counts: dict[str, int | None] = {}
         self._counted_at: float | None = None
+        self._seen_at: dict[str, float] = {}
 
     def __repr__(self) -> str:
         return f"DrainStreams(clusters={len(self._reports or ())}, drains={len(self._counts)})"
@@ -59,6 +65,7 @@ class DrainStreams:
         """``states`` with their counts: those in force, or new ones when it is time."""
         if self._reports is not None and self._is_time(states):
             self._counts = self._count(states, self._reports)
+            self._seen_at = {name: at for name, at in self._seen_at.items() if name in self._counts}
             self._counted_at = asyncio.get_running_loop().time()
         return {name: self._with_count(name, state) for name, state in states.items()}
 
@@ -76,15 +83,21 @@ class DrainStreams:
             return True
         return asyncio.get_running_loop().time() - self._counted_at >= EVERY_S
 
-    @staticmethod
     def _count(
-        states: Mapping[str, DrainState], reports: tuple[TrafficReport, ...]
+        self, states: Mapping[str, DrainState], reports: tuple[TrafficReport, ...]
     ) -> dict[str, int | None]:
         return {
-            name: streams_left(state.spec, reports)
+            name: streams_left(state.spec, reports) if self._is_told_of(name, state) else None
             for name, state in states.items()
             if _holds(state)
         }
+
+    def _is_told_of(self, name: str, state: DrainState) -> bool:
+        """Whether reports were made since the drain is known; a count of an earlier resolver says
+        that they were."""
+        now = asyncio.get_running_loop().time()
+        since = now - self._seen_at.setdefault(name, now)
+        return state.streams_left is not None or since >= SETTLED_S
 
     def _with_count(self, name: str, state: DrainState) -> DrainState:
         left = self._counts.get(name) if self._reports is not None else state.streams_left

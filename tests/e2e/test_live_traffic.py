@@ -74,7 +74,9 @@ def streams_left(lab: Lab) -> int | None:
 
 async def test_a_drain_shows_its_streams_going_to_none(lab: Lab) -> None:
     async with load.open_streams(lab.gateway(WEST), lab.ca(), count=20) as streams:
-        await asyncio.sleep(2.0)
+        await load.until(
+            lambda: all(record.legs for record in streams), timeout_s=30, what="all are answered"
+        )
         there = sum(EAST in record.legs for record in streams)
         assert there
         await asyncio.to_thread(lab.fedctl, "drain", EAST, "--over", "0s", "--grace", "15s")
