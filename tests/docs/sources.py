@@ -16,7 +16,12 @@ from tests.testkit.federation import ROOT
 
 ACCESS = ROOT / "gateway" / "core" / "src" / "access.rs"
 REPLY = ROOT / "gateway" / "proxy" / "src" / "reply.rs"
-SPANS = ROOT / "gateway" / "proxy" / "src" / "telemetry" / "spans.rs"
+TELEMETRY = ROOT / "gateway" / "proxy" / "src" / "telemetry"
+SPANS = (
+    *(TELEMETRY / name for name in ("spans.rs", "record.rs", "told.rs")),
+    ROOT / "gateway" / "core" / "src" / "route.rs",
+)
+"""Where attributes of spans are written; those that many spans repeat are encoded beforehand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +48,17 @@ def reasons() -> list[tuple[str, str]]:
 
 def attributes() -> list[str]:
     """Attributes of the gateway's spans and of their events, in the order of the source."""
-    found = re.findall(r'\.(?:text|number|flag)\(\s*"([a-z_.]+)"', SPANS.read_text())
+    found = re.findall(r'\.(?:text|number|flag)\(\s*"([a-z_.]+)"', _spans())
     return list(dict.fromkeys(_some(found)))
 
 
 def events() -> list[str]:
     """Events of the gateway's spans."""
-    return list(dict.fromkeys(_some(re.findall(r'\.event\(\s*"([a-z_.]+)"', SPANS.read_text()))))
+    return list(dict.fromkeys(_some(re.findall(r'\.event\(\s*"([a-z_.]+)"', _spans()))))
+
+
+def _spans() -> str:
+    return "".join(path.read_text() for path in SPANS)
 
 
 def _table(path: Path, name: str) -> str:
