@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tests.bench import (
+    console_page,
     cpu_per_call,
     growth,
     kubernetes_scale,
@@ -133,6 +134,13 @@ def _kubernetes_scale(size: Size) -> tuple[str, Any]:
     return kubernetes_scale.table(found), asdict(found)
 
 
+def _console_page(size: Size) -> tuple[str, Any]:
+    rows = console_page.measure(
+        loads=size.rounds(console_page.LOADS), changes=size.of(console_page.UPDATES)
+    )
+    return console_page.table(rows), [asdict(row) for row in rows]
+
+
 def _plain(samples: cpu_per_call.Samples) -> dict[str, list[dict[str, float]]]:
     return {name: [asdict(run) for run in runs] for name, runs in samples.items()}
 
@@ -147,9 +155,10 @@ SECTIONS: dict[str, Section] = {
     "telemetry_cost": _telemetry_cost,
     "propagation": _propagation,
     "kubernetes_scale": _kubernetes_scale,
+    "console_page": _console_page,
 }
 
-WITHOUT_PEERS = {"propagation", "kubernetes_scale"}
+WITHOUT_PEERS = {"propagation", "kubernetes_scale", "console_page"}
 """Sections that need none of the other proxies."""
 
 

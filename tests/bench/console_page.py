@@ -6,7 +6,6 @@ console reads it; Debian's chromium shows the page. The method stands in ``READM
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
 import sys
@@ -215,14 +214,18 @@ class MainThread:
 
 
 def updates(
-    found: Rig, path: str, turn: Callable[[int], tuple[list[Put], Callable[[Page], None]]]
+    found: Rig,
+    path: str,
+    turn: Callable[[int], tuple[list[Put], Callable[[Page], None]]],
+    *,
+    changes: int,
 ) -> list[float]:
     """Main-thread ms of each update: from before it is written until the page shows it."""
     samples = []
     with visiting(found.browser, found.console) as visit:
         page = visit.open(path)
         thread = MainThread(page)
-        for number in range(UPDATES):
+        for number in range(changes):
             writes, is_shown = turn(number)
             before = thread.worked_ms()
             found.put(writes)
@@ -265,31 +268,35 @@ def traffic_turn(number: int) -> tuple[list[Put], Callable[[Page], None]]:
     return traffic(10 + number), is_shown
 
 
-def line(what: str, samples: list[float]) -> str:
-    return f"| {what} | {statistics.median(samples):.0f} | {max(samples):.0f} |"
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Milliseconds of one thing, again and again."""
+
+    what: str
+    samples_ms: list[float]
 
 
-def main() -> None:
-    """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.parse_args()
+def measure(*, loads: int = LOADS, changes: int = UPDATES) -> list[Row]:
+    """Loads of two pages, each in a context of its own, then changes to each."""
+    rows = []
     with rig() as found:
-        print(
-            f"chromium {found.browser.version}, {SERVICES:,} services in {len(CLUSTERS)} clusters"
-        )
-        print("| ms | median | most |\n| --- | ---: | ---: |")
         for path, shown in (("/", "calls a second"), ("/services", "app/service-00049")):
-            samples = [first_paint(found, path, shown) for _ in range(LOADS)]
-            print(line(f"`{path}`: first contentful paint", [paint for paint, _ in samples]))
-            print(line(f"`{path}`: live state shown", [there for _, there in samples]))
-        print(line("`/`: main thread, all flows change", updates(found, "/", traffic_turn)))
-        print(
-            line(
-                "`/services`: main thread, a page's weights change",
-                updates(found, "/services", weights_turn),
-            )
-        )
+            samples = [first_paint(found, path, shown) for _ in range(loads)]
+            rows.append(Row(f"`{path}`: first contentful paint", [paint for paint, _ in samples]))
+            rows.append(Row(f"`{path}`: live state shown", [there for _, there in samples]))
+        for path, what, turn in (
+            ("/", "all flows change", traffic_turn),
+            ("/services", "a page's weights change", weights_turn),
+        ):
+            samples_ms = updates(found, path, turn, changes=changes)
+            rows.append(Row(f"`{path}`: main thread, {what}", samples_ms))
+    return rows
 
 
-if __name__ == "__main__":
-    main()
+def table(rows: list[Row]) -> str:
+    """Medians and the longest as Markdown."""
+    lines = ["| ms | median | longest |", "| --- | ---: | ---: |"]
+    for row in rows:
+        middle = statistics.median(row.samples_ms)
+        lines.append(f"| {row.what} | {middle:.0f} | {max(row.samples_ms):.0f} |")
+    return "\n".join(lines)

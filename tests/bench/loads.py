@@ -80,7 +80,16 @@ def unary(proxy: Proxy, security: Security, tls: TlsFiles, *, calls: int) -> Sam
     if security is Security.MUTUAL:
         return own(proxy, "unary", total=calls, tls=tls)
     with _request() as request:
-        return _h2load(proxy, security, request, calls=calls)
+        command = _command(proxy.port, security, request, calls=calls)
+        return _h2load(proxy, command, calls=calls)
+
+
+def paced(proxy: Proxy, *, calls: int, per_s: int) -> Sample:
+    """``calls`` plain unary calls, ``per_s`` of them a second."""
+    with _request() as request:
+        command = _command(proxy.port, Security.PLAIN, request, calls=calls)
+        command.insert(-1, f"--rps={per_s // CONNECTIONS}")
+        return _h2load(proxy, command, calls=calls)
 
 
 def own(
@@ -123,9 +132,9 @@ def _command(port: int, security: Security, request: Path, *, calls: int) -> lis
     return [*command, f"{security.scheme}://{HOST}:{port}{METHOD}"]
 
 
-def _h2load(proxy: Proxy, security: Security, request: Path, *, calls: int) -> Sample:
+def _h2load(proxy: Proxy, command: list[str], *, calls: int) -> Sample:
     before_s = proxy.cpu_s()
-    rate = _run(proxy.name, _command(proxy.port, security, request, calls=calls), calls)
+    rate = _run(proxy.name, command, calls)
     return Sample(proxy.cpu_s() - before_s, calls, rate)
 
 
