@@ -125,10 +125,15 @@ class Taps:
         if pump.cancelled():
             return
         log.error("the tap ended", exc_info=pump.exception())
-        for watcher in self._watchers:
+        if pump is not self._pump:
+            return  # all have left, and others may watch already
+        gone, self._watchers = self._watchers, set()
+        self._pump = self._filter = None
+        for watcher in gone:
             if watcher.lines.full():
                 watcher.lines.get_nowait()
             watcher.lines.put_nowait(None)
+        self._core.set_tap(None)
 
     async def _deliver(self) -> None:
         """Give each line to each watcher; a full one is told how many it missed."""

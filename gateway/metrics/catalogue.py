@@ -206,6 +206,10 @@ TELEMETRY_DROPPED: Final = _counter(
     "Spans and log records that a collector did not get, since its queue was full.",
     ("collector", "kind"),
 )
+TELEMETRY_HOMELESS: Final = _counter(
+    "telemetry_homeless",
+    "Records and lines lost because more collectors and files are named than the core keeps (64).",
+)
 TELEMETRY_QUEUED: Final = _gauge(
     "telemetry_queued_bytes",
     "Bytes that wait for a collector.",
@@ -371,6 +375,7 @@ CATALOGUE: Final[tuple[MetricSpec, ...]] = (
     REFUSED_RESOURCES,
     TELEMETRY_ITEMS,
     TELEMETRY_DROPPED,
+    TELEMETRY_HOMELESS,
     TELEMETRY_QUEUED,
     TELEMETRY_SENT,
     TELEMETRY_LOST,

@@ -188,6 +188,8 @@ def _telemetry(reading: Reading) -> _Samples:
             yield c.TELEMETRY_ITEMS, queue, entry["items"]
             yield c.TELEMETRY_DROPPED, queue, entry["dropped"]
             yield c.TELEMETRY_QUEUED, queue, entry["queued_bytes"]
+    if "telemetry_homeless" in reading.stats:
+        yield c.TELEMETRY_HOMELESS, (), reading.stats["telemetry_homeless"]
     if "tap" in reading.stats:
         yield c.TAP_DROPPED, (), reading.stats["tap"]["dropped"]
 

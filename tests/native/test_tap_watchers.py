@@ -145,3 +145,19 @@ async def test_watchers_end_when_the_core_cannot_be_read(monkeypatch: pytest.Mon
         monkeypatch.undo()
         async with aclosing(taps.watch({"code": "OK"})) as other:
             assert await anext(other) == b"\n"
+
+
+async def test_who_comes_while_watchers_of_a_failed_tap_leave_has_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with gateway() as (_, taps, client), aclosing(taps.watch({})) as former:
+        await anext(former)
+        monkeypatch.setattr(tap, "TAKEN_MAX", -1)  # no such number to the core
+        async with asyncio.timeout(20):
+            assert [line async for line in taps.watch({}) if line.strip()] == []
+        monkeypatch.undo()
+        async with aclosing(taps.watch({})) as lines:  # `former` has not left yet
+            await anext(lines)
+            await former.aclose()
+            await calls(client, 1)
+            assert len(await told(lines, 1)) == 1

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -583,6 +584,28 @@ def test_a_file_that_was_moved_is_opened_anew(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o777 == 0o640 & ~umask()
 
 
+def test_a_file_that_no_policy_names_any_more_is_closed(tmp_path: Path) -> None:
+    path, other = tmp_path / "log", tmp_path / "other"
+
+    def is_open(file: Path) -> bool:
+        held = []
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed by another thread
+                held.append(descriptor.readlink())
+        return file in held
+
+    with backends("a") as [a], core() as driver:
+        with channel(serve(driver, logged(path, a.address))) as client:
+            call(client)
+            lines(path, 1)
+            assert is_open(path)
+        with channel(serve(driver, logged(other, a.address, version="2"))) as client:
+            call(client)
+            lines(other, 1)
+            wait_until(lambda: not is_open(path), "it is closed")
+            assert is_open(other)
+
+
 def umask() -> int:
     present = os.umask(0o022)
     os.umask(present)
@@ -671,3 +694,26 @@ def test_taps_that_are_none_are_refused() -> None:
         for wrong in ({"x": 1}, {"calls_per_s_max": 0}, {"header": ["cookie", "a"]}, {"code": "X"}):
             with pytest.raises(ValueError, match=r"tap|must"):
                 driver.set_tap(wrong)
+
+
+def test_a_tap_does_not_show_what_the_one_before_has_drawn() -> None:
+    with tapped({}) as (driver, client, _):
+        asked = threading.Event()
+
+        def requests() -> Iterator[bytes]:
+            yield b"one"
+            asked.wait(20)
+
+        answers = client.stream_stream(f"/{SERVICE}/Bidi")(requests(), timeout=20)
+        next(answers)
+        driver.set_tap({"route": "app/echo"})
+        call(client)
+        shown: list[dict[str, Any]] = []
+        wait_until(lambda: shown.extend(driver.take_tap()) or shown, "the tap is on")
+        asked.set()
+        assert list(answers) == []
+        call(client)
+        wait_until(
+            lambda: shown.extend(driver.take_tap()) or len(shown) > 1, "the next one is shown"
+        )
+        assert {it["method"] for it in shown} == {f"/{SERVICE}/Unary"}

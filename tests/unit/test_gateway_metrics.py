@@ -63,6 +63,7 @@ STATS: dict[str, Any] = {
         }
     ],
     "series": {"used": 30, "clusters_left_out": 0},
+    "telemetry_homeless": 2,
     "tap": {"dropped": 5},
     "telemetry": [
         {

@@ -44,6 +44,7 @@ impl Worker {
             let gone: HashSet<&str> = changes.gone.iter().map(|name| &**name).collect();
             self.stats
                 .retain_clusters(|name| keys.contains_key(name) && !gone.contains(name));
+            self.routes.forget_clusters(&gone);
         }
         for name in &changes.gone {
             if let Some(key) = self.cluster_keys.remove(name) {

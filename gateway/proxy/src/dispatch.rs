@@ -239,7 +239,7 @@ impl Worker {
                 .with_http(reply.http_status),
             ),
             (_, Target::Redirect(redirection)) => {
-                let place = (route.as_ref(), redirection);
+                let place = (route, redirection);
                 self.redirect(down, listener, place, &request.headers, ended);
                 let early = Early::bare(route, redirection.status(), Reason::Redirect);
                 self.tell_early(down, listener, early, &mut request.headers);

@@ -1,7 +1,9 @@
 //! Requests that a route of HTTP answers without an endpoint: redirects, and what browsers ask before a page calls.
 
+use std::sync::Arc;
+
+use gateway_core::Route;
 use gateway_core::http::{Asked, HttpChanges, Redirection};
-use gateway_core::{Name, Route};
 
 use crate::conn::StreamAt;
 use crate::headers::HeaderList;
@@ -14,7 +16,7 @@ impl Worker {
         &mut self,
         down: StreamAt,
         listener: usize,
-        (route, redirection): (&Route, &Redirection),
+        (route, redirection): (&Arc<Route>, &Redirection),
         request: &HeaderList,
         ended: bool,
     ) {
@@ -37,7 +39,11 @@ impl Worker {
         self.answer_bare(down, ended, &fields);
         fields.clear();
         self.work_list = fields;
-        self.stats.calls(route.name(), &Name::from("")).record(0, 0);
+        // By the worker's own entry: no lock is taken for a request.
+        let key = self.routes.enter(route);
+        let counters = self.routes.get_mut(key).own_answers(&self.stats);
+        counters.record(0, 0);
+        self.routes.leave(key);
     }
 
     /// Answers a browser that asks whether a page may call, without a word of leave if it may not; false when the

@@ -88,6 +88,13 @@ impl RouteMemory {
         (entry.route.retry(), budget)
     }
 
+    /// Forgets counters of clusters that are gone: one that comes back under the name has new ones.
+    pub fn forget_clusters(&mut self, gone: &HashSet<&str>) {
+        for (_, entry) in &mut self.entries {
+            entry.counters.retain(|(name, _)| !gone.contains(&**name));
+        }
+    }
+
     /// Forgets routes that are not among `live` ones; those with calls stay until the next time.
     pub fn prune(&mut self, live: &HashSet<*const Route>, now_ms: u64) {
         let (keys, budgets) = (&mut self.keys, &mut self.budgets);
@@ -164,6 +171,29 @@ mod tests {
             memory.prune(&HashSet::new(), 0);
             assert!(memory.entries.is_empty() && memory.keys.is_empty());
         }
+    }
+
+    #[test]
+    fn a_cluster_that_comes_back_is_counted_where_it_is_shown() {
+        let update = br#"{"version": "1", "full": true, "listeners": [], "clusters": [{"name": "c"}],
+            "endpoints": [], "secrets": [], "route_tables": [{"name": "t", "virtual_hosts": [{"name": "h",
+            "hostnames": ["*"], "routes": [{"name": "r", "match": {"path": {"prefix": "/"}}, "action": {"weighted": [
+            {"cluster": "c", "weight": 1}]}}]}]}]}"#;
+        let update = parse_update(update).expect("is an update");
+        let snapshot = Snapshot::apply(&Snapshot::default(), update, 0).expect("fits");
+        let table = snapshot.table("t").expect("is there");
+        let mut memory = RouteMemory::new(1);
+        let key = memory.enter(table.routes().next().expect("is there"));
+        let stats = WorkerStats::new(Arc::new(SeriesBudget::new(10_000)));
+        let count = |memory: &mut RouteMemory| {
+            let counters = memory.get_mut(key).counters(&"c".into(), &stats);
+            counters.record(0, 1);
+            stats.calls(&"r".into(), &"c".into()).has(0)
+        };
+        assert!(count(&mut memory));
+        stats.retain_clusters(|_| false);
+        memory.forget_clusters(&HashSet::from(["c"]));
+        assert!(count(&mut memory));
     }
 
     #[test]

@@ -228,10 +228,10 @@ impl Runtime {
     /// # Errors
     /// When the filter is none.
     pub fn set_tap(&self, filter: Option<&[u8]>) -> Result<(), String> {
-        let filter = filter.map(TapFilter::parse).transpose()?.map(Arc::new);
+        let filter = filter.map(TapFilter::parse).transpose()?;
         let state = self.lock();
-        // Nobody sees what another tap has asked for.
-        self.hub.forget_tapped();
+        let id = self.hub.begin_tap();
+        let filter = filter.map(|filter| Arc::new(filter.of_tap(id)));
         self.hub.note_tap_taken(self.clock.now_ms());
         for worker in &state.workers {
             worker.tell(Command::Tap(filter.clone()));
@@ -358,6 +358,8 @@ impl Runtime {
         let rate_limits = limits::summary(&snapshot, self.clock.now_ms());
         all.insert("rate_limits".to_owned(), rate_limits);
         all.insert("telemetry".to_owned(), self.hub.summary());
+        let homeless = json!(self.hub.homeless());
+        all.insert("telemetry_homeless".to_owned(), homeless);
         let tap = json!({"dropped": self.hub.tapped_dropped()});
         all.insert("tap".to_owned(), tap);
         all.insert("endpoints".to_owned(), self.endpoints_json(&snapshot));

@@ -85,6 +85,7 @@ impl FileWriter {
 
 fn run(hub: &Hub, clock: Clock) {
     let mut logs: HashMap<Name, Log> = HashMap::new();
+    let mut named: Vec<Name> = Vec::new();
     loop {
         let now_ms = clock.now_ms();
         let late = |log: &Log| log.again_ms.is_some_and(|at_ms| at_ms > now_ms);
@@ -109,6 +110,7 @@ fn run(hub: &Hub, clock: Clock) {
                 log.again_ms = log.again_ms.map(|_| 0);
             }
         }
+        named = work.named.unwrap_or(named);
         let idle = work.batches.is_empty();
         for (path, batch) in work.batches {
             let log = logs.entry(path).or_default();
@@ -122,6 +124,8 @@ fn run(hub: &Hub, clock: Clock) {
                 log.write(hub, path, now_ms);
             }
         }
+        // A file that no listener names any more is closed after its last lines, so that its room is given back.
+        logs.retain(|path, log| log.again_ms.is_some() || named.contains(path));
         if work.ending && idle {
             return;
         }

@@ -57,6 +57,10 @@ struct Inner {
     homeless: u64,
     tapped: VecDeque<Vec<u8>>,
     tapped_dropped: u64,
+    /// The tap in force.
+    tap: u64,
+    /// Files that listeners name, until the writer knows of them.
+    named_files: Option<Vec<Name>>,
     reopen: bool,
     ending: bool,
 }
@@ -75,6 +79,8 @@ struct Ring {
 pub(crate) struct FileWork {
     pub reopen: bool,
     pub ending: bool,
+    /// What listeners name from now on, after a change.
+    pub named: Option<Vec<Name>>,
     pub batches: Vec<(Name, Batch)>,
 }
 
@@ -112,41 +118,39 @@ impl Hub {
 
     /// Takes what waits for collectors: of each at most `bytes_max`, but one batch at least.
     pub fn take(&self, bytes_max: usize) -> Vec<Taken> {
-        let mut all = Vec::new();
-        for (sink, ring) in &mut self.lock().rings {
-            let (name, kind) = match sink {
-                Sink::Spans(name) => (name, "traces"),
-                Sink::Logs(name) => (name, "logs"),
-                Sink::File(_) => continue,
-            };
-            let mut taken = Batch::default();
-            while let Some(batch) = ring.pop(bytes_max.saturating_sub(taken.bytes.len()), &taken) {
-                taken.items += batch.items;
-                if taken.bytes.is_empty() {
-                    taken.bytes = batch.bytes;
-                } else {
-                    taken.bytes.extend_from_slice(&batch.bytes);
-                }
-            }
-            if taken.items > 0 {
-                ring.items += taken.items;
-                all.push((name.to_string(), kind, taken.items, taken.bytes));
-            }
-        }
-        all
+        // Megabytes are joined here, where no worker waits for the lock.
+        let parts = self.lock().collector_batches(bytes_max);
+        let join = |(name, kind, batches): (Name, &'static str, Vec<Batch>)| {
+            let items = batches.iter().map(|batch| batch.items).sum();
+            let bytes: usize = batches.iter().map(|batch| batch.bytes.len()).sum();
+            let mut batches = batches.into_iter().map(|batch| batch.bytes);
+            let mut joined = batches.next().unwrap_or_default();
+            joined.reserve_exact(bytes - joined.len());
+            batches.for_each(|more| joined.extend_from_slice(&more));
+            (name.to_string(), kind, items, joined)
+        };
+        parts.into_iter().map(join).collect()
     }
 
     /// Forgets sinks that no listener names any more, once they are empty; the others show in the counters from now on.
     pub fn follow<'a>(&self, named: impl Iterator<Item = &'a Sink>) {
         let named: Vec<&Sink> = named.collect();
+        let is_named = |sink: &Sink| named.contains(&sink);
         let mut inner = self.lock();
-        let keep = |sink: &Sink, ring: &mut Ring| named.contains(&sink) || ring.queued_bytes > 0;
+        let keep = |sink: &Sink, ring: &mut Ring| is_named(sink) || ring.queued_bytes > 0;
         inner.rings.retain(keep);
-        for sink in named {
+        for &sink in &named {
             if inner.rings.len() < SINKS_MAX && !inner.rings.contains_key(sink) {
                 inner.rings.insert(sink.clone(), Ring::default());
             }
         }
+        let files = inner.rings.keys().filter_map(|sink| match sink {
+            Sink::File(path) if is_named(sink) => Some(path.clone()),
+            _ => None,
+        });
+        let files = files.collect();
+        inner.named_files = Some(files);
+        self.more.notify_one();
     }
 
     /// For `stats`: one object for each sink.
@@ -164,9 +168,20 @@ impl Hub {
 
     // --- tapped calls ---
 
-    /// Takes a tapped call, unless too many wait.
-    pub fn tap(&self, line: Vec<u8>) {
+    /// Another tap begins, or none: its number. Nobody sees what the one before has asked for.
+    pub fn begin_tap(&self) -> u64 {
         let mut inner = self.lock();
+        inner.tapped.clear();
+        inner.tap += 1;
+        inner.tap
+    }
+
+    /// Takes a tapped call, in place of the oldest where too many wait; of a tap that is over it takes none.
+    pub fn tap(&self, tap: u64, line: Vec<u8>) {
+        let mut inner = self.lock();
+        if inner.tap != tap {
+            return;
+        }
         if inner.tapped.len() == TAP_LINES_MAX {
             inner.tapped.pop_front();
             inner.tapped_dropped += 1;
@@ -191,9 +206,9 @@ impl Hub {
         now_ms.saturating_sub(self.tapped_ms.load(Ordering::Relaxed))
     }
 
-    /// Nobody looks any more.
-    pub fn forget_tapped(&self) {
-        self.lock().tapped.clear();
+    /// Records and lines lost because there were too many sinks.
+    pub fn homeless(&self) -> u64 {
+        self.lock().homeless
     }
 
     /// Lines lost at the bound.
@@ -219,7 +234,8 @@ impl Hub {
     pub fn file_work(&self, put_off: &[Name], wait: Duration) -> FileWork {
         let mut inner = self.lock();
         let batches = inner.file_batches(put_off);
-        if batches.is_empty() && !inner.reopen && !inner.ending {
+        let is_told = inner.reopen || inner.ending || inner.named_files.is_some();
+        if batches.is_empty() && !is_told {
             let waited = self.more.wait_timeout(inner, wait);
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -231,6 +247,7 @@ impl Hub {
         FileWork {
             reopen: std::mem::take(&mut inner.reopen),
             ending: inner.ending,
+            named: inner.named_files.take(),
             batches: late,
         }
     }
@@ -252,12 +269,34 @@ impl Hub {
 // === impl Inner ===
 
 impl Inner {
+    /// What waits for collectors, counted as handed over.
+    fn collector_batches(&mut self, bytes_max: usize) -> Vec<(Name, &'static str, Vec<Batch>)> {
+        let mut all = Vec::new();
+        for (sink, ring) in &mut self.rings {
+            let (name, kind) = match sink {
+                Sink::Spans(name) => (name, "traces"),
+                Sink::Logs(name) => (name, "logs"),
+                Sink::File(_) => continue,
+            };
+            let (mut batches, mut room) = (Vec::new(), bytes_max);
+            while let Some(batch) = ring.pop(room, batches.is_empty()) {
+                room = room.saturating_sub(batch.bytes.len());
+                ring.items += batch.items;
+                batches.push(batch);
+            }
+            if !batches.is_empty() {
+                all.push((name.clone(), kind, batches));
+            }
+        }
+        all
+    }
+
     fn file_batches(&mut self, put_off: &[Name]) -> Vec<(Name, Batch)> {
         let mut all = Vec::new();
         for (sink, ring) in &mut self.rings {
             if let Sink::File(path) = sink
                 && !put_off.contains(path)
-                && let Some(batch) = ring.pop(usize::MAX, &Batch::default())
+                && let Some(batch) = ring.pop(usize::MAX, true)
             {
                 all.push((path.clone(), batch));
             }
@@ -283,8 +322,8 @@ impl Ring {
     }
 
     /// The oldest batch, if it fits or is the first.
-    fn pop(&mut self, room: usize, taken: &Batch) -> Option<Batch> {
-        let fits = self.batches.front()?.bytes.len() <= room || taken.items == 0;
+    fn pop(&mut self, room: usize, is_first: bool) -> Option<Batch> {
+        let fits = self.batches.front()?.bytes.len() <= room || is_first;
         let batch = fits.then(|| self.batches.pop_front()).flatten()?;
         self.queued_bytes -= batch.bytes.len();
         Some(batch)
@@ -355,7 +394,7 @@ mod tests {
             hub.push(&Sink::Logs(number.to_string().into()), batch(1, 1));
         }
         assert_eq!(hub.lock().rings.len(), SINKS_MAX);
-        assert_eq!(hub.lock().homeless, SINKS_MAX as u64);
+        assert_eq!(hub.homeless(), SINKS_MAX as u64);
         hub.follow(std::iter::empty());
         assert_eq!(hub.lock().rings.len(), SINKS_MAX, "they hold something");
         assert_eq!(hub.take(usize::MAX).len(), SINKS_MAX);
@@ -368,12 +407,16 @@ mod tests {
     #[test]
     fn tapped_lines_are_bounded() {
         let hub = Hub::default();
+        let tap = hub.begin_tap();
         for number in 0..TAP_LINES_MAX + 2 {
-            hub.tap(format!("{number}\n").into_bytes());
+            hub.tap(tap, format!("{number}\n").into_bytes());
         }
         assert_eq!(hub.tapped_dropped(), 2);
         assert_eq!(hub.take_tapped(2), b"2\n3\n");
-        hub.forget_tapped();
+        let next = hub.begin_tap();
         assert_eq!(hub.take_tapped(9), b"");
+        hub.tap(tap, b"of the one before".to_vec());
+        hub.tap(next, b"its own".to_vec());
+        assert_eq!(hub.take_tapped(9), b"its own");
     }
 }

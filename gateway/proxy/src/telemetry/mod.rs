@@ -143,10 +143,12 @@ impl Telling {
                 self.write(&log.sink, |out| lines::write(log, facts, out));
             }
         }
-        if let Some(per_million) = record.tapped
-            && self.tap.as_mut().is_some_and(|tap| tap.shows(facts))
+        if let (Some(drawn), Some(tap)) = (record.tapped, &mut self.tap)
+            && tap.drew(drawn)
+            && tap.shows(facts)
         {
-            self.hub.tap(lines::tapped(facts, per_million));
+            let line = lines::tapped(facts, drawn.per_million);
+            self.hub.tap(drawn.tap, line);
         }
     }
 

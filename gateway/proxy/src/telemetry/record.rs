@@ -11,6 +11,7 @@ use gateway_core::trace::TraceContext;
 use gateway_core::{Code, Endpoint, Name, Outcome};
 
 use super::facts::{IpRoom, ip_text};
+use super::tap::Drawn;
 use super::told::Told;
 use crate::reply::Reason;
 
@@ -21,7 +22,7 @@ pub(crate) struct Record {
     /// The trace, as this gateway's server span has it; `None`: no trace is known.
     pub trace: Option<Trace>,
     /// A tap wants to see it; so many in a million are drawn.
-    pub tapped: Option<u32>,
+    pub tapped: Option<Drawn>,
     pub tries: Vec<Try>,
     pub maker: Maker,
     /// What a peer's gateway said about an answer of its own.
@@ -88,7 +89,7 @@ pub(crate) enum End {
 // === impl Record ===
 
 impl Record {
-    pub fn new(told: Option<Rc<Told>>, trace: Option<Trace>, tapped: Option<u32>) -> Self {
+    pub fn new(told: Option<Rc<Told>>, trace: Option<Trace>, tapped: Option<Drawn>) -> Self {
         Self {
             told,
             trace,

@@ -39,6 +39,18 @@ pub(crate) struct TapFilter {
     /// Over all workers, 1 to 10,000. Default 100.
     #[serde(default = "default_per_s")]
     calls_per_s_max: u32,
+    /// Which of all taps this is.
+    #[serde(skip)]
+    id: u64,
+}
+
+/// A call that is shown if its end fits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Drawn {
+    /// By which tap.
+    pub tap: u64,
+    /// So many in a million were.
+    pub per_million: u32,
 }
 
 const fn default_per_s() -> u32 {
@@ -87,6 +99,11 @@ impl TapFilter {
         Ok(filter)
     }
 
+    /// That of the tap with this number.
+    pub fn of_tap(self, id: u64) -> Self {
+        Self { id, ..self }
+    }
+
     fn code(&self) -> Option<Code> {
         let word = self.code.as_deref()?;
         let all = (0..=16).filter_map(Code::from_number);
@@ -111,8 +128,8 @@ impl Tap {
         }
     }
 
-    /// Whether a new call is drawn; so many in a million are.
-    pub fn draws(&self, rule: &str, request: &HeaderList, random: u64) -> Option<u32> {
+    /// Whether a new call is drawn.
+    pub fn draws(&self, rule: &str, request: &HeaderList, random: u64) -> Option<Drawn> {
         if !samples(self.share, random) {
             return None;
         }
@@ -141,10 +158,18 @@ impl Tap {
                 return None;
             }
         }
-        Some(self.share)
+        Some(Drawn {
+            tap: filter.id,
+            per_million: self.share,
+        })
     }
 
-    /// Whether a drawn call is shown, now that it has ended.
+    /// Whether this tap has drawn a call, not one before it.
+    pub fn drew(&self, drawn: Drawn) -> bool {
+        drawn.tap == self.filter.id
+    }
+
+    /// Whether a call that it has drawn is shown, now that it has ended.
     pub fn shows(&mut self, facts: &Facts<'_>) -> bool {
         if self.code.is_some_and(|code| code != facts.code) {
             return false;
@@ -226,6 +251,24 @@ mod tests {
         ] {
             assert!(!draws(other), "{other}");
         }
+    }
+
+    #[test]
+    fn what_one_tap_has_drawn_is_not_the_next_ones() {
+        let tap = |id| {
+            Tap::new(
+                Arc::new(TapFilter {
+                    id,
+                    ..filter("{}").expect("fine")
+                }),
+                1,
+            )
+        };
+        let (former, present) = (tap(1), tap(2));
+        let drawn = former
+            .draws("r", &HeaderList::default(), 7)
+            .expect("all are");
+        assert!(former.drew(drawn) && !present.drew(drawn));
     }
 
     #[test]
