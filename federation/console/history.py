@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from federation.aio import Latest
 from federation.derive.timeline import Kind, Line, folded, of_object, of_status, of_value
 from federation.model.base import ClusterId, Value
-from federation.model.drain import Drain
+from federation.model.drain import Drain, DrainState
 from federation.model.objects import ObjectKey
 from federation.model.resolved import ResolvedManifest
 from federation.model.status import ObjectStatus
@@ -124,6 +124,7 @@ class Timeline:
         self._stories: OrderedDict[str, str] = OrderedDict()
         self._resolver: str | None = None
         self._reported_at: float | None = None
+        self._drained = 0
         self._since = 0
         self._taken = 0
         self._complete = True
@@ -172,7 +173,7 @@ class Timeline:
             self._taken = revision  # before its values are read: none stops what follows
             lines = [line for changed in changes if (line := self._line(changed)) is not None]
             for number, line in enumerate(_together(lines)):
-                self._add(revision, number, line, past=batch.past)
+                self._add(revision, number, self._of_its_drain(line), past=batch.past)
                 news = True
         if news:
             self.version.set((self.version.value or 0) + 1)
@@ -186,6 +187,8 @@ class Timeline:
             before, after = self._values(changed)
             if isinstance(after, ResolvedManifest):
                 self._resolver = after.resolver
+            if _begins_or_ends(before, after):
+                self._drained = changed.revision
             if not changed.known and not isinstance(after, Drain):
                 return None  # what it was before is not known, so neither what was decided
             return of_value(before, after, resolver=self._resolver)
@@ -198,6 +201,16 @@ class Timeline:
                 told = _object_line if prefix == keys.all_objects else _status_line
                 return told(key, cluster, changed)
         return None
+
+    def _of_its_drain(self, line: Line) -> Line:
+        """Weights that moved go on with each other only while the same drains are asked for.
+
+        Their reason alone does not tell one drain from the next. Asked once all of a revision is
+        read, as a drain and the weights that it moves may be written in one.
+        """
+        if line.kind is not Kind.RESOLUTION or not line.story:
+            return line
+        return replace(line, story=f"{line.story} since {self._drained}")
 
     def _values(self, changed: Changed) -> tuple[Value | None, Value | None]:
         before, after = (
@@ -253,6 +266,15 @@ def _fits(entry: Entry, wanted: Wanted) -> bool:
         and (not wanted.service or line.service == wanted.service)
         and (not wanted.text or wanted.text.lower() in text.lower())
     )
+
+
+def _begins_or_ends(before: Value | None, after: Value | None) -> bool:
+    """Whether a drain was asked for, changed, taken back, or started (perhaps anew) by this."""
+    if isinstance(before, Drain) or isinstance(after, Drain):
+        return True
+    if not isinstance(after, DrainState):
+        return False
+    return not isinstance(before, DrainState) or before.started_at_ms != after.started_at_ms
 
 
 def _together(lines: list[Line]) -> list[Line]:
