@@ -84,6 +84,31 @@ def test_with_control_it_is_what_both_bases_make() -> None:
     assert named(template("--set", "control.enabled=true")) == named(both)
 
 
+CONSOLE = (
+    *("--set", "console.enabled=true", "--set", "console.hosts={console.example.com}"),
+    *("--set", "console.oidc.issuer=https://login.example.com"),
+    *("--set", "console.oidc.audience=federation-console"),
+    *("--set", "console.readers={*}", "--set", "console.writers={group:platform}"),
+)
+
+
+def test_with_the_console_it_is_what_that_base_makes_besides() -> None:
+    both = named([*objects(kustomized("base")), *objects(kustomized("console"))])
+    pod = both["Deployment", "federation-console"]["spec"]["template"]["spec"]
+    pod["containers"][0]["args"] += [
+        "--host=console.example.com",
+        "--oidc-issuer=https://login.example.com",
+        "--oidc-audience=federation-console",
+        "--reader=*",
+        "--writer=group:platform",
+    ]
+    assert named(template(*CONSOLE)) == both
+
+
+def test_a_console_for_nobody_is_refused() -> None:
+    assert "console.readers" in refused("--set", "console.enabled=true")
+
+
 OBSERVED = (
     *("--set", "observability.monitors=true", "--set", "observability.rules=true"),
     *("--set", "observability.dashboards=true"),
@@ -171,7 +196,9 @@ def test_values_reach_the_objects(tmp_path: Path) -> None:
 
 
 def test_another_namespace_is_meant_everywhere() -> None:
-    made = template("--namespace", "elsewhere", "--set", "control.enabled=true", *OBSERVED)
+    made = template(
+        "--namespace", "elsewhere", "--set", "control.enabled=true", *OBSERVED, *CONSOLE
+    )
     assert "federation-system" not in json.dumps(made)
 
 
@@ -184,6 +211,7 @@ def test_another_namespace_is_meant_everywhere() -> None:
         ("gateway.service.ports[0].name=eastwest", "contains"),
         ("control.etcd.storage.size=lots", "size"),
         ("observability.runbooks=docs", "runbooks"),
+        ("console.oidc.issuer=login", "issuer"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(option: str, why: str) -> None:

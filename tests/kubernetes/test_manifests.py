@@ -32,7 +32,7 @@ from tests.testkit.manifests import (
     workloads,
 )
 
-SETS = ("base", "control", "kind/us-west-1", "kind/us-east-1")
+SETS = ("base", "control", "console", "kind/us-west-1", "kind/us-east-1")
 WARNED = "pod-security.kubernetes.io/warn"
 
 pytestmark = pytest.mark.timeout(120)
