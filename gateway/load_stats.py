@@ -134,32 +134,55 @@ class LoadReporter:
                 response_deserializer=lrs_pb2.LoadStatsResponse.FromString,
             )()
             await call.write(lrs_pb2.LoadStatsRequest(node=self._node(None)))
-            while not self._leaving.is_set():
-                answer = await call.read()
-                if answer is grpc.aio.EOF:
-                    return
-                assert isinstance(answer, lrs_pb2.LoadStatsResponse)
-                if self._away is not None:
-                    log.info("load is reported again", extra={"agent": self._settings.agent})
-                self._away = None
-                await self._report(call, answer)
+            leaving = asyncio.create_task(self._leaving.wait())
+            answer = asyncio.ensure_future(call.read())
+            try:
+                await self._converse(call, answer, leaving)
+            finally:
+                leaving.cancel()
 
-    async def _report(self, call: _Call, asked: lrs_pb2.LoadStatsResponse) -> None:
-        """Report at the interval asked for, until another one is asked for or the stream ends."""
-        wanted = asked.load_reporting_interval
-        wait_s = wanted.seconds + wanted.nanos / 1e9
-        wait_s = min(max(wait_s, INTERVAL_S_MIN), INTERVAL_S_MAX)
-        before = self._loads()
-        while not call.done():
-            await self._wait(wait_s)
-            if self._leaving.is_set():
-                await call.done_writing()
-                return
-            now = self._loads()
-            message = lrs_pb2.LoadStatsRequest(node=self._node(now))
-            message.cluster_stats.extend(cluster_stats(now, before))
-            await call.write(message)
-            before = now
+    async def _converse(
+        self,
+        call: _Call,
+        answer: asyncio.Future[Any],
+        leaving: asyncio.Task[bool],
+    ) -> None:
+        """Report as often as the agent asked last, until the stream ends or this gateway leaves."""
+        before: _Loads | None = None
+        every_s = 0.0
+        try:
+            while True:
+                due_s = None if before is None else before.at + every_s - time.monotonic()
+                await asyncio.wait(
+                    {answer, leaving},
+                    timeout=None if due_s is None else max(0.0, due_s),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if leaving.done():
+                    await call.done_writing()
+                    return
+                if answer.done():
+                    asked = answer.result()
+                    if asked is grpc.aio.EOF:
+                        return
+                    every_s = _interval_s(asked)
+                    if before is None:
+                        before = self._loads()
+                        self._is_back()
+                    answer = asyncio.ensure_future(call.read())
+                elif before is not None:
+                    now = self._loads()
+                    message = lrs_pb2.LoadStatsRequest(node=self._node(now))
+                    message.cluster_stats.extend(cluster_stats(now, before))
+                    await call.write(message)
+                    before = now
+        finally:
+            answer.cancel()
+
+    def _is_back(self) -> None:
+        if self._away is not None:
+            log.info("load is reported again", extra={"agent": self._settings.agent})
+        self._away = None
 
     def _loads(self) -> _Loads:
         told = json.loads(self._core.loads())
@@ -194,6 +217,12 @@ class LoadReporter:
                 "load is not reported for now", extra={"agent": self._settings.agent, "why": why}
             )
         self._away = why
+
+
+def _interval_s(asked: lrs_pb2.LoadStatsResponse) -> float:
+    wanted = asked.load_reporting_interval
+    every_s = float(wanted.seconds + wanted.nanos / 1e9)
+    return min(max(every_s, INTERVAL_S_MIN), INTERVAL_S_MAX)
 
 
 def cluster_stats(now: _Loads, before: _Loads) -> list[load_report_pb2.ClusterStats]:

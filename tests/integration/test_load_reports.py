@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -175,6 +176,67 @@ async def test_a_gateway_that_goes_counts_no_more() -> None:
             await eventually(west.newest)
             reporter.leave()
             await eventually(lambda: not west.loads.newest())
+
+
+@asynccontextmanager
+async def asking(*intervals_s: float) -> AsyncIterator[tuple[str, list[float], asyncio.Event]]:
+    """A server of load reports that asks for one interval after the other; when reports came, and
+    whether its stream has ended."""
+    came, ended = list[float](), asyncio.Event()
+
+    async def serve(requests: AsyncIterator[Any], _: Any) -> AsyncIterator[Any]:
+        try:
+            async for _message in requests:
+                came.append(time.monotonic())
+                for interval_s in intervals_s if len(came) == 1 else ():
+                    answer = lrs_pb2.LoadStatsResponse(send_all_clusters=True)
+                    answer.load_reporting_interval.FromMilliseconds(int(1000 * interval_s))
+                    yield answer
+        finally:
+            ended.set()
+
+    handler = grpc.stream_stream_rpc_method_handler(
+        serve,
+        request_deserializer=lrs_pb2.LoadStatsRequest.FromString,
+        response_serializer=lrs_pb2.LoadStatsResponse.SerializeToString,
+    )
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(lrs.SERVICE, {lrs.METHOD: handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}", came, ended
+    finally:
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def reporting_to(address: str) -> AsyncIterator[LoadReporter]:
+    settings = GatewaySettings(
+        name="gw-1", cluster="us-west-1", agent=address, state_dir=Path("unused")
+    )
+    reporter = LoadReporter(settings, PaperCore(), facts=dict)
+    task = asyncio.create_task(reporter.run())
+    try:
+        yield reporter
+    finally:
+        await cancel_and_wait(task)
+
+
+async def test_the_interval_asked_for_last_counts() -> None:
+    async with asking(60.0, 0.5) as (address, came, _), reporting_to(address):
+        await eventually(lambda: len(came) > 2)  # its greeting, and reports within a minute
+
+
+async def test_a_gateway_leaves_before_it_was_ever_answered() -> None:
+    async with asking() as (address, came, ended), reporting_to(address) as reporter:
+        await eventually(lambda: came)
+        assert not ended.is_set()
+        reporter.leave()
+        async with asyncio.timeout(10):
+            await ended.wait()
 
 
 @asynccontextmanager
