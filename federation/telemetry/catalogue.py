@@ -20,6 +20,7 @@ NAMED_MAX: Final = 1000
 """Services with series of their own; those beyond it, by name, have none."""
 
 
+# `gateway.metrics.catalogue` says why the gateway has one of its own.
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
     """One metric family, by its name as Prometheus shows it."""
