@@ -251,7 +251,7 @@ async def test_methods_that_reflection_knows_are_named_in_metrics(tmp_path: Path
                 await asyncio.to_thread(_call, port, method)
             assert counted() == {("other", "unknown"): 2}
 
-            await asyncio.to_thread(services_at, port)
+            await until_shown(port, "a.test", {"app.Users", *OWN})
             await kit.until_async(lambda: _is_named(port, counted), "the method has a name")
             others = counted()["other", "unknown"]
             await asyncio.to_thread(_call, port, "/app.Users/Made-up")
