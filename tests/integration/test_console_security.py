@@ -363,6 +363,38 @@ async def test_clients_certificates_have_rights_by_name(
                 await it.get("/api/timeline")
 
 
+async def test_a_renewed_certificate_is_shown_without_a_restart(
+    etcd_server: EtcdServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("federation.console.server.TLS_LOOK_S", 0.05)
+    authority = Authority("ours")
+    tls = TlsFiles(tmp_path / "tls.pem", tmp_path / "tls.key")
+
+    def issue() -> str:
+        pair = authority.issue("console", dns=("localhost",), addresses=("127.0.0.1",))
+        # The key first: what stands there in between does not fit and must not be taken.
+        write_private(tls.private_key, pair.key_pem)
+        tls.certificate.write_bytes(pair.certificate_pem)
+        return pair.certificate_pem.decode()
+
+    def shown() -> str:
+        return ssl.get_server_certificate((used.host, used.port))
+
+    first = issue()
+    used = settings(tls=tls, secure=True)
+    async with serve(etcd_server, used) as base, asyncio.timeout(20):
+        assert await asyncio.to_thread(shown) == first
+        tls.certificate.write_text("half written")
+        trust = ssl.create_default_context(cadata=authority.certificate_pem.decode())
+        async with page(base, tls=trust) as it:
+            assert (await it.open()).status == 200
+        second = issue()
+        while (now := await asyncio.to_thread(shown)) != second:
+            assert now == first
+        async with page(base, tls=trust) as it:
+            assert (await it.open()).status == 200
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
