@@ -17,26 +17,9 @@ from federation.wire.etcd import from_bytes, to_bytes
 from federation.wire.etcd_keys import Keys
 from tests.e2e.checking import check, found
 from tests.e2e.conftest import EAST, WEST
-from tests.testkit.lab import Lab
+from tests.testkit.lab import ORPHAN, Lab
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
-
-ORPHAN = """
-apiVersion: gateway.networking.k8s.io/v1alpha3
-kind: BackendTrafficPolicy
-metadata: {name: orphan, namespace: app}
-spec:
-  targetRef: {group: gateway.networking.k8s.io, kind: GRPCRoute, name: nobody}
-  retry: {attempts: 2}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: GRPCRoute
-metadata: {name: nowhere, namespace: app}
-spec:
-  parentRefs: [{name: grpc-gateway, namespace: infra}]
-  hostnames: [nowhere.example.com]
-  rules: [{backendRefs: [{name: no-such-service, port: 9090}]}]
-"""
 
 
 def test_a_whole_lab_is_well(lab: Lab) -> None:

@@ -20,27 +20,11 @@ from tests.testkit import namespace
 from tests.testkit.etcd import EtcdServer
 from tests.testkit.federation import until
 from tests.testkit.kubernetes import KubernetesServer, install_crds, running_kubernetes
-from tests.testkit.lab import FEDCTL, KubernetesLab, Result
+from tests.testkit.lab import FEDCTL, ORPHAN, KubernetesLab, Result
 from tests.testkit.pods import running_pods
 
 pytestmark = pytest.mark.timeout(240)
 
-ORPHAN = """
-apiVersion: gateway.networking.k8s.io/v1alpha3
-kind: BackendTrafficPolicy
-metadata: {name: orphan, namespace: app}
-spec:
-  targetRef: {group: gateway.networking.k8s.io, kind: GRPCRoute, name: nobody}
-  retry: {attempts: 2}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: GRPCRoute
-metadata: {name: nowhere, namespace: app}
-spec:
-  parentRefs: [{name: grpc-gateway, namespace: infra}]
-  hostnames: [nowhere.example.com]
-  rules: [{backendRefs: [{name: no-such-service, port: 9090}]}]
-"""
 SAYS = """
 import json, os, sys, time
 for number, level in enumerate(("info", "warning", "error")):

@@ -22,6 +22,24 @@ import grpc
 from federation.cli.lab.client import server_of
 from tests.testkit.federation import conditions
 
+ORPHAN = """
+apiVersion: gateway.networking.k8s.io/v1alpha3
+kind: BackendTrafficPolicy
+metadata: {name: orphan, namespace: app}
+spec:
+  targetRef: {group: gateway.networking.k8s.io, kind: GRPCRoute, name: nobody}
+  retry: {attempts: 2}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: nowhere, namespace: app}
+spec:
+  parentRefs: [{name: grpc-gateway, namespace: infra}]
+  hostnames: [nowhere.example.com]
+  rules: [{backendRefs: [{name: no-such-service, port: 9090}]}]
+"""
+"""A policy without a target, and a route whose Service is not there: what `fedctl check` finds."""
+
 FEDCTL = Path(sys.executable).with_name("fedctl")
 
 

@@ -143,14 +143,19 @@ mod tests {
     use std::collections::HashSet;
     use std::sync::Arc;
 
-    #[test]
-    fn a_route_that_is_gone_is_forgotten_although_every_worker_remembers_it() {
+    /// Route `r` of table `t`, to cluster `c`.
+    fn of_one_route() -> Snapshot {
         let update = br#"{"version": "1", "full": true, "listeners": [], "clusters": [{"name": "c"}],
             "endpoints": [], "secrets": [], "route_tables": [{"name": "t", "virtual_hosts": [{"name": "h",
             "hostnames": ["*"], "routes": [{"name": "r", "match": {"path": {"prefix": "/"}}, "action": {"weighted": [
             {"cluster": "c", "weight": 1}]}}]}]}]}"#;
         let update = parse_update(update).expect("is an update");
-        let snapshot = Snapshot::apply(&Snapshot::default(), update, 0).expect("fits");
+        Snapshot::apply(&Snapshot::default(), update, 0).expect("fits")
+    }
+
+    #[test]
+    fn a_route_that_is_gone_is_forgotten_although_every_worker_remembers_it() {
+        let snapshot = of_one_route();
         let table = snapshot.table("t").expect("is there");
         let route = table.routes().next().expect("is there");
         let mut workers = [RouteMemory::new(2), RouteMemory::new(2)];
@@ -175,12 +180,7 @@ mod tests {
 
     #[test]
     fn a_cluster_that_comes_back_is_counted_where_it_is_shown() {
-        let update = br#"{"version": "1", "full": true, "listeners": [], "clusters": [{"name": "c"}],
-            "endpoints": [], "secrets": [], "route_tables": [{"name": "t", "virtual_hosts": [{"name": "h",
-            "hostnames": ["*"], "routes": [{"name": "r", "match": {"path": {"prefix": "/"}}, "action": {"weighted": [
-            {"cluster": "c", "weight": 1}]}}]}]}]}"#;
-        let update = parse_update(update).expect("is an update");
-        let snapshot = Snapshot::apply(&Snapshot::default(), update, 0).expect("fits");
+        let snapshot = of_one_route();
         let table = snapshot.table("t").expect("is there");
         let mut memory = RouteMemory::new(1);
         let key = memory.enter(table.routes().next().expect("is there"));
