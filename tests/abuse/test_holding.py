@@ -124,7 +124,7 @@ def test_fifty_thousand_open_streams(tmp_path: Path) -> None:
         before = held.memory()
         # No more may wait for the first connection to the endpoint than `max_pending_requests`.
         assert clients[0].send(requests)
-        await_that(lambda: held.number("calls_open") >= STREAMS, "the endpoint is connected")
+        await_that(lambda: held.number("upstream_tries") >= STREAMS, "the endpoint is connected")
         for client in clients[1:]:
             assert client.send(requests)
         total = STREAM_CONNECTIONS * STREAMS

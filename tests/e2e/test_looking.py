@@ -75,19 +75,19 @@ def test_logs_are_followed_over_a_restart(lab: Lab) -> None:
         text=True,
     )
     assert following.stdout is not None
-    try:
-        first = json.loads(following.stdout.readline())
-        assert first["source"] == agent
-        lab.fedctl("lab", "kill", agent)
-        lab.fedctl("lab", "restore", agent)
-        later = json.loads(following.stdout.readline())
-        assert (later["source"], later["component"], later["cluster"]) == (agent, "agent", EAST)
-        assert later["time"] > first["time"]
-    finally:
-        following.send_signal(signal.SIGINT)
-        code = following.wait(timeout=20)
-        following.stdout.close()
-    assert code == 130
+    with following:
+        try:
+            first = json.loads(following.stdout.readline())
+            assert first["source"] == agent
+            lab.fedctl("lab", "kill", agent)
+            lab.fedctl("lab", "restore", agent)
+            later = json.loads(following.stdout.readline())
+            following.send_signal(signal.SIGINT)
+            assert following.wait(timeout=20) == 130
+        finally:
+            following.kill()
+    assert (later["source"], later["component"], later["cluster"]) == (agent, "agent", EAST)
+    assert later["time"] > first["time"]
 
 
 def test_a_bundle_has_the_lab_in_it_and_no_key_of_it(lab: Lab, tmp_path: Path) -> None:

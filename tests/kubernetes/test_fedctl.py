@@ -228,12 +228,13 @@ def test_logs_of_pods_are_followed(talking: KubernetesServer) -> None:
         text=True,
     )
     assert following.stdout is not None
-    try:
-        lines = [json.loads(following.stdout.readline()) for _ in range(6)]
-    finally:
-        following.send_signal(signal.SIGINT)
-        assert following.wait(timeout=20) == 130
-        following.stdout.close()
+    with following:
+        try:
+            lines = [json.loads(following.stdout.readline()) for _ in range(6)]
+            following.send_signal(signal.SIGINT)
+            assert following.wait(timeout=20) == 130
+        finally:
+            following.kill()
     ticks = [int(it["event"].split()[1]) for it in lines if it["component"] == "resolver"]
     assert len(ticks) >= 5
     assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))

@@ -7,6 +7,7 @@ cluster, so that EndpointSlices say what they would say there.
 from __future__ import annotations
 
 import concurrent.futures
+import http.client
 import json
 import subprocess
 import sys
@@ -381,7 +382,8 @@ def _get(url: str) -> str:
 def _answers(address: str) -> bool:
     try:
         return bool(_get(f"http://{address}:{PORT}/"))
-    except urllib.error.URLError:
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError):
+        # The last two: it ended in the middle of an answer.
         return False
 
 

@@ -32,6 +32,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, self.told(path, query))
         except OSError as error:
             self.answer(500, str(error))
+        if path == "/finish":
+            # After the answer: this ends the hook, and the server is told to end.
+            finishing.set()
 
     def told(self, path: str, query: str) -> str:
         match path:
@@ -52,8 +55,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 finishing.wait(ANSWER_S)
             case "/hold":
                 draining.wait(ANSWER_S)
-            case "/finish":
-                finishing.set()
             case "/touch":
                 Path(query).touch()
             case "/fail":

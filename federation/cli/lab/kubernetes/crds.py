@@ -86,5 +86,6 @@ async def install_crds(
 
 
 def _established(crd: dict[str, Any]) -> bool:
-    conditions = crd.get("status", {}).get("conditions", [])
+    # A definition that was made just now says `conditions: null`.
+    conditions = crd.get("status", {}).get("conditions") or []
     return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
