@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import typer
 
 from federation.cli import bundle_scrub as scrub
+from federation.cli.api_servers import named_contexts
 from federation.cli.bundle_scrub import Scrubber, Shape, is_clean
 from federation.cli.check.command import report
 from federation.cli.check.evidence import Evidence
@@ -168,10 +169,7 @@ async def _support_bundle(
     contexts: Sequence[str],
     kubeconfig: Path | None,
 ) -> None:
-    by_cluster: dict[str, str | None] = {}
-    for text in contexts:
-        of, _, name = text.rpartition("=")
-        by_cluster[of or name] = name
+    by_cluster = named_contexts(contexts)
     bundle = Bundle()
     with steps(8) as progress:
         kubeconfig = kubeconfig_for(kubeconfig, context)

@@ -12,17 +12,21 @@ import asyncio
 import ipaddress
 import logging
 import signal
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from federation.cli.agent import checked_address
+from federation.cli.api_servers import ContextOption, KubeconfigOption, contexts_of, readers
 from federation.cli.context import CommandError, Context, current, run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from federation.adapters.kubernetes import KubernetesReader
     from federation.console import ConsoleSettings
+    from federation.model.base import ClusterId
 
 app = typer.Typer()
 
@@ -79,6 +83,8 @@ def console(
     writer: Annotated[
         list[str] | None, typer.Option(help="Who may also start and stop drains, as --reader.")
     ] = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
     health: Annotated[
         str | None,
         typer.Option(help="HOST:PORT to serve /healthz and /readyz on; without it: nowhere."),
@@ -120,7 +126,9 @@ def console(
     )
     _check(settings, client_ca=client_ca, behind_tls_proxy=behind_tls_proxy)
     at = checked_address("--health", health) if health is not None else None
-    run(_serve(current(ctx), settings, health=at))
+    here = current(ctx)
+    on_api_servers = readers(here, kubeconfig, contexts_of(here, context or ()))
+    run(_serve(here, settings, on_api_servers, health=at))
 
 
 def _grants(option: str, texts: list[str] | None) -> tuple[str, ...]:
@@ -201,11 +209,17 @@ def _version() -> str:
     return version("grpc-federation")
 
 
-async def _serve(context: Context, settings: ConsoleSettings, *, health: str | None) -> None:
+async def _serve(
+    context: Context,
+    settings: ConsoleSettings,
+    on_api_servers: Mapping[ClusterId, KubernetesReader],
+    *,
+    health: str | None,
+) -> None:
     from federation.adapters.clock import SystemClock
     from federation.adapters.universal import UniversalSource
     from federation.cli.health import Readiness, health_served
-    from federation.console import Console, ConsoleError
+    from federation.console import Console, ConsoleError, ObjectsFrom
     from federation.wire.etcd_keys import Keys
     from gateway.logs import log_to_stderr
 
@@ -216,12 +230,18 @@ async def _serve(context: Context, settings: ConsoleSettings, *, health: str | N
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with context.open_store() as store, health_served(health, readiness):
         keys = Keys(context.prefix)
+
+        def objects_of(cluster: ClusterId) -> ObjectsFrom:
+            if (reader := on_api_servers.get(cluster)) is not None:
+                return ObjectsFrom(reader, reader.degraded)
+            return ObjectsFrom(UniversalSource(store, keys, cluster))
+
         served = Console(
             store=store,
             clock=SystemClock(),
             keys=keys,
             settings=settings,
-            sources=partial(UniversalSource, store, keys),
+            sources=objects_of,
             history=store,
         )
         readiness.why_not = lambda: served.why_not_ready

@@ -144,6 +144,17 @@ def kubeconfig_for(named: Path | None, context: Context) -> Path:
     return named or context.kubeconfig or usual
 
 
+def lab_clusters(context: Context) -> list[dict[str, object]]:
+    """The clusters of the lab that ``context`` is of, as its records say; none where it is of no
+    lab. Raises ``CommandError``."""
+    if context.etcd != (etcd_of_lab(os.environ),):
+        return []
+    clusters = _lab_state(os.environ).get("clusters")
+    if not isinstance(clusters, list):
+        raise CommandError("reading the lab's records: they name no clusters; start it anew")
+    return clusters
+
+
 def _lab_state(environ: Mapping[str, str]) -> dict[str, Any]:
     try:
         state = json.loads(lab_state_path(environ).read_bytes())

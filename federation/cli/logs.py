@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
+from federation.cli.api_servers import named_contexts
 from federation.cli.completion import complete_cluster
 from federation.cli.context import (
     CommandError,
@@ -137,15 +138,11 @@ def logs(
         fields=dict(_pair(text) for text in field or ()),
         since_s=time.time() - _ago_s(since) if since else 0.0,
     )
-    contexts: dict[str, str | None] = {}
-    for text in context or ():
-        of, _, name = text.rpartition("=")
-        contexts[of or name] = name
     wanted = Wanted(
         components=component or (),
         clusters=cluster or (),
         tail=tail,
-        contexts=contexts,
+        contexts=named_contexts(context or ()),
         kubeconfig=kubeconfig_for(kubeconfig, here),
         namespace=namespace,
     )

@@ -10,15 +10,18 @@ changed since. A record has no headers of the call, so those that routes look at
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from federation.cli.api_servers import ContextOption, KubeconfigOption, contexts_of, readers
 from federation.cli.completion import complete_cluster
 from federation.cli.context import CommandError, Context, current, run
 from federation.cli.exit_codes import ExitCode
@@ -29,12 +32,18 @@ from federation.derive.compile import CompileInputs, Compiler, CompileSettings
 from federation.derive.route_trace import Request, Traced, ingress, match_words, table_of, trace
 from federation.model.base import ClusterId, ServiceName
 from federation.model.http import Redirect
+from federation.model.objects import ObjectSnapshot
 from federation.model.snapshot import Forward, Refuse, Snapshot
 from federation.model.view import FederationView
 from federation.wire.etcd_keys import Keys
 
+if TYPE_CHECKING:
+    from federation.adapters.kubernetes import KubernetesReader
+
 app = typer.Typer()
 
+READ_S = 30.0
+"""How long an API server may take to show all its objects."""
 LINE_MAX = 64 * 1024
 LINES_MAX = 1_000_000
 """Lines of a log that are looked through for a trace."""
@@ -93,13 +102,17 @@ def trace_call(
         ),
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port of the listener; default: any.")] = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
     output: OutputOption = OutputForm.TABLE,
 ) -> None:
     """Say which rule takes a call, where it goes and why; and what happened to a recorded one."""
     headers = tuple(_header(text) for text in header or ())
     record = _recorded(recorded, log) if recorded is not None else None
     asked = call_of(record, cluster=source, host=host, method=method, headers=headers, port=port)
-    run(_trace(current(ctx), asked, output))
+    here = current(ctx)
+    on_api_servers = readers(here, kubeconfig, contexts_of(here, context or ()))
+    run(_trace(here, asked, on_api_servers.get(ClusterId(asked.cluster)), output))
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -169,7 +182,9 @@ def call_of(
     return Call(cluster, Request(host=host, path=path, headers=headers), port, record)
 
 
-async def _trace(context: Context, call: Call, output: OutputForm) -> None:
+async def _trace(
+    context: Context, call: Call, on_api_server: KubernetesReader | None, output: OutputForm
+) -> None:
     cluster = ClusterId(call.cluster)
     async with context.open_store() as store:
         view = (await read_view(store, Keys(context.prefix))).view
@@ -178,14 +193,17 @@ async def _trace(context: Context, call: Call, output: OutputForm) -> None:
         raise CommandError(
             f"no cluster is named {cluster}; known clusters: {known}", ExitCode.NOT_FOUND
         )
-    async with open_objects(context) as stored:
-        objects = await stored.of(cluster).contents()
-    if not objects.objects:
-        raise CommandError(
-            f"the objects of {cluster} are not in etcd: they are on its API server; use the route "
-            f"tester of `fedctl console --kubeconfig {cluster}=FILE`",
-            ExitCode.NOT_FOUND,
-        )
+    if on_api_server is not None:
+        objects = await _objects_on(cluster, on_api_server)
+    else:
+        async with open_objects(context) as stored:
+            objects = await stored.of(cluster).contents()
+        if not objects.objects:
+            raise CommandError(
+                f"no objects of {cluster} are in etcd; if they are on its Kubernetes API server, "
+                f"name it: --context {cluster}=CONTEXT",
+                ExitCode.NOT_FOUND,
+            )
     inputs = CompileInputs(
         cluster=cluster,
         region=view.members[cluster].region,
@@ -198,6 +216,17 @@ async def _trace(context: Context, call: Call, output: OutputForm) -> None:
         typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         typer.echo("\n".join(_lines(told)))
+
+
+async def _objects_on(cluster: ClusterId, reader: KubernetesReader) -> ObjectSnapshot:
+    try:
+        async with asyncio.timeout(READ_S), aclosing(reader.snapshots()) as snapshots:
+            return await anext(snapshots)
+    except TimeoutError as error:
+        why = "; ".join(reader.degraded()) or "no answer"
+        raise CommandError(
+            f"reading the objects of {cluster} on its API server: {why} in {READ_S:g} s"
+        ) from error
 
 
 def explained(snapshot: Snapshot, view: FederationView, call: Call) -> dict[str, Any]:

@@ -48,10 +48,20 @@ from federation.model.snapshot import (
     Weighted,
 )
 from federation.model.view import FederationView
-from federation.ports import ObjectSource, TemporaryError
+from federation.ports import ObjectSource, PortError, TemporaryError
 
 Json = dict[str, Any]
-Sources = Callable[[ClusterId], ObjectSource]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectsFrom:
+    """Where a cluster's objects come from; ``degraded`` tells what of it cannot be read."""
+
+    source: ObjectSource
+    degraded: Callable[[], tuple[str, ...]] = tuple
+
+
+Sources = Callable[[ClusterId], ObjectsFrom]
 
 FIRST_S = 5.0
 """How long a first look at a cluster's objects may take."""
@@ -99,9 +109,10 @@ class _Compiled:
 class _Cluster:
     """One cluster's objects, followed, and their routing."""
 
-    def __init__(self, cluster: ClusterId, source: ObjectSource, settings: CompileSettings) -> None:
+    def __init__(self, cluster: ClusterId, found: ObjectsFrom, settings: CompileSettings) -> None:
         self._cluster = cluster
-        self._source = source
+        self._source = found.source
+        self._degraded = found.degraded
         self._settings = settings
         self._compiler = Compiler()
         self._compiled: _Compiled | None = None
@@ -155,19 +166,38 @@ class _Cluster:
     async def _first(self) -> ObjectSnapshot:
         if self.following is None or self.following.done():
             self.following = asyncio.create_task(self.follow(), name=f"objects of {self._cluster}")
-        try:
-            async with asyncio.timeout(FIRST_S), aclosing(self.objects.changes()) as changes:
-                async for found in changes:
-                    if found.objects or found.rejected:
-                        return found
-                    break
-        except TimeoutError as error:
-            message = f"reading the objects of {self._cluster}: no answer yet"
-            raise TemporaryError(message) from error
+        found = self.objects.value
+        if found is None:
+            found = await self._awaited(self.following)
+        if found.objects or found.rejected:
+            return found
         raise not_found(
-            f"the objects of {self._cluster} are not in etcd: they are on its Kubernetes API "
-            "server, which the console does not read; look at its routes with kubectl"
+            f"no objects of {self._cluster} are in etcd; if they are on its Kubernetes API server, "
+            f"start the console with --context {self._cluster}=CONTEXT"
         )
+
+    async def _awaited(self, following: asyncio.Task[None]) -> ObjectSnapshot:
+        """The first objects. Raises ``TemporaryError`` with what is in the way."""
+        first = asyncio.create_task(_next(self.objects))
+        try:
+            await asyncio.wait(
+                {first, following}, timeout=FIRST_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if first.done():
+                return first.result()
+            if following.done():
+                following.result()
+        except PortError as error:
+            raise TemporaryError(f"reading the objects of {self._cluster}: {error}") from error
+        finally:
+            await cancel_and_wait(first)
+        why = "; ".join(self._degraded()) or "no answer yet; ask again"
+        raise TemporaryError(f"reading the objects of {self._cluster}: {why}")
+
+
+async def _next(objects: Latest[ObjectSnapshot]) -> ObjectSnapshot:
+    async with aclosing(objects.changes()) as changes:
+        return await anext(changes)
 
 
 class Routes:

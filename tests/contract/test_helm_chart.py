@@ -105,6 +105,19 @@ def test_with_the_console_it_is_what_that_base_makes_besides() -> None:
     assert named(template(*CONSOLE)) == both
 
 
+def test_a_console_reads_api_servers_by_the_kubeconfig_that_it_is_given() -> None:
+    more = ("--set", "console.kubeconfigSecret=clusters", "--set", "console.contexts={a=x,b}")
+    without, given = named(template(*CONSOLE)), named(template(*CONSOLE, *more))
+    pod = without["Deployment", "federation-console"]["spec"]["template"]["spec"]
+    args = ["--kubeconfig=/etc/federation/kubeconfig/config", "--context=a=x", "--context=b"]
+    pod["containers"][0]["args"] += args
+    mount = {"name": "kubeconfig", "mountPath": "/etc/federation/kubeconfig", "readOnly": True}
+    pod["containers"][0]["volumeMounts"] += [mount]
+    secret = {"secretName": "clusters", "defaultMode": 0o440}
+    pod["volumes"] += [{"name": "kubeconfig", "secret": secret}]
+    assert given == without
+
+
 def test_a_console_for_nobody_is_refused() -> None:
     assert "console.readers" in refused("--set", "console.enabled=true")
 

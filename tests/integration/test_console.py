@@ -472,7 +472,7 @@ async def test_the_tester_says_which_rule_takes_a_call_and_why_not_the_others(
     assert "UNIMPLEMENTED" in nowhere["sentence"]
     bare = await world.page.send("POST", "/api/routes/test", asked | {"cluster": "east"})
     assert bare.status == 404
-    assert "the objects of east are not in etcd" in bare.error
+    assert "start the console with --context east=CONTEXT" in bare.error
 
 
 async def test_the_timeline_tells_who_decided_what_in_order(

@@ -5,9 +5,13 @@ from __future__ import annotations
 import ipaddress
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from aiohttp import ClientSession, CookieJar
 
+from tests.testkit.console import Page
 from tests.testkit.lab import KubernetesLab
 
 pytestmark = pytest.mark.timeout(240)
@@ -127,6 +131,65 @@ def test_traffic_and_statuses_survive_an_api_server(lab: KubernetesLab) -> None:
     lab.wait(
         lambda: local not in answers(lab, WEST), timeout_s=30, what=lambda: str(answers(lab, WEST))
     )
+
+
+async def test_calls_are_explained_by_what_api_servers_have(
+    lab: KubernetesLab, tmp_path: Path
+) -> None:
+    for region in (WEST, EAST):
+        lab.kubectl(region, "apply", "-f", str(EXAMPLE))
+    lab.wait(
+        lambda: is_split(answers(lab, WEST)), timeout_s=60, what=lambda: str(answers(lab, WEST))
+    )
+    host, method = "grpc.example.com", "com.example.api.UserService/GetUser"
+    typed = ("trace", f"--from={WEST}", f"--host={host}", f"--method={method}", "-o", "json")
+
+    def traced(*more: str) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(lab.fedctl(*typed, *more).out)
+        return told
+
+    told = traced()
+    percents = {
+        it["upstream"].split("/")[4].partition("@")[0]: it["percent"] for it in told["destinations"]
+    }
+    assert percents == {WEST: 60, EAST: 40}
+    named = (f"--kubeconfig={lab.directory / 'kubeconfig'}", f"--context={WEST}={WEST}")
+    assert traced(*named) == told
+
+    console = lab.first_status["console"].rstrip("/")
+    asked = {"cluster": WEST, "host": host, "method": method}
+    async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as session:
+        page = Page(console, session)
+        await page.open()
+        tested = (await page.send("POST", "/api/routes/test", asked)).json
+        assert tested["rule"] == told["rule"], tested
+        shares = {it["cluster"]: it["sharePpm"] for it in tested["destinations"]}
+        assert shares == {WEST: 600_000, EAST: 400_000}
+        # The page follows the objects: a route that goes is gone there.
+        lab.kubectl(WEST, "delete", "grpcroute", "user-service-multi-cluster", "-n", "app")
+        await page.until(
+            f"/api/routes?cluster={WEST}",
+            lambda now: told["rule"] not in [it["rule"] for it in now["rules"]],
+        )
+    assert "nothing takes it" in traced()["outcome"]
+
+
+def test_an_api_server_that_cannot_be_read_is_told(lab: KubernetesLab, tmp_path: Path) -> None:
+    typed = ("trace", f"--from={WEST}", "--host=grpc.example.com", "--method=a.B/C")
+    nobody = tmp_path / "nobody"
+    nobody.write_text("{}")
+    refused = lab.fedctl(*typed, f"--kubeconfig={nobody}", f"--context={WEST}=gone", check=False)
+    assert refused.code not in (0, 2), refused
+    assert "reading credentials for Kubernetes" in refused.err
+
+    config = yaml.safe_load((lab.directory / "kubeconfig").read_text())
+    for user in config["users"]:
+        user["user"] = {"token": "stranger"}
+    stranger = tmp_path / "stranger"
+    stranger.write_text(yaml.safe_dump(config))
+    refused = lab.fedctl(*typed, f"--kubeconfig={stranger}", f"--context={WEST}", check=False)
+    assert refused.code != 0
+    assert "401" in refused.err or "Unauthorized" in refused.err, refused
 
 
 def test_fedctl_says_that_objects_are_kubectls(lab: KubernetesLab) -> None:

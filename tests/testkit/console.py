@@ -11,7 +11,6 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from aiohttp import ClientResponse, ClientSession, CookieJar, TCPConnector
@@ -20,7 +19,7 @@ from federation.adapters.clock import SystemClock
 from federation.adapters.etcd import EtcdSettings, EtcdStore
 from federation.adapters.universal import UniversalSource
 from federation.aio import cancel_and_wait
-from federation.console import Access, Console, ConsoleSettings, Limits
+from federation.console import Access, Console, ConsoleSettings, Limits, ObjectsFrom
 from federation.model.base import ClusterId, Region, ServiceName, Value
 from federation.model.facts import (
     ClusterGateways,
@@ -155,7 +154,7 @@ async def running_console(
             clock=SystemClock(),
             keys=keys,
             settings=used,
-            sources=partial(UniversalSource, store, keys),
+            sources=lambda cluster: ObjectsFrom(UniversalSource(store, keys, cluster)),
             history=store,
         )
         async with console.serving():

@@ -17,6 +17,7 @@ from federation.adapters.kubernetes.identity import (
 from federation.adapters.kubernetes.infrastructure import KubernetesGatewayInfrastructure
 from federation.adapters.kubernetes.lease import KubernetesSeat, LeaseSettings, not_leading
 from federation.adapters.kubernetes.membership import apply_objects, delete_labelled
+from federation.adapters.kubernetes.reader import KubernetesReader
 from federation.adapters.kubernetes.service_ports import KubernetesServicePorts
 from federation.adapters.kubernetes.source import KubernetesSource, KubernetesSourceSettings
 from federation.adapters.kubernetes.statuses import KubernetesStatusSink
@@ -31,6 +32,7 @@ __all__ = [
     "KubernetesDerivedObjects",
     "KubernetesEventSink",
     "KubernetesGatewayInfrastructure",
+    "KubernetesReader",
     "KubernetesSeat",
     "KubernetesServicePorts",
     "KubernetesSource",

@@ -7,25 +7,21 @@ Invariants: nothing is changed; what could not be looked at is said, not taken f
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from federation.cli.api_servers import ContextOption, KubeconfigOption, contexts_of
 from federation.cli.check.evidence import Evidence
 from federation.cli.check.finding import Area, Finding, Severity, Unexamined
 from federation.cli.check.gather import Asked, gather
 from federation.cli.check.judge import judge, unexamined
 from federation.cli.context import (
-    CommandError,
     Context,
     current,
-    etcd_of_lab,
     kubeconfig_for,
-    lab_state_path,
+    lab_clusters,
     run,
 )
 from federation.cli.exit_codes import ExitCode
@@ -58,24 +54,8 @@ def check(
             show_default=False,
         ),
     ] = None,
-    kubeconfig: Annotated[
-        Path | None,
-        typer.Option(
-            help="Kubeconfig of the clusters, where --context names some. Default: the lab's, "
-            "$KUBECONFIG, ~/.kube/config.",
-            show_default=False,
-        ),
-    ] = None,
-    context: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--context",
-            metavar="[CLUSTER=]CONTEXT",
-            help="Context of a cluster's API server: its kinds and its objects' statuses are "
-            "looked at; may be given again. Default: the lab's.",
-            show_default=False,
-        ),
-    ] = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
     output: OutputOption = OutputForm.TABLE,
 ) -> None:
     """Look for what is wrong, or soon will be, and say what to do.
@@ -89,7 +69,7 @@ def check(
         gateways=gateway or (),
         dns=_pairs("--dns", dns) if dns else _lab_dns(here),
         kubeconfig=kubeconfig_for(kubeconfig, here),
-        contexts=_contexts(here, context or ()),
+        contexts=contexts_of(here, context or ()),
     )
     run(_check(here, asked, output))
 
@@ -145,27 +125,5 @@ def _pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _lab(context: Context) -> list[dict[str, object]]:
-    """The clusters of the lab that ``context`` is of; none where it is of no lab."""
-    if context.etcd != (etcd_of_lab(os.environ),):
-        return []
-    try:
-        clusters = json.loads(lab_state_path(os.environ).read_bytes())["clusters"]
-    except (OSError, ValueError, KeyError) as error:
-        raise CommandError(f"reading the lab's records: {error}; start it anew") from error
-    return list(clusters)
-
-
 def _lab_dns(context: Context) -> dict[str, str]:
-    return {str(cluster["name"]): str(cluster["dns"]) for cluster in _lab(context)}
-
-
-def _contexts(context: Context, named: Sequence[str]) -> dict[str, str | None]:
-    if not named:
-        on_kubernetes = context.kubeconfig is not None
-        return {str(it["name"]): str(it["name"]) for it in _lab(context)} if on_kubernetes else {}
-    found: dict[str, str | None] = {}
-    for text in named:
-        cluster, _, name = text.rpartition("=")
-        found[cluster or name] = name
-    return found
+    return {str(cluster["name"]): str(cluster["dns"]) for cluster in lab_clusters(context)}

@@ -144,10 +144,10 @@ def seen_object(cluster: str, raw: Mapping[str, Any]) -> SeenObject:
 def _conditions(status: Mapping[str, Any]) -> Iterator[SeenCondition]:
     parts: list[tuple[str, Mapping[str, Any]]] = [("", status)]
     for places, reference in (("parents", "parentRef"), ("ancestors", "ancestorRef")):
-        parts += [(_reference(part.get(reference, {})), part) for part in status.get(places, ())]
-    parts += [(f"listener {part.get('name')}", part) for part in status.get("listeners", ())]
+        parts += [(_reference(part.get(reference, {})), part) for part in status.get(places) or ()]
+    parts += [(f"listener {part.get('name')}", part) for part in status.get("listeners") or ()]
     for where, part in parts:
-        for each in part.get("conditions", ()):
+        for each in part.get("conditions") or ():
             yield SeenCondition(
                 where=where,
                 type=str(each["type"]),

@@ -59,7 +59,11 @@ def resolver_command(plan: LabPlan, *, name: str) -> tuple[str, ...]:
 
 def console_command(plan: LabPlan) -> tuple[str, ...]:
     """The page. It stands in no region, and may start drains: whoever reaches it owns the lab."""
-    return fedctl("--etcd", plan.etcd, "console", f"--listen={plan.console}", "--write")
+    contexts = [f"--context={cluster.name}" for cluster in plan.clusters] if plan.programs else []
+    return fedctl(
+        *("--etcd", plan.etcd, "console", f"--listen={plan.console}", "--write"),
+        *((f"--kubeconfig={plan.kubeconfig}", *contexts) if contexts else ()),
+    )
 
 
 def cluster_commands(plan: LabPlan, cluster: ClusterPlan) -> list[ProcessPlan]:
