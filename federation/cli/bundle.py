@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import typer
 
 from federation.cli import bundle_scrub as scrub
-from federation.cli.api_servers import named_contexts
+from federation.cli.api_servers import KubeconfigOption, named_contexts
 from federation.cli.bundle_scrub import Scrubber, Shape, is_clean
 from federation.cli.check.command import report
 from federation.cli.check.evidence import Evidence
@@ -142,13 +142,7 @@ def support_bundle(
             help="Also ask this context's API server: kinds, statuses, Pods' logs; repeatable.",
         ),
     ] = None,
-    kubeconfig: Annotated[
-        Path | None,
-        typer.Option(
-            help="Kubeconfig with these contexts. Default: $KUBECONFIG, ~/.kube/config.",
-            show_default=False,
-        ),
-    ] = None,
+    kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Pack what a helper needs into one file, without secrets.
 

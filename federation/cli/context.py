@@ -144,7 +144,7 @@ def kubeconfig_for(named: Path | None, context: Context) -> Path:
     return named or context.kubeconfig or usual
 
 
-def lab_clusters(context: Context) -> list[dict[str, object]]:
+def lab_clusters(context: Context) -> list[dict[str, Any]]:
     """The clusters of the lab that ``context`` is of, as its records say; none where it is of no
     lab. Raises ``CommandError``."""
     if context.etcd != (etcd_of_lab(os.environ),):

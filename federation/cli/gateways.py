@@ -25,7 +25,7 @@ from federation.cli.context import (
     CommandError,
     Context,
     etcd_of_lab,
-    lab_state_path,
+    lab_clusters,
 )
 from federation.cli.exit_codes import ExitCode
 from federation.ports import StoreUnavailable
@@ -72,7 +72,7 @@ async def find_gateways(context: Context, named: Sequence[str]) -> tuple[Gateway
     if named:
         return tuple(_named(text) for text in named)
     if context.etcd == (etcd_of_lab(os.environ),):
-        return tuple(sorted(_of_lab()))
+        return tuple(sorted(_of_lab(context)))
     async with context.open_store() as store:
         keys = Keys(context.prefix)
         listing = await store.list(keys.traffic)
@@ -98,11 +98,10 @@ def _named(text: str) -> GatewayAt:
     return GatewayAt("", name or address, address)
 
 
-def _of_lab() -> list[GatewayAt]:
-    state = json.loads(lab_state_path(os.environ).read_bytes())
+def _of_lab(context: Context) -> list[GatewayAt]:
     return [
         GatewayAt(cluster["name"], gateway["name"], gateway["admin"])
-        for cluster in state["clusters"]
+        for cluster in lab_clusters(context)
         for gateway in cluster["gateways"]
     ]
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from federation.cli.api_servers import named_contexts
+from federation.cli.api_servers import KubeconfigOption, named_contexts
 from federation.cli.completion import complete_cluster
 from federation.cli.context import (
     CommandError,
@@ -121,13 +121,7 @@ def logs(
             help="Read the Pods' logs by this context's API server; may be given again.",
         ),
     ] = None,
-    kubeconfig: Annotated[
-        Path | None,
-        typer.Option(
-            help="Kubeconfig with these contexts. Default: $KUBECONFIG, ~/.kube/config.",
-            show_default=False,
-        ),
-    ] = None,
+    kubeconfig: KubeconfigOption = None,
     namespace: Annotated[str, typer.Option(help="Namespace of the federation's Pods.")] = NAMESPACE,
     output: OutputOption = OutputForm.TABLE,
 ) -> None:

@@ -133,9 +133,7 @@ def test_traffic_and_statuses_survive_an_api_server(lab: KubernetesLab) -> None:
     )
 
 
-async def test_calls_are_explained_by_what_api_servers_have(
-    lab: KubernetesLab, tmp_path: Path
-) -> None:
+async def test_calls_are_explained_by_what_api_servers_have(lab: KubernetesLab) -> None:
     for region in (WEST, EAST):
         lab.kubectl(region, "apply", "-f", str(EXAMPLE))
     lab.wait(
