@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from tests.e2e.conftest import EAST, WEST
 from tests.testkit import load
 from tests.testkit.envoy import ENVOY, bootstrap
 from tests.testkit.lab import Lab
+from tests.testkit.ports import free_offset
 
 pytestmark = [
     pytest.mark.e2e,
@@ -29,20 +28,6 @@ pytestmark = [
 
 CALLS = 5_000
 GRPC_PORT = 443
-
-
-def free_offset() -> int:
-    """An offset at which the ports of the lab's Gateway and of the east-west entrance are free."""
-    for candidate in random.sample(range(16_000, 30_000), 50):
-        with ExitStack() as held:
-            try:
-                for port in (GRPC_PORT, EASTWEST_PORT):
-                    sock = held.enter_context(socket.socket())
-                    sock.bind(("127.0.0.1", port + candidate))
-            except OSError:
-                continue
-            return candidate
-    raise AssertionError("no free port offset found")
 
 
 @contextmanager
@@ -77,7 +62,7 @@ def envoy(lab: Lab, folder: Path, *, offset: int) -> Iterator[None]:
 
 
 async def test_a_stock_envoy_carries_the_same_traffic(lab: Lab, tmp_path: Path) -> None:
-    offset, ca = free_offset(), lab.ca()
+    offset, ca = free_offset(GRPC_PORT, EASTWEST_PORT), lab.ca()
     target = f"127.0.0.1:{GRPC_PORT + offset}"
     with envoy(lab, tmp_path, offset=offset):
         opened = load.channel(target, ca, number=99)

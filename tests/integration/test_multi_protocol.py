@@ -12,7 +12,7 @@ from federation.cli.lab.authority import Authority
 from tests.native.support import backends, channel, unary
 from tests.testkit import standalone as kit
 from tests.testkit.http_echo import VERSIONS, curl, http_route, http_servers
-from tests.testkit.ports import free_port
+from tests.testkit.ports import free_offset
 
 MANIFEST = Path(__file__).parent.parent / "manifests" / "8-keepalive-health-coexistence.yaml"
 HOST = "grpc.example.com"
@@ -32,7 +32,7 @@ def secret(authority: Authority) -> str:
 
 async def test_both_protocols_on_the_documents_gateway(tmp_path: Path) -> None:
     authority = Authority("multi-protocol")
-    offset = next(offset for offset in iter(lambda: free_port() - 443, None) if offset < 50_000)
+    offset = free_offset(80, 443)
     async with http_servers("web") as (server,):
         with backends("rpc") as [backend]:
             at_gateway = "name: multi-protocol-gateway, namespace: infra"

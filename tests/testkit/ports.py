@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import socket
+from contextlib import ExitStack
+
+OFFSETS_FROM = 16_000
+"""Below them labs pick theirs."""
+CONNECTIONS_FROM = 32_768
+"""First port that systems give to connections, one of which may take a port that was free."""
 
 _given: set[int] = set()
 
@@ -29,3 +36,17 @@ def free_port() -> int:
     raise RuntimeError(
         "256 ports in a row were given out before in this run; are ports running out?"
     )
+
+
+def free_offset(*listener_ports: int) -> int:
+    """An offset at which all of ``listener_ports`` are free on the loopback."""
+    offsets = range(OFFSETS_FROM, CONNECTIONS_FROM - max(listener_ports))
+    for offset in random.sample(offsets, 200):
+        with ExitStack() as held:
+            try:
+                for port in listener_ports:
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port + offset))
+            except OSError:
+                continue
+            return offset
+    raise RuntimeError(f"no offset in {offsets} leaves {listener_ports} free on 127.0.0.1")
